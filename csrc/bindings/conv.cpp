@@ -1,0 +1,99 @@
+#include "ops/conv.h"
+
+#include <array>
+#include <cstdlib>
+#include <memory>
+
+#include "bindings/common.h"
+#include "ops/conv_plan.h"
+
+LAMINA_ARGS(ConvArgs)
+
+namespace lamina::bindings {
+namespace {
+
+using ops::ConvArgs;
+using ops::ConvPass;
+using ops::ConvShape;
+using Triple = std::array<int64_t, 3>;
+
+ConvShape make_shape(int64_t n, int64_t c, int64_t k, int64_t groups, const Triple& in,
+                     const Triple& kernel, const Triple& out, const Triple& stride,
+                     const Triple& pad, const Triple& dilation) {
+  ConvShape shape;
+  shape.n = n, shape.c = c, shape.k = k, shape.groups = groups;
+  for (int axis = 0; axis < 3; ++axis) {
+    shape.in[axis] = in[axis], shape.kernel[axis] = kernel[axis], shape.out[axis] = out[axis];
+    shape.stride[axis] = stride[axis], shape.pad[axis] = pad[axis];
+    shape.dilation[axis] = dilation[axis];
+  }
+  return shape;
+}
+
+ConvPass pass_of(const std::string& name) {
+  for (ConvPass pass : {ConvPass::fprop, ConvPass::dgrad, ConvPass::wgrad, ConvPass::bgrad})
+    if (name == ops::pass_name(pass)) return pass;
+  throw std::logic_error("internal: unknown convolution pass " + name);
+}
+
+template <class T>
+void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std::string& algo,
+              int64_t workspace_limit) {
+  const ops::Kernel& kernel =
+      ops::choose_conv(op.c_str(), pass, args.shape, algo, workspace_limit, sizeof(T));
+  const int64_t bytes = (ops::last_plan().workspace_bytes + 63) / 64 * 64;
+  std::unique_ptr<void, decltype(&std::free)> workspace(
+      bytes ? std::aligned_alloc(64, static_cast<size_t>(bytes)) : nullptr, &std::free);
+  if (bytes && !workspace) throw std::bad_alloc();
+  args.workspace = static_cast<T*>(workspace.get());
+  py::gil_scoped_release release;
+  ops::call_kernel(kernel, args);
+}
+
+void conv(const std::string& op, const std::string& pass_text, const ConvShape& shape,
+          std::optional<py::array> x, std::optional<py::array> weight,
+          std::optional<py::array> bias, std::optional<py::array> grad_y, py::array result,
+          const std::string& algo, int64_t workspace_limit) {
+  const ConvPass pass = pass_of(pass_text);
+  visit_dtype(result, [&]<class T>(T) {
+    ConvArgs<T> args;
+    args.shape = shape;
+    const int64_t sizes[] = {shape.y_elems(), shape.x_elems(), shape.weight_elems(), shape.k};
+    args.result = output<T>(result, "result", sizes[static_cast<int>(pass)]);
+    args.x = optional_input<T>(x, "x", shape.x_elems());
+    args.weight = optional_input<T>(weight, "weight", shape.weight_elems());
+    args.bias = optional_input<T>(bias, "bias", pass == ConvPass::dgrad ? shape.c : shape.k);
+    args.grad_y = optional_input<T>(grad_y, "grad_y", shape.y_elems());
+    run_conv(op, pass, args, algo, workspace_limit);
+  });
+}
+
+}  // namespace
+
+LAMINA_BINDINGS(conv) {
+  py::class_<ConvShape>(module, "ConvShape")
+      .def(py::init(&make_shape), py::arg("n"), py::arg("c"), py::arg("k"), py::arg("groups"),
+           py::arg("in_size"), py::arg("kernel"), py::arg("out_size"), py::arg("stride"),
+           py::arg("pad"), py::arg("dilation"))
+      .def_property_readonly("macs", &ConvShape::macs);
+  module.def("conv", &conv, py::arg("op"), py::arg("pass_"), py::arg("shape"), py::arg("x"),
+             py::arg("weight"), py::arg("bias"), py::arg("grad_y"), py::arg("result"),
+             py::arg("algo") = "auto", py::arg("workspace_limit") = -1);
+  module.def(
+      "conv_plan",
+      [](const std::string& op, const std::string& pass, const ConvShape& shape,
+         const std::string& algo, int64_t workspace_limit, int64_t element_bytes) {
+        ops::choose_conv(op.c_str(), pass_of(pass), shape, algo, workspace_limit, element_bytes);
+      },
+      "Chooses without running; the choice and the refusals are in last_plan()", py::arg("op"),
+      py::arg("pass_"), py::arg("shape"), py::arg("algo") = "auto", py::arg("workspace_limit") = -1,
+      py::arg("element_bytes") = 4);
+  module.def(
+      "conv_cost",
+      [](const std::string& algo, const std::string& pass, const ConvShape& shape) {
+        return ops::conv_cost(algo, pass_of(pass), shape);
+      },
+      py::arg("algo"), py::arg("pass_"), py::arg("shape"));
+}
+
+}  // namespace lamina::bindings

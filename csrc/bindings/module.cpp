@@ -1,0 +1,59 @@
+// The extension module lamina._C: runtime settings and introspection, and every family's bindings.
+#include "bindings/common.h"
+#include "core/threads.h"
+
+namespace lamina::bindings {
+
+static BinderNode* first_binder = nullptr;
+
+BinderNode::BinderNode(Binder binder_function) : binder(binder_function), next(first_binder) {
+  first_binder = this;
+}
+
+namespace {
+
+py::dict plan_as_dict(const ops::Plan& plan) {
+  py::list refusals;
+  for (const ops::Refusal& refusal : plan.refusals)
+    refusals.append(py::make_tuple(refusal.algo, refusal.reason));
+  py::dict result;
+  result["op"] = plan.op;
+  result["pass_"] = plan.pass;
+  result["backend"] = plan.backend;
+  result["algo"] = plan.algo;
+  result["isa"] = plan.isa;
+  result["workspace_bytes"] = plan.workspace_bytes;
+  result["refusals"] = py::tuple(refusals);
+  return result;
+}
+
+py::list kernel_list() {
+  py::list result;
+  for (const ops::Kernel& kernel : ops::registry())
+    result.append(py::make_tuple(kernel.backend, kernel.op, kernel.pass, kernel.algo));
+  return result;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
+  module.doc() = "Lamina's compiled kernels. Use lamina.functional instead.";
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const TypeError& error) {
+      py::set_error(PyExc_TypeError, error.what());
+    }
+  });
+  module.def("num_threads", &num_threads);
+  module.def("set_num_threads", &set_num_threads, py::arg("count"));
+  module.def("isa", [] { return ops::isa_name(ops::isa()); });
+  module.def("compiled_isas", &ops::compiled_isas);
+  module.def("kernels", &kernel_list, "(backend, op, pass, algo) of every registered kernel");
+  module.def("current_backend", [] { return ops::current_backend(); });
+  module.def("set_current_backend", &ops::set_current_backend, py::arg("name"));
+  module.def("last_plan", [] { return plan_as_dict(ops::last_plan()); });
+  for (BinderNode* node = first_binder; node; node = node->next) node->binder(module);
+}
+
+}  // namespace lamina::bindings

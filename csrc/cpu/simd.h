@@ -1,0 +1,101 @@
+// Vectors of the instruction set this file is compiled for, on the compiler's vector extensions:
+// one source gives 16-byte (baseline, NEON), 32-byte (AVX2) and 64-byte (AVX-512) code.
+// a * b + c contracts to a fused multiply-add where the hardware has one.
+#pragma once
+
+#include <cstdint>
+
+#define LAMINA_CPU_NAMESPACE_BEGIN namespace lamina::cpu::LAMINA_ISA {
+#define LAMINA_CPU_NAMESPACE_END }
+#define LAMINA_INLINE [[gnu::always_inline]] inline
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+inline constexpr int kVectorBytes = LAMINA_VECTOR_BYTES;
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(LAMINA_VECTOR_BYTES)));
+  typedef int32_t mask __attribute__((vector_size(LAMINA_VECTOR_BYTES)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(LAMINA_VECTOR_BYTES)));
+  typedef int64_t mask __attribute__((vector_size(LAMINA_VECTOR_BYTES)));
+};
+
+template <class T>
+using Vec = typename VectorOf<T>::type;  // kLanes<T> elements
+template <class T>
+using Mask = typename VectorOf<T>::mask;  // result of a comparison: -1 or 0 per lane
+template <class T>
+inline constexpr int kLanes = LAMINA_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+template <class T>
+LAMINA_INLINE Vec<T> load(const T* p) {  // any alignment
+  Vec<T> v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+LAMINA_INLINE void store(T* p, Vec<T> v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+template <class T>
+LAMINA_INLINE Vec<T> broadcast(T value) {
+  return value - Vec<T>{};  // `Vec{} + value` would cost an addition: -0 + 0 is not -0
+}
+
+// First n < kLanes elements; the other lanes read as `fill`, and are left alone on the way back.
+template <class T>
+LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill = T(0)) {
+  T lanes[kLanes<T>];
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i < n ? p[i] : fill;
+  return load(lanes);
+}
+template <class T>
+LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
+  T lanes[kLanes<T>];
+  store(lanes, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+template <class V, class M>
+LAMINA_INLINE V select(M mask, V yes, V no) {
+  return mask ? yes : no;
+}
+// NaN in either operand gives NaN.
+template <class V>
+LAMINA_INLINE V maximum(V a, V b) {
+  return (a > b) | (a != a) ? a : b;
+}
+template <class V>
+LAMINA_INLINE V minimum(V a, V b) {
+  return (a < b) | (a != a) ? a : b;
+}
+
+// Sum over lanes in a fixed tree order.
+template <class T>
+LAMINA_INLINE T sum_lanes(Vec<T> v) {
+  T lanes[kLanes<T>];
+  store(lanes, v);
+  for (int width = kLanes<T> / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  return lanes[0];
+}
+
+template <class T>
+LAMINA_INLINE T min_of(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+LAMINA_INLINE T max_of(T a, T b) {
+  return a > b ? a : b;
+}
+LAMINA_INLINE int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+LAMINA_CPU_NAMESPACE_END

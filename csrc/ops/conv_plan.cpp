@@ -1,0 +1,74 @@
+#include "ops/conv_plan.h"
+
+#include <cstring>
+
+namespace lamina::ops {
+
+const char* pass_name(ConvPass pass) {
+  static const char* const names[] = {"fprop", "dgrad", "wgrad", "bgrad"};
+  return names[static_cast<int>(pass)];
+}
+
+std::string conv_refusal(const std::string&, ConvPass, const ConvShape&) {
+  return {};
+}
+
+int64_t conv_workspace_bytes(const std::string&, ConvPass, const ConvShape&, int64_t) {
+  return 0;
+}
+
+double conv_cost(const std::string&, ConvPass, const ConvShape& shape) {
+  return static_cast<double>(shape.macs());
+}
+
+const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
+                          const std::string& algo, int64_t workspace_limit, int64_t element_bytes) {
+  const bool automatic = algo == "auto";
+  if (!automatic) find_kernel("conv", pass_name(pass), algo.c_str());  // an unknown name throws
+  const Kernel* best = nullptr;
+  double best_cost = 0;
+  Plan plan{op, pass_name(pass), current_backend(), "", "", 0, {}};
+  for (const Kernel& kernel : registry()) {
+    if (std::strcmp(kernel.op, "conv") != 0 || plan.pass != kernel.pass) continue;
+    if (plan.backend != kernel.backend) continue;
+    if (!automatic && algo != kernel.algo) {
+      plan.refusals.push_back({kernel.algo, "algo='" + algo + "' was asked for"});
+      continue;
+    }
+    std::string reason = conv_refusal(kernel.algo, pass, shape);
+    const int64_t bytes =
+        reason.empty() ? conv_workspace_bytes(kernel.algo, pass, shape, element_bytes) : 0;
+    if (reason.empty() && workspace_limit >= 0 && bytes > workspace_limit)
+      reason = "needs " + std::to_string(bytes) +
+               " bytes of workspace, above workspace_limit=" + std::to_string(workspace_limit);
+    if (!reason.empty()) {
+      plan.refusals.push_back({kernel.algo, reason});
+      continue;
+    }
+    const double cost = conv_cost(kernel.algo, pass, shape);
+    if (best != nullptr && cost >= best_cost) {
+      plan.refusals.push_back(
+          {kernel.algo, "slower than " + std::string(best->algo) + " by the cost rule"});
+      continue;
+    }
+    if (best != nullptr)
+      plan.refusals.push_back(
+          {best->algo, "slower than " + std::string(kernel.algo) + " by the cost rule"});
+    best = &kernel;
+    best_cost = cost;
+    plan.workspace_bytes = bytes;
+  }
+  if (best == nullptr) {
+    std::string reasons;
+    for (const Refusal& refusal : plan.refusals)
+      if (automatic || refusal.algo == algo) reasons += "; " + refusal.algo + ": " + refusal.reason;
+    throw std::invalid_argument(message(op, "no algorithm can run pass '", plan.pass,
+                                        "' with algo='", algo, "'", reasons, "; use algo='auto'"));
+  }
+  plan.algo = best->algo;
+  if (plan.backend == "cpu") plan.isa = isa_name(isa());
+  last_plan() = plan;
+  return *best;
+}
+
+}  // namespace lamina::ops

@@ -1,0 +1,29 @@
+// Which convolution algorithm runs: legality, workspace and cost of each, and the choice.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "ops/conv.h"
+#include "ops/registry.h"
+
+namespace lamina::ops {
+
+const char* pass_name(ConvPass pass);
+
+// Empty if the algorithm can run this pass of this shape, else the reason in the user's words.
+std::string conv_refusal(const std::string& algo, ConvPass pass, const ConvShape& shape);
+
+// Bytes the algorithm wants in ConvArgs::workspace.
+int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvShape& shape,
+                             int64_t element_bytes);
+
+// Estimated time in direct multiply-adds: the smallest cost among the legal algorithms wins `auto`.
+double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape);
+
+// Chooses among the current backend's kernels and notes the plan with every refusal.
+// algo "auto" or a name; workspace_limit in bytes, negative for none. Throws if nothing is left.
+const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
+                          const std::string& algo, int64_t workspace_limit, int64_t element_bytes);
+
+}  // namespace lamina::ops

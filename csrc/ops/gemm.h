@@ -1,0 +1,28 @@
+// gemm: c = alpha * op(a) op(b) + beta * c, row major, batched.
+//
+//   c [batch][m][n] (leading dimension ldc), op(a) [m][k], op(b) [k][n].
+//   trans_a: a is stored [k][m] with leading dimension lda; trans_b: b is stored [n][k].
+//   stride_x: elements between the matrices of a batch; 0 repeats one matrix.
+// bias_m / bias_n: null, or added to every column / row of the result.
+#pragma once
+
+#include <cstdint>
+
+namespace lamina::ops {
+
+template <class T>
+struct GemmArgs {
+  int64_t batch = 1, m = 0, n = 0, k = 0;
+  bool trans_a = false, trans_b = false;
+  T alpha = 1, beta = 0;  // beta == 0 never reads c
+  const T* a = nullptr;
+  int64_t lda = 0, stride_a = 0;
+  const T* b = nullptr;
+  int64_t ldb = 0, stride_b = 0;
+  T* c = nullptr;
+  int64_t ldc = 0, stride_c = 0;
+  const T* bias_m = nullptr;
+  const T* bias_n = nullptr;
+};
+
+}  // namespace lamina::ops
