@@ -1,8 +1,9 @@
 """Reverse-mode differentiation: `Function`, the tape it leaves behind, and the walk back.
 
-A `Function` computes on plain arrays. `apply` unwraps its Tensor arguments, runs `forward`, and, when
-gradients are wanted, links the results to a `Node` that remembers how to run `backward`. The walk in
-`run_backward` visits nodes from the newest to the oldest, so gradients are summed in one fixed order.
+A `Function` computes on plain arrays. `apply` unwraps its Tensor arguments, runs `forward`, and,
+when gradients are wanted, links the results to a `Node` that remembers how to run `backward`. The
+walk in `run_backward` visits nodes from the newest to the oldest, so gradients are summed in one
+fixed order.
 """
 
 from __future__ import annotations
@@ -128,8 +129,8 @@ class Node:
 class Function:
     """Base class of a differentiable operation.
 
-    Subclasses define static `forward(ctx, *args)` and `backward(ctx, *grad_outputs)`. Both see plain
-    arrays, not Tensors. `forward` returns an array or a tuple of arrays; `backward` returns one
+    Subclasses define static `forward(ctx, *args)` and `backward(ctx, *grad_outputs)`. Both see
+    plain arrays, not Tensors. `forward` returns an array or a tuple of arrays; `backward` returns one
     gradient (an array, or None) per argument of `apply`.
     """
 

@@ -176,7 +176,7 @@ class Tensor:
     # Conversion
 
     def numpy(self) -> np.ndarray:
-        """The data as a NumPy array, shared where it is one. RuntimeError if a gradient is wanted."""
+        """The data as a NumPy array, not copied. RuntimeError if the tensor requires grad."""
         if self._requires_grad:
             raise RuntimeError("numpy: the tensor requires grad; use tensor.detach().numpy()")
         return self.data if isinstance(self.data, np.ndarray) else self.data.get()
@@ -192,8 +192,6 @@ class Tensor:
 
     def to(self, target: Any) -> Tensor:
         """Another dtype or device ("cpu", "cuda"), differentiably; self if nothing changes."""
-        from .operations import Cast
-
         if isinstance(target, Tensor):
             target = target.dtype
         if isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda"):
@@ -201,7 +199,11 @@ class Tensor:
                 raise RuntimeError("to: this installation has no cuda backend; use device 'cpu'")
             return self
         dtype = np.dtype(target)
-        return self if dtype == self.dtype else Cast.apply(self, dtype)
+        if dtype == self.dtype:
+            return self
+        from .operations import Cast
+
+        return Cast.apply(self, dtype)
 
     def cpu(self) -> Tensor:
         return self.to("cpu")
