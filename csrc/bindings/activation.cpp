@@ -1,0 +1,61 @@
+#include "ops/activation.h"
+
+#include "bindings/common.h"
+
+LAMINA_ARGS(ActivationArgs)
+LAMINA_ARGS(PreluArgs)
+
+namespace lamina::bindings {
+namespace {
+
+ops::Activation kind_of(const std::string& name) {
+  for (int kind = 0; kind < static_cast<int>(std::size(ops::kActivationNames)); ++kind)
+    if (name == ops::kActivationNames[kind]) return static_cast<ops::Activation>(kind);
+  throw std::logic_error("internal: unknown activation " + name);
+}
+
+void activation(const std::string& kind, double a, double b, const py::array& x,
+                const std::optional<py::array>& grad_y, py::array result) {
+  visit_dtype(result, [&]<class T>(T) {
+    ops::ActivationArgs<T> args;
+    args.kind = kind_of(kind);
+    args.a = static_cast<T>(a), args.b = static_cast<T>(b);
+    args.size = result.size();
+    args.x = input<T>(x, "x", args.size);
+    args.grad_y = optional_input<T>(grad_y, "grad_y", args.size);
+    args.result = output<T>(result, "result", args.size);
+    py::gil_scoped_release release;
+    ops::run("activation", grad_y ? "dgrad" : "fprop", args);
+  });
+}
+
+void prelu(const std::string& pass, const py::array& x, const py::array& weight,
+           const std::optional<py::array>& grad_y, py::array result, int64_t n, int64_t c,
+           int64_t inner) {
+  visit_dtype(result, [&]<class T>(T) {
+    ops::PreluArgs<T> args;
+    args.n = n, args.c = c, args.inner = inner, args.weights = weight.size();
+    expect(args.weights == 1 || args.weights == c, "weight", "does not match the channels");
+    args.x = input<T>(x, "x", n * c * inner);
+    args.weight = input<T>(weight, "weight", args.weights);
+    args.grad_y = optional_input<T>(grad_y, "grad_y", n * c * inner);
+    args.result = output<T>(result, "result", pass == "wgrad" ? args.weights : n * c * inner);
+    py::gil_scoped_release release;
+    ops::run("prelu", pass.c_str(), args);
+  });
+}
+
+}  // namespace
+
+LAMINA_BINDINGS(activation) {
+  module.def("activation", &activation, py::arg("kind"), py::arg("a"), py::arg("b"), py::arg("x"),
+             py::arg("grad_y"), py::arg("result"));
+  module.def("activation_kinds", [] {
+    return std::vector<std::string>(std::begin(ops::kActivationNames),
+                                    std::end(ops::kActivationNames));
+  });
+  module.def("prelu", &prelu, py::arg("pass_"), py::arg("x"), py::arg("weight"), py::arg("grad_y"),
+             py::arg("result"), py::arg("n"), py::arg("c"), py::arg("inner"));
+}
+
+}  // namespace lamina::bindings
