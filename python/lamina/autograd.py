@@ -130,8 +130,8 @@ class Function:
     """Base class of a differentiable operation.
 
     Subclasses define static `forward(ctx, *args)` and `backward(ctx, *grad_outputs)`. Both see
-    plain arrays, not Tensors. `forward` returns an array or a tuple of arrays; `backward` returns one
-    gradient (an array, or None) per argument of `apply`.
+    plain arrays, not Tensors. `forward` returns an array or a tuple of arrays; `backward` returns
+    one gradient (an array, or None) per argument of `apply`.
     """
 
     @staticmethod

@@ -16,6 +16,34 @@ from .. import _C, arrays
 from ..autograd import Function
 from ._arguments import check_rank, normal_axis, real, same_dtype
 
+__all__ = [
+    "celu",
+    "elu",
+    "gelu",
+    "glu",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "logsigmoid",
+    "mish",
+    "prelu",
+    "relu",
+    "relu6",
+    "rrelu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "softshrink",
+    "softsign",
+    "step",
+    "tanh",
+    "tanhshrink",
+    "threshold",
+]
+
 
 class Activation(Function):
     """kind, a, b as in csrc/ops/activation.h."""

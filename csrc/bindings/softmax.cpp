@@ -1,0 +1,57 @@
+#include "ops/softmax.h"
+
+#include "bindings/common.h"
+
+LAMINA_ARGS(SoftmaxArgs)
+LAMINA_ARGS(CrossEntropyArgs)
+
+namespace lamina::bindings {
+namespace {
+
+void softmax(int64_t outer, int64_t axis, int64_t inner, bool log, const py::array& source,
+             const std::optional<py::array>& grad_y, py::array result) {
+  visit_dtype(result, [&]<class T>(T) {
+    const int64_t size = outer * axis * inner;
+    ops::SoftmaxArgs<T> args;
+    args.outer = outer, args.axis = axis, args.inner = inner, args.log = log;
+    (grad_y ? args.y : args.x) = input<T>(source, "source", size);
+    args.grad_y = optional_input<T>(grad_y, "grad_y", size);
+    args.result = output<T>(result, "result", size);
+    py::gil_scoped_release release;
+    ops::run("softmax", grad_y ? "dgrad" : "fprop", args);
+  });
+}
+
+// Returns the first position with a target outside the classes, or -1.
+int64_t cross_entropy(const py::array& x, const py::array& target,
+                      const std::optional<py::array>& weight,
+                      const std::optional<py::array>& grad_loss, py::array result, int64_t n,
+                      int64_t c, int64_t inner, int64_t ignore_index, double label_smoothing) {
+  int64_t bad = -1;
+  visit_dtype(result, [&]<class T>(T) {
+    ops::CrossEntropyArgs<T> args;
+    args.n = n, args.c = c, args.inner = inner, args.ignore_index = ignore_index;
+    args.label_smoothing = static_cast<T>(label_smoothing);
+    args.x = input<T>(x, "x", n * c * inner);
+    args.target = input<int64_t>(target, "target", n * inner);
+    args.weight = optional_input<T>(weight, "weight", c);
+    args.grad_loss = optional_input<T>(grad_loss, "grad_loss", n * inner);
+    args.result = output<T>(result, "result", grad_loss ? n * c * inner : n * inner);
+    args.bad = &bad;
+    py::gil_scoped_release release;
+    ops::run("cross_entropy", grad_loss ? "dgrad" : "fprop", args);
+  });
+  return bad;
+}
+
+}  // namespace
+
+LAMINA_BINDINGS(softmax) {
+  module.def("softmax", &softmax, py::arg("outer"), py::arg("axis"), py::arg("inner"),
+             py::arg("log"), py::arg("source"), py::arg("grad_y"), py::arg("result"));
+  module.def("cross_entropy", &cross_entropy, py::arg("x"), py::arg("target"), py::arg("weight"),
+             py::arg("grad_loss"), py::arg("result"), py::arg("n"), py::arg("c"), py::arg("inner"),
+             py::arg("ignore_index"), py::arg("label_smoothing"));
+}
+
+}  // namespace lamina::bindings

@@ -1,0 +1,227 @@
+"""Classification losses over class indices: softmax and the loss in one kernel, and nll_loss.
+
+loss = -weight[t] log softmax(x)[t], smoothed over the classes by `label_smoothing`
+(Szegedy et al. 2016). Targets are checked in the kernel, before anything is written.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import _C, arrays
+from ..autograd import Function
+from ._arguments import check_rank, integer, one_of, real, same_dtype
+
+__all__ = ["cross_entropy", "nll_loss"]
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+def _classes_first(op: str, x: Any, target: Any, weight: Any) -> tuple[Any, Any, Any, Any]:
+    """Checks the operands; x [N, C, d...] or [C] with target [N, d...] or []."""
+    x = arrays.asarray(op, "input", x)
+    target = arrays.asindices(op, "target", target)
+    check_rank(op, "input", x, range(1, 65))
+    classes = x.shape[1] if x.ndim > 1 else x.shape[0]
+    expected = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+    if target.shape != expected:
+        raise ValueError(
+            f"{op}: target must have the shape of input without its classes, {expected}, "
+            f"got target.shape={target.shape}, input.shape={x.shape}"
+        )
+    if weight is not None:
+        weight = arrays.asarray(op, "weight", weight)
+        same_dtype(op, input=x, weight=weight)
+        if weight.shape != (classes,):
+            raise ValueError(
+                f"{op}: weight must have one element per class, ({classes},), "
+                f"got weight.shape={weight.shape}"
+            )
+    layout = (x.shape[0] if x.ndim > 1 else 1, classes, math.prod(x.shape[2:]))
+    return x, target, weight, layout
+
+
+def _refuse_target(op: str, target: Any, position: int, classes: int) -> None:
+    value = target.reshape(-1)[position]
+    raise ValueError(
+        f"{op}: target must be from 0 to {classes - 1} or ignore_index, got {value} at position "
+        f"{tuple(map(int, np.unravel_index(position, target.shape or (1,))))}"
+    )
+
+
+def _reduced_grad(ctx: Any, grad: Any, dtype: Any) -> Any:
+    """The gradient of each position's loss, from that of the reduced loss."""
+    if ctx.reduction == "none":
+        return np.ascontiguousarray(grad, dtype)
+    factor = grad / ctx.divisor if ctx.reduction == "mean" else grad
+    return np.full(ctx.positions, factor, dtype)
+
+
+def _reduce(ctx: Any, loss: Any, target: Any, weight: Any, ignore_index: int) -> Any:
+    """torch's mean divides by the weights of the targets that count."""
+    ctx.positions = loss.shape
+    if ctx.reduction == "none":
+        return loss
+    total = loss.sum(dtype=loss.dtype)
+    if ctx.reduction == "mean":
+        counted = target != ignore_index
+        weights = 1 if weight is None else weight[np.where(counted, target, 0)]
+        ctx.divisor = np.asarray((counted * weights).sum(), loss.dtype)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            total = total / ctx.divisor  # no counted target: NaN, as in torch
+    return np.asarray(total, loss.dtype)
+
+
+class CrossEntropy(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Any,
+        target: Any,
+        weight: Any,
+        ignore_index: int,
+        reduction: str,
+        label_smoothing: float,
+    ) -> Any:
+        x, target, weight, layout = _classes_first("cross_entropy", x, target, weight)
+        loss = np.empty(target.shape, x.dtype)
+        options = (*layout, ignore_index, label_smoothing)
+        bad = _C.cross_entropy(x, target, weight, None, loss, *options)
+        if bad >= 0:
+            _refuse_target("cross_entropy", target, bad, layout[1])
+        ctx.options, ctx.reduction, ctx.weight = options, reduction, weight
+        ctx.save_for_backward(x, target)
+        return _reduce(ctx, loss, target, weight, ignore_index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        x, target = ctx.saved
+        grad_x = np.empty_like(x)
+        grad_loss = _reduced_grad(ctx, grad, x.dtype)
+        _C.cross_entropy(x, target, ctx.weight, grad_loss, grad_x, *ctx.options)
+        return grad_x, None, None, None, None, None
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    """Cross-entropy between logits and class indices, or class probabilities.
+
+    input: [N, C, d...] or [C]; target: integers [N, d...] or [], or probabilities of input's shape;
+    weight: [C]. Raises ValueError for a target outside the classes, TypeError for wrong dtypes.
+    """
+    _refuse_legacy("cross_entropy", size_average, reduce)
+    one_of("cross_entropy", "reduction", reduction, _REDUCTIONS)
+    smoothing = real("cross_entropy", "label_smoothing", label_smoothing)
+    if not 0 <= smoothing <= 1:
+        raise ValueError(
+            f"cross_entropy: label_smoothing must be from 0 to 1, got label_smoothing={smoothing}"
+        )
+    ignore = integer("cross_entropy", "ignore_index", ignore_index)
+    if np.issubdtype(getattr(target, "dtype", np.int64), np.floating):
+        return _with_probabilities(input, target, weight, reduction, smoothing)
+    return CrossEntropy.apply(input, target, weight, ignore, reduction, smoothing)
+
+
+class ProbabilityCrossEntropy(Function):
+    """loss = -sum over j of weight[j] q[j] log p[j] along the classes, q a distribution."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, q: Any, weight: Any, reduction: str, smoothing: float) -> Any:
+        x = arrays.asarray("cross_entropy", "input", x)
+        q = arrays.asarray("cross_entropy", "target", q)
+        same_dtype("cross_entropy", input=x, target=q)
+        if x.shape != q.shape:
+            raise ValueError(
+                "cross_entropy: target probabilities must have input's shape, "
+                f"got target.shape={q.shape}, input.shape={x.shape}"
+            )
+        axis = min(1, x.ndim - 1)
+        classes = x.shape[axis]
+        q = (1 - smoothing) * q + x.dtype.type(smoothing / max(classes, 1))
+        column = [1] * x.ndim
+        column[axis] = classes
+        w = np.ones(column, x.dtype) if weight is None else np.reshape(weight, column)
+        layout = (math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]), True)
+        log_p = np.empty_like(x)
+        _C.softmax(*layout, x, None, log_p)
+        loss = -(w * q * log_p).sum(axis)
+        ctx.axis, ctx.reduction, ctx.positions = axis, reduction, loss.shape
+        ctx.divisor = np.asarray(x.shape[0] * math.prod(x.shape[2:]) if x.ndim > 1 else 1, x.dtype)
+        ctx.save_for_backward(w, q, log_p)
+        if reduction == "none":
+            return loss
+        return np.asarray(loss.sum() / (ctx.divisor if reduction == "mean" else 1), x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        w, q, log_p = ctx.saved
+        grad_loss = np.expand_dims(_reduced_grad(ctx, grad, log_p.dtype), ctx.axis)
+        mass = (w * q).sum(ctx.axis, keepdims=True)
+        grad_x = grad_loss * (np.exp(log_p) * mass - w * q)
+        return grad_x, -grad_loss * w * log_p, None, None, None
+
+
+def _with_probabilities(
+    input: Any, target: Any, weight: Any, reduction: str, smoothing: float
+) -> Any:
+    return ProbabilityCrossEntropy.apply(input, target, weight, reduction, smoothing)
+
+
+class NllLoss(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, target: Any, weight: Any, ignore_index: int, reduction: str
+    ) -> Any:
+        x, target, weight, (n, classes, inner) = _classes_first("nll_loss", x, target, weight)
+        counted = target != ignore_index
+        outside = counted & ((target < 0) | (target >= classes))
+        if outside.any():
+            _refuse_target("nll_loss", target, int(outside.reshape(-1).argmax()), classes)
+        safe = np.where(counted, target, 0)
+        factor = counted * (x.dtype.type(1) if weight is None else weight[safe])
+        ctx.index = np.expand_dims(safe, 1) if x.ndim > 1 else safe[None]
+        ctx.axis, ctx.shape, ctx.reduction = min(1, x.ndim - 1), x.shape, reduction
+        picked = np.take_along_axis(x, ctx.index, ctx.axis).squeeze(ctx.axis)
+        loss = np.where(counted, -factor * picked, 0).astype(x.dtype)
+        ctx.save_for_backward(factor.astype(x.dtype))
+        return _reduce(ctx, loss, target, weight, ignore_index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        (factor,) = ctx.saved
+        grad_x = np.zeros(ctx.shape, factor.dtype)
+        values = -factor * _reduced_grad(ctx, grad, factor.dtype)
+        np.put_along_axis(grad_x, ctx.index, np.expand_dims(values, ctx.axis), ctx.axis)
+        return grad_x, None, None, None, None
+
+
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: Any = None,
+    ignore_index: int = -100,
+    reduce: Any = None,
+    reduction: str = "mean",
+) -> Any:
+    """-weight[t] * x[t] of log-probabilities x; arguments as `cross_entropy`."""
+    _refuse_legacy("nll_loss", size_average, reduce)
+    one_of("nll_loss", "reduction", reduction, _REDUCTIONS)
+    ignore = integer("nll_loss", "ignore_index", ignore_index)
+    return NllLoss.apply(input, target, weight, ignore, reduction)
+
+
+def _refuse_legacy(op: str, size_average: Any, reduce: Any) -> None:
+    if size_average is not None or reduce is not None:
+        raise ValueError(f"{op}: size_average and reduce are gone; use reduction=")

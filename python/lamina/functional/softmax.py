@@ -1,0 +1,96 @@
+"""Softmax along an axis: y = exp(x) / sum exp(x), its logarithm, and relatives."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from .. import _C, arrays
+from ..autograd import Function
+from ._arguments import check_rank, normal_axis, real
+
+__all__ = ["gumbel_softmax", "log_softmax", "softmax", "softmax2d", "softmin"]
+
+
+class Softmax(Function):
+    @staticmethod
+    def forward(ctx: Any, op: str, x: Any, dim: int, log: bool) -> Any:
+        x = arrays.asarray(op, "input", x)
+        axis = normal_axis(op, "dim", dim, x.ndim)
+        shape = x.shape or (1,)
+        ctx.layout = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]), log)
+        y = arrays.empty(op, x.shape, x.dtype)
+        _C.softmax(*ctx.layout, x, None, y)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any) -> Any:
+        (y,) = ctx.saved
+        grad_x = np.empty_like(y)
+        _C.softmax(*ctx.layout, y, arrays.asarray("softmax", "grad_y", grad_y), grad_x)
+        return None, grad_x, None, None
+
+
+def _axis(op: str, x: Any, dim: int | None) -> int:
+    if dim is not None:
+        return dim
+    warnings.warn(f"{op}: dim should be given; a guess is made without it", stacklevel=3)
+    return 0 if x.ndim in (0, 1, 3) else 1
+
+
+def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """exp(x) / sum of exp(x) along dim, without overflow.
+
+    input: float32 or float64 of any shape; dtype converts it first. Raises TypeError for other
+    dtypes, ValueError for a dim outside the array.
+    """
+    return Softmax.apply("softmax", _cast(input, dtype), _axis("softmax", input, dim), False)
+
+
+def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """log(softmax(x)) without overflow; arguments as `softmax`."""
+    x = _cast(input, dtype)
+    return Softmax.apply("log_softmax", x, _axis("log_softmax", input, dim), True)
+
+
+def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    """softmax(-x); arguments as `softmax`."""
+    return Softmax.apply("softmin", -_cast(input, dtype), _axis("softmin", input, dim), False)
+
+
+def softmax2d(input: Any) -> Any:
+    """softmax over the channels of [N, C, H, W] or [C, H, W]."""
+    check_rank("softmax2d", "input", input, (3, 4))
+    return softmax(input, -3)
+
+
+def gumbel_softmax(
+    logits: Any, tau: float = 1.0, hard: bool = False, eps: float = 1e-10, dim: int = -1
+) -> Any:
+    """A sample from the Gumbel-softmax distribution (Jang et al. 2017).
+
+    hard: the sample is one-hot, its gradient that of the soft sample.
+    """
+    from ..random import generator
+
+    tau = real("gumbel_softmax", "tau", tau)
+    if tau <= 0:
+        raise ValueError(f"gumbel_softmax: tau must be positive, got tau={tau}")
+    noise = generator().gumbel(size=logits.shape).astype(logits.dtype)
+    soft = softmax((logits + noise) / tau, dim)
+    if not hard:
+        return soft
+    values = np.asarray(soft.detach() if hasattr(soft, "detach") else soft)
+    one_hot = np.zeros_like(values)
+    np.put_along_axis(one_hot, np.expand_dims(values.argmax(dim), dim), 1, dim)
+    return soft + (one_hot - values)
+
+
+def _cast(input: Any, dtype: Any) -> Any:
+    if dtype is None:
+        return input
+    return input.to(dtype) if hasattr(input, "to") else input.astype(dtype)
