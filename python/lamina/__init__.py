@@ -1,62 +1,80 @@
-"""Lamina: fast, handwritten neural-network kernels with a thin torch-like layer API.
+"""Lamina: handwritten neural-network kernels on NumPy and CuPy arrays, with layers and gradients.
 
-`lamina.functional`, `lamina.nn`, `lamina.optim`, `lamina.ops` load on first use.
+    import lamina
+    import lamina.functional as F
+
+Arrays go in and come out; a `lamina.Tensor` around an array adds gradients.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib
 from typing import Any
 
-from .autograd import (
-    Function,
-    enable_grad,
-    is_grad_enabled,
-    no_grad,
-    set_grad_enabled,
-)
-from .runtime import (
-    Kernel,
-    Plan,
-    backend,
-    backends,
-    get_backend,
-    get_num_threads,
-    isa,
-    kernels,
-    last_plan,
-    set_num_threads,
-)
+from . import autograd, operations
+from .autograd import Function, enable_grad, is_grad_enabled, no_grad, set_grad_enabled
 from .tensor import Tensor, from_dlpack, tensor
 
 __version__ = "0.1.0"
 
-_SUBMODULES = frozenset({"functional", "nn", "optim", "ops", "data", "testing", "random", "bench"})
+# Modules that are imported on first use, so that `import lamina` stays quick.
+_MODULES = {"bench", "data", "functional", "nn", "ops", "optim", "random", "testing"}
+
+# Names that are imported on first use: name -> module. The compiled kernels load with them.
+_LAZY = {
+    # runtime
+    "Kernel": "runtime",
+    "Plan": "runtime",
+    "backend": "runtime",
+    "backends": "runtime",
+    "get_backend": "runtime",
+    "get_num_threads": "runtime",
+    "isa": "runtime",
+    "kernels": "runtime",
+    "last_plan": "runtime",
+    "set_num_threads": "runtime",
+    # creation
+    "arange": "creation",
+    "empty": "creation",
+    "eye": "creation",
+    "full": "creation",
+    "full_like": "creation",
+    "linspace": "creation",
+    "ones": "creation",
+    "ones_like": "creation",
+    "zeros": "creation",
+    "zeros_like": "creation",
+    # random
+    "manual_seed": "random",
+    # (further modules add their names here, one line each)
+}
+
+__all__ = [  # noqa: PLE0604
+    "Function",
+    "Tensor",
+    "autograd",
+    "enable_grad",
+    "from_dlpack",
+    "is_grad_enabled",
+    "no_grad",
+    "set_grad_enabled",
+    "tensor",
+    *_LAZY,
+    *operations.__all__,
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    if name in _LAZY:
+        value: Any = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
+    if name in operations.__all__:  # not imported above: they would hide builtins such as sum
+        return getattr(operations, name)
+    raise AttributeError(f"module 'lamina' has no attribute {name!r}")
 
 
-__all__ = [
-    "Function",
-    "Kernel",
-    "Plan",
-    "Tensor",
-    "backend",
-    "backends",
-    "enable_grad",
-    "from_dlpack",
-    "get_backend",
-    "get_num_threads",
-    "is_grad_enabled",
-    "isa",
-    "kernels",
-    "last_plan",
-    "no_grad",
-    "set_grad_enabled",
-    "set_num_threads",
-    "tensor",
-]
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,7 @@
-"""Plain arrays: which kinds are accepted, conversion to what kernels take, checked allocation.
+"""Which array library, which device, and the arrays that kernels accept.
 
-The only place that would touch CuPy, and only when the caller has imported it already.
+This is the only file that imports CuPy, and only when a caller asks for a CUDA device or already
+holds a CuPy array: `import lamina` never does.
 """
 
 from __future__ import annotations
@@ -8,78 +9,227 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_INT64_MAX = 2**63 - 1
+
+
+def _cupy() -> Any:
+    """CuPy if somebody has imported it, else None."""
+    return sys.modules.get("cupy")
+
+
+def _import_cupy(op: str, device: str) -> Any:
+    """CuPy itself. Raises RuntimeError where it, or its GPU, is missing."""
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        raise RuntimeError(
+            f"{op}: device needs CuPy and a CUDA GPU, got device={device!r} ({error}); "
+            "install lamina[cuda], or use device='cpu'"
+        ) from error
+    index = _device_index(device)
+    if index >= count:
+        raise RuntimeError(f"{op}: device must be below cuda:{count}, got device={device!r}")
+    return cupy
+
+
+def is_cuda(x: Any) -> bool:
+    """Whether `x` is a CuPy array."""
+    cupy = _cupy()
+    return cupy is not None and isinstance(x, cupy.ndarray)
 
 
 def is_array(x: Any) -> bool:
-    """Whether x is an array of a kind that Lamina computes on."""
-    cupy = sys.modules.get("cupy")
-    return isinstance(x, np.ndarray) or (cupy is not None and isinstance(x, cupy.ndarray))
+    """Whether `x` is an array of NumPy or CuPy."""
+    return isinstance(x, np.ndarray) or is_cuda(x)
 
 
 def module_of(x: Any) -> Any:
-    """numpy, or cupy for a CuPy array."""
-    return np if isinstance(x, np.ndarray) else sys.modules["cupy"]
+    """The array library of `x`: cupy for its arrays, else numpy."""
+    return _cupy() if is_cuda(x) else np
+
+
+def buffer_of(x: Any) -> Any:
+    """The array that owns the memory which the array `x` shows."""
+    while is_array(x.base):
+        x = x.base
+    return x
+
+
+def _device_index(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+def parse_device(op: str, device: Any) -> str:
+    """ "cpu" or "cuda:<index>". Raises ValueError for anything else."""
+    name = str(device)
+    kind, separator, index = name.partition(":")
+    if (kind == "cpu" and index in ("", "0")) or (
+        kind == "cuda" and (not separator or (index.isascii() and index.isdigit()))
+    ):
+        return "cpu" if kind == "cpu" else f"cuda:{_device_index(name)}"
+    raise ValueError(f"{op}: device must be 'cpu' or 'cuda:<index>', got device={device!r}")
 
 
 def device_of(x: Any) -> str:
-    """ "cpu", or "cuda:N" for a CuPy array."""
-    return "cpu" if isinstance(x, np.ndarray) else f"cuda:{x.device.id}"
+    """ "cpu" or "cuda:<index>", of an array."""
+    return f"cuda:{x.device.id}" if is_cuda(x) else "cpu"
 
 
-def asarray(op: str, name: str, x: Any) -> np.ndarray:
-    """x as a contiguous, aligned, native-endian float32 or float64 array, copied only if it is not.
+def to_numpy(x: Any) -> np.ndarray:
+    """The values of an array on the CPU; NumPy arrays pass through."""
+    return _cupy().asnumpy(x) if is_cuda(x) else np.asarray(x)
 
-    Raises TypeError for other dtypes and other kinds of object.
+
+def to_device(op: str, x: Any, device: Any) -> Any:
+    """The array on `device`, itself if it is there. Raises RuntimeError without a GPU."""
+    name = parse_device(op, device)
+    if device_of(x) == name:
+        return x
+    if name == "cpu":
+        return to_numpy(x)
+    cupy = _import_cupy(op, name)
+    with cupy.cuda.Device(_device_index(name)):
+        return cupy.asarray(x)
+
+
+def _advice(dtype: np.dtype) -> str:
+    if dtype.kind in "biu":
+        return "convert it with .astype('float32')"
+    if dtype == np.float16:
+        return "float16 runs on CUDA only: convert it with .astype('float32')"
+    if dtype.kind == "c":
+        return "pass the real and imaginary parts as two float32 arrays"
+    return "convert it to float32 or float64"
+
+
+def checked_dtype(op: str, dtype: Any, cuda: bool = False) -> np.dtype:
+    """A dtype that a Tensor may hold: real numbers and booleans; 16-bit floats on CUDA only.
+
+    Raises TypeError for the others and for what names no dtype.
     """
-    if not isinstance(x, np.ndarray):
+    try:
+        result = np.dtype(dtype)
+    except TypeError as error:
         raise TypeError(
-            f"{op}: {name} must be a NumPy array or a lamina.Tensor, got {type(x).__name__}; "
-            "convert it with numpy.asarray"
-        )
-    dtype = x.dtype.newbyteorder("=")
-    if dtype not in FLOATS:
-        raise TypeError(
-            f"{op}: {name} must be float32 or float64, got dtype={x.dtype}; "
-            "convert it with .astype(numpy.float32)"
-        )
-    return np.require(x, dtype=dtype, requirements=("C", "A"))
+            f"{op}: dtype must name a NumPy dtype, got dtype={dtype!r}; use for example 'float32'"
+        ) from error
+    if result.kind in "biu" or (
+        result.kind == "f" and (result.itemsize in (4, 8) or cuda and result.itemsize == 2)
+    ):
+        return result
+    raise TypeError(
+        f"{op}: dtype must be float32, float64, an integer or boolean, got dtype={result}; "
+        f"{_advice(result)}"
+    )
 
 
-def asindices(op: str, name: str, x: Any) -> np.ndarray:
-    """x as a contiguous int64 array. Raises TypeError for anything but integers."""
-    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.integer):
-        kind = f"dtype={x.dtype}" if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"{op}: {name} must be an array of integers (int64), got {kind}")
-    return np.require(x, dtype=np.int64, requirements=("C", "A"))
+def check_float(op: str, name: str, x: Any) -> None:
+    """Raises TypeError unless `x` is a float32 or float64 array (on CUDA also 16-bit floats)."""
+    if not is_array(x):
+        raise TypeError(
+            f"{op}: {name} must be an array of float32 or float64, got {name} of type "
+            f"{type(x).__name__}; convert it with numpy.asarray(..., dtype='float32')"
+        )
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(
+            f"{op}: {name} must be a plain array, got {name} of type MaskedArray; "
+            "fill the masked values with .filled(value)"
+        )
+    dtype = x.dtype
+    if dtype.kind == "f" and (dtype.itemsize in (4, 8) or is_cuda(x) and dtype.itemsize == 2):
+        return
+    raise TypeError(
+        f"{op}: {name} must be float32 or float64, got {name}.dtype={dtype}; {_advice(dtype)}"
+    )
+
+
+def asarray(op: str, name: str, x: Any) -> Any:
+    """`x` as the kernels read it: float32 or float64, C-contiguous, aligned, native byte order.
+
+    Such an array passes through; any other layout is copied. `x` is never written.
+
+    Raises TypeError, naming `op` and `name`, for other dtypes and other kinds of object.
+    """
+    check_float(op, name, x)
+    if is_cuda(x):
+        return _cupy().ascontiguousarray(x).reshape(x.shape)
+    return np.require(np.asarray(x), x.dtype.newbyteorder("="), ["C", "A"])
+
+
+def asindices(op: str, name: str, x: Any) -> Any:
+    """`x` as a contiguous int64 array. Raises TypeError for anything but an array of integers."""
+    if not is_array(x) or x.dtype.kind not in "iu":
+        kind = f"dtype={x.dtype}" if is_array(x) else type(x).__name__
+        raise TypeError(
+            f"{op}: {name} must be an array of integers (int64), got {kind}; "
+            "convert it with .astype('int64')"
+        )
+    if is_cuda(x):
+        return _cupy().ascontiguousarray(x, dtype=np.int64).reshape(x.shape)
+    return np.require(x, np.int64, ["C", "A"])
+
+
+def same_kind(op: str, **arrays: Any) -> None:
+    """Raises TypeError unless the arrays (None is skipped) share one dtype and one device."""
+    given = [(name, x) for name, x in arrays.items() if x is not None]
+    first_name, first = given[0]
+    for name, x in given[1:]:
+        if x.dtype != first.dtype:
+            raise TypeError(
+                f"{op}: {name} must have the dtype of {first_name}, got {name}.dtype={x.dtype}, "
+                f"{first_name}.dtype={first.dtype}; convert one with .astype"
+            )
+        if device_of(x) != device_of(first):
+            raise TypeError(
+                f"{op}: {name} must be on the device of {first_name}, got {name} on "
+                f"{device_of(x)}, {first_name} on {device_of(first)}; move one with .to(device)"
+            )
 
 
 @lru_cache(maxsize=1)
 def physical_memory() -> int:
     """Bytes of this machine's memory."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 1 << 40
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return _INT64_MAX
 
 
-def empty(op: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Uninitialised result array.
+def empty(op: str, shape: Sequence[int], dtype: Any, like: Any = None) -> Any:
+    """A new uninitialised array of the library and device of `like` (NumPy without it).
 
-    Raises ValueError when the number of bytes overflows 64 bits, MemoryError above this machine's
-    memory; nothing is allocated then.
+    Raises, before anything is allocated, ValueError for a negative size or for more bytes than an
+    int64 counts, and MemoryError for more than the physical memory.
     """
-    size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size >= 1 << 63:
-        raise ValueError(f"{op}: the result has more elements than 64 bits count, shape={shape}")
-    if size > physical_memory():
-        raise MemoryError(
-            f"{op}: the result needs {size} bytes, this machine has {physical_memory()}, "
-            f"shape={shape}"
+    shape = tuple(int(size) for size in shape)
+    dtype = np.dtype(dtype)
+    if any(size < 0 for size in shape):
+        raise ValueError(f"{op}: the result must have no negative size, got shape={shape}")
+    total = math.prod(shape) * dtype.itemsize
+    # Zero-size arrays too: NumPy multiplies the non-zero sizes of a shape.
+    if math.prod(size for size in shape if size) * dtype.itemsize > _INT64_MAX:
+        raise ValueError(
+            f"{op}: the result must have fewer than 2**63 bytes, got shape={shape}, dtype={dtype}; "
+            "use smaller sizes"
         )
-    return np.empty(shape, dtype)
+    module = module_of(like)
+    if module is np and total > physical_memory():
+        raise MemoryError(
+            f"{op}: the result needs {total} bytes, more than the {physical_memory()} of this "
+            f"machine, got shape={shape}, dtype={dtype}; use smaller sizes"
+        )
+    return module.empty(shape, dtype)
+
+
+def empty_like(op: str, x: Any) -> Any:
+    """A new uninitialised C-contiguous array of the shape, dtype and device of `x`."""
+    return empty(op, x.shape, x.dtype, like=x)

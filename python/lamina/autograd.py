@@ -1,255 +1,424 @@
-"""Reverse-mode differentiation: `Function`, the tape it leaves behind, and the walk back.
+"""Reverse-mode differentiation over plain arrays.
 
-A `Function` computes on plain arrays. `apply` unwraps its Tensor arguments, runs `forward`, and,
-when gradients are wanted, links the results to a `Node` that remembers how to run `backward`. The
-walk in `run_backward` visits nodes from the newest to the oldest, so gradients are summed in one
-fixed order.
+A `Function` is one differentiable operation: `forward` and `backward` are static methods that see
+arrays only. `Function.apply` unwraps its Tensors, runs `forward`, wraps the results and, where a
+gradient is wanted, records a `Node`. `backward` walks the nodes from the result to the leaves.
+
+The order of the walk and of every sum of gradients follows from the shape of the graph alone, so
+the same program gives the same bits. Gradients of gradients are not recorded.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ContextDecorator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-_state = threading.local()
-_sequence = itertools.count()
+from .arrays import buffer_of, is_array, module_of
+
+if TYPE_CHECKING:
+    from .tensor import Tensor
+
+
+class _GradMode(threading.local):
+    """Whether this thread records, and the values that the open blocks will restore."""
+
+    def __init__(self) -> None:
+        self.enabled = True
+        self.outer: list[bool] = []
+
+
+_mode = _GradMode()
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations on this thread are recorded."""
-    return getattr(_state, "enabled", True)
+    """Whether operations on this thread are recorded for backward."""
+    return _mode.enabled
 
 
-class set_grad_enabled:
-    """Switches recording on or off, at once and for a `with` block or a decorated function."""
+class _GradBlock(ContextDecorator):
+    enabled: bool
+
+    def __enter__(self) -> None:
+        _mode.outer.append(_mode.enabled)
+        _mode.enabled = self.enabled
+
+    def __exit__(self, *exception: object) -> None:
+        _mode.enabled = _mode.outer.pop()
+
+
+class no_grad(_GradBlock):
+    """Records nothing inside `with no_grad():` or a function decorated by `@no_grad()`."""
+
+    enabled = False
+
+
+class enable_grad(_GradBlock):
+    """Records again inside a `no_grad` block."""
+
+    enabled = True
+
+
+class set_grad_enabled(_GradBlock):
+    """Sets the mode at once; as a context manager or decorator it sets it for the block only."""
 
     def __init__(self, mode: bool) -> None:
-        self._before = is_grad_enabled()
-        self._mode = bool(mode)
-        _state.enabled = self._mode
+        self.enabled = bool(mode)
+        self.before = _mode.enabled
+        _mode.enabled = self.enabled
 
     def __enter__(self) -> None:
-        _state.enabled = self._mode
+        super().__enter__()
+        _mode.outer[-1] = self.before
 
-    def __exit__(self, *exc: object) -> None:
-        _state.enabled = self._before
+    def __call__(self, function: Any) -> Any:
+        _mode.enabled = self.before
+        mode = self.enabled
+
+        class block(_GradBlock):
+            enabled = mode
+
+        return block()(function)
 
 
-class _GradMode:
-    """Context manager and decorator; unlike `set_grad_enabled` it acts on entry only."""
+class Version:
+    """Counts the writes into one buffer; a tensor, its views and its detached copies share it."""
 
-    mode: bool
+    __slots__ = ("count",)
 
     def __init__(self) -> None:
-        self._before: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._before.append(is_grad_enabled())
-        _state.enabled = self.mode
-
-    def __exit__(self, *exc: object) -> None:
-        _state.enabled = self._before.pop()
-
-    def __call__(self, function: Callable) -> Callable:
-        @wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with type(self)():
-                return function(*args, **kwargs)
-
-        return wrapped
-
-
-class no_grad(_GradMode):
-    """Operations inside are not recorded."""
-
-    mode = False
-
-
-class enable_grad(_GradMode):
-    """Operations inside are recorded, also within `no_grad`."""
-
-    mode = True
+        self.count = 0
 
 
 class Context:
-    """What `forward` leaves for `backward`; any further attribute may be set on it."""
+    """What `forward` leaves for `backward`: saved arrays and any attribute it sets."""
 
-    needs_input_grad: tuple[bool, ...] = ()
+    def __init__(self, needs_input_grad: tuple[bool, ...] = ()) -> None:
+        self.needs_input_grad = needs_input_grad
+        self.saved: tuple[Any, ...] = ()
+        self.non_differentiable: tuple[Any, ...] = ()
 
-    def __init__(self) -> None:
-        self._saved: tuple[Any, ...] | None = ()
-        self._non_differentiable: set[int] = set()
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def save_for_backward(self, *arrays: Any) -> None:
-        """Keeps arrays until `backward` has run."""
-        self._saved = arrays
-
-    @property
-    def saved(self) -> tuple[Any, ...]:
-        """The arrays given to `save_for_backward`."""
-        if self._saved is None:
-            raise RuntimeError(
-                "backward: the graph was already freed by an earlier backward(); "
-                "pass retain_graph=True to the earlier call"
-            )
-        return self._saved
+        """Keeps arrays (or None) for `backward`, which reads them as `ctx.saved`."""
+        self.saved = arrays
 
     def mark_non_differentiable(self, *arrays: Any) -> None:
-        """Results (index arrays, say) that never carry gradients."""
-        self._non_differentiable.update(map(id, arrays))
+        """Declares outputs that never carry a gradient, such as indices."""
+        self.non_differentiable = arrays
 
 
 class Node:
-    """One recorded call: where its inputs came from and how gradients flow back to them."""
+    """One recorded call. `edges` has a (source, output index) or None for each positional argument.
 
-    __slots__ = ("context", "function", "inputs", "outputs", "sequence")
+    A source is the Node that made the argument, or the leaf Tensor itself.
+    """
 
-    def __init__(self, function: type[Function], context: Context, inputs: list) -> None:
+    def __init__(
+        self, function: type[Function], ctx: Context, edges: tuple[Edge | None, ...]
+    ) -> None:
         self.function = function
-        self.context = context
-        # Per positional argument: None, or (producing Node, output index), or (leaf Tensor, -1).
-        self.inputs = inputs
-        self.outputs: list[tuple] = []  # (shape, dtype, module) of each result
-        self.sequence = next(_sequence)
+        self.ctx: Context | None = ctx
+        self.edges = edges
+        self.outputs: list[tuple[tuple[int, ...], Any, bool, Any]] = []
+        self.hooks: dict[int, dict[int, Callable[..., Any]]] = {}
+        self.versions: list[tuple[Version, int]] = []
 
     @property
     def name(self) -> str:
-        return self.function.__name__ + "Backward"
+        return f"{self.function.__name__}Backward"
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
+    def call_backward(self, gradients: list[Any]) -> tuple[Any, ...]:
+        """The gradient of every positional argument, from those of the outputs."""
+        if self.ctx is None:
+            raise RuntimeError(
+                f"backward: the graph of {self.function.__name__} was freed by an earlier "
+                "backward; call that one with retain_graph=True, or run the forward again"
+            )
+        for version, count in self.versions:
+            if version.count != count:
+                raise RuntimeError(
+                    f"backward: an array that {self.function.__name__} needs was written in "
+                    f"place after it was used (version {version.count}, expected {count}); "
+                    "write to a clone() instead"
+                )
+        filled = [
+            module.zeros(shape, dtype) if gradient is None and differentiable else gradient
+            for gradient, (shape, dtype, differentiable, module) in zip(
+                gradients, self.outputs, strict=True
+            )
+        ]
+        result = self.function.backward(self.ctx, *filled)
+        if not isinstance(result, tuple):
+            result = (result,)
+        if len(result) != len(self.edges):
+            raise RuntimeError(
+                f"{self.function.__name__}.backward: must return one gradient for each of the "
+                f"{len(self.edges)} positional arguments of apply, got {len(result)}"
+            )
+        return result
+
+
+Edge = tuple["Node | Tensor", int]
+
 
 class Function:
-    """Base class of a differentiable operation.
+    """Base class of differentiable operations; subclasses are never instantiated.
 
-    Subclasses define static `forward(ctx, *args)` and `backward(ctx, *grad_outputs)`. Both see
-    plain arrays, not Tensors. `forward` returns an array or a tuple of arrays; `backward` returns
-    one gradient (an array, or None) per argument of `apply`.
+    >>> class Square(Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...
+    ...     @staticmethod
+    ...     def backward(ctx, grad_y):
+    ...         (x,) = ctx.saved
+    ...         return 2 * x * grad_y
     """
 
     @staticmethod
-    def forward(ctx: Any, *args: Any) -> Any:
-        raise NotImplementedError("a Function must define forward(ctx, *args)")
+    def forward(ctx: Context, *args: Any, **kwargs: Any) -> Any:
+        """One array or a tuple of arrays from the arguments of `apply`, Tensors unwrapped."""
+        raise NotImplementedError("a Function defines forward")
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        raise NotImplementedError("a Function must define backward(ctx, *grad_outputs)")
+    def backward(ctx: Context, *grad_outputs: Any) -> Any:
+        """One gradient (array or None) for each positional argument of `apply`."""
+        raise NotImplementedError("a Function that is differentiated defines backward")
 
     @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Runs the operation. Tensors in give Tensors out; plain arrays give plain arrays."""
+    def apply(cls, *args: Any, **kwargs: Any) -> Any:
+        """Runs the operation: Tensors out if any positional argument is one, else plain arrays."""
         from .tensor import Tensor
 
-        arrays = tuple(arg.data if isinstance(arg, Tensor) else arg for arg in args)
-        ctx = Context()
-        recording = is_grad_enabled()
-        ctx.needs_input_grad = tuple(
-            recording and isinstance(arg, Tensor) and arg.requires_grad for arg in args
-        )
-        results = cls.forward(ctx, *arrays)
-        if not any(isinstance(arg, Tensor) for arg in args):
-            return results
-        single = not isinstance(results, tuple)
-        outputs = (results,) if single else results
-        if not any(ctx.needs_input_grad):
-            tensors = tuple(Tensor._wrap(array) for array in outputs)
-        else:
-            inputs = [
-                arg._edge() if needed else None
-                for arg, needed in zip(args, ctx.needs_input_grad, strict=True)
-            ]
-            node = Node(cls, ctx, inputs)
-            node.outputs = [(array.shape, array.dtype) for array in outputs]
-            tensors = tuple(
-                Tensor._wrap(array)
-                if id(array) in ctx._non_differentiable
-                else Tensor._wrap(array, node, index)
-                for index, array in enumerate(outputs)
+        for name, value in kwargs.items():
+            if isinstance(value, Tensor):
+                raise TypeError(
+                    f"{cls.__name__}.apply: Tensors must be positional, got the keyword {name}"
+                )
+        recording = _mode.enabled
+        needs = tuple(recording and isinstance(a, Tensor) and a.requires_grad for a in args)
+        ctx = Context(needs)
+        arrays = [a.data if isinstance(a, Tensor) else a for a in args]
+        with np.errstate(all="ignore"):  # Inf and NaN follow IEEE, without warnings
+            result = cls.forward(ctx, *arrays, **kwargs)
+        tensors = [a for a in args if isinstance(a, Tensor)]
+        if not tensors:
+            return result
+        several = isinstance(result, tuple)
+        outputs = [Tensor._wrap(array) for array in (result if several else (result,))]
+        for output in outputs:
+            output._share_version(tensors)
+        if any(needs):
+            node = Node(
+                cls,
+                ctx,
+                tuple(a._edge() if need else None for a, need in zip(args, needs, strict=True)),
             )
-        return tensors[0] if single else tensors
+            node.versions = _versions(ctx.saved, tensors, outputs)
+            for index, output in enumerate(outputs):
+                array = output.data
+                differentiable = array.dtype.kind == "f" and not any(
+                    array is marked for marked in ctx.non_differentiable
+                )
+                node.outputs.append((array.shape, array.dtype, differentiable, module_of(array)))
+                if differentiable:
+                    output._record(node, index)
+        return tuple(outputs) if several else outputs[0]
 
 
-def run_backward(root: Any, gradient: Any, retain_graph: bool = False) -> None:
-    """Adds d(root)/d(leaf) * gradient to the `.grad` of every leaf Tensor under `root`."""
-    from .tensor import Tensor
+def _versions(
+    saved: tuple[Any, ...], inputs: list[Tensor], outputs: list[Tensor]
+) -> list[tuple[Version, int]]:
+    """The write counts of the saved arrays that show a tensor's memory, compared in backward."""
+    owners = {id(buffer_of(tensor.data)): tensor._version for tensor in (*outputs, *inputs)}
+    buffers = [id(buffer_of(array)) for array in saved if is_array(array)]
+    cells = [owners[buffer] for buffer in buffers if buffer in owners]
+    return [(cell, cell.count) for cell in cells]
 
-    if root._node is None:
-        _deliver_to_leaf(root, gradient)
-        return
-    pending: dict[int, list] = {}  # node sequence -> gradients of its outputs
-    heap: list[tuple[int, Node]] = []
 
-    def receive(node: Node, index: int, grad: Any) -> None:
-        slots = pending.get(node.sequence)
-        if slots is None:
-            slots = pending[node.sequence] = [None] * len(node.outputs)
-            heapq.heappush(heap, (-node.sequence, node))
-        slots[index] = grad if slots[index] is None else slots[index] + grad
-
-    receive(root._node, root._output_index, gradient)
-    while heap:
-        node = heapq.heappop(heap)[1]
-        grads = pending.pop(node.sequence)
-        for index, (shape, dtype) in enumerate(node.outputs):
-            if grads[index] is None:
-                if np.issubdtype(dtype, np.floating):
-                    grads[index] = np.zeros(shape, dtype)
-                continue
-            for hook in node.context.__dict__.get("hooks", {}).get(index, {}).values():
-                grads[index] = _run_hook(hook, grads[index])
-        with no_grad():
-            results = node.function.backward(node.context, *grads)
-        if not isinstance(results, tuple):
-            results = (results,)
-        if len(results) != len(node.inputs):
-            raise RuntimeError(
-                f"{node.name}: backward returned {len(results)} gradients, "
-                f"forward took {len(node.inputs)} arguments"
-            )
-        if not retain_graph:
-            node.context._saved = None
-        for edge, grad in zip(node.inputs, results, strict=True):
-            if edge is None or grad is None:
-                continue
-            target, index = edge
-            if isinstance(target, Tensor):
-                _deliver_to_leaf(target, grad)
+def _topological_order(roots: Sequence[Node | Tensor]) -> list[Node | Tensor]:
+    """Every reachable source, each before the sources of its arguments. Iterative: any depth."""
+    postorder: list[Node | Tensor] = []
+    seen: set[int] = set()
+    for root in roots:
+        if id(root) in seen:
+            continue
+        seen.add(id(root))
+        stack: list[tuple[Node | Tensor, Iterator[Edge | None]]] = [(root, _edges(root))]
+        while stack:
+            source, edges = stack[-1]
+            for edge in edges:
+                if edge is not None and id(edge[0]) not in seen:
+                    seen.add(id(edge[0]))
+                    stack.append((edge[0], _edges(edge[0])))
+                    break
             else:
-                shape = target.outputs[index][0]
-                if grad.shape != shape:
-                    raise RuntimeError(
-                        f"{node.name}: gradient has shape {grad.shape}, its input has {shape}"
-                    )
-                receive(target, index, grad)
+                postorder.append(source)
+                stack.pop()
+    return postorder[::-1]
 
 
-def _run_hook(hook: Callable, grad: Any) -> Any:
+def _edges(source: Node | Tensor) -> Iterator[Edge | None]:
+    return iter(source.edges if isinstance(source, Node) else ())
+
+
+class _Sums:
+    """Gradients on their way: one sum for each output of each source.
+
+    A gradient array may be shared (an addition hands one array to both arguments), so the first
+    sum makes a new array and only that one is added to in place.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: dict[tuple[int, int], Any] = {}
+        self.owned: set[tuple[int, int]] = set()
+
+    def add(self, source: Node | Tensor, index: int, gradient: Any) -> None:
+        key = (id(source), index)
+        if key not in self.arrays:
+            self.arrays[key] = gradient
+        elif key in self.owned:
+            self.arrays[key] += gradient
+        else:
+            total = self.arrays[key] + gradient
+            self.arrays[key] = module_of(gradient).asarray(total)
+            self.owned.add(key)
+
+    def take(self, source: Node | Tensor, index: int, hooks: dict[int, Callable[..., Any]]) -> Any:
+        """The finished sum, after the hooks; None where no gradient arrived."""
+        from .tensor import Tensor
+
+        gradient = self.arrays.pop((id(source), index), None)
+        if gradient is None:
+            return None
+        for hook in list(hooks.values()):
+            replacement = hook(Tensor._wrap(gradient))
+            if replacement is not None:
+                array = replacement.data if isinstance(replacement, Tensor) else replacement
+                gradient = _checked("register_hook", array, gradient.shape, gradient.dtype)
+        return gradient
+
+
+def _checked(op: str, gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The gradient in the dtype of what it belongs to. Raises RuntimeError on another shape."""
+    if not is_array(gradient):
+        gradient = module_of(gradient).asarray(gradient)
+    if gradient.shape != shape:
+        raise RuntimeError(
+            f"{op}: the gradient must have the shape of its input, got gradient.shape="
+            f"{gradient.shape}, input.shape={shape}; sum over the broadcast dimensions"
+        )
+    return gradient if gradient.dtype == dtype else gradient.astype(dtype)
+
+
+def _described(source: Node | Tensor, index: int) -> tuple[tuple[int, ...], Any]:
+    if isinstance(source, Node):
+        shape, dtype, _, _ = source.outputs[index]
+        return shape, dtype
+    return source.data.shape, source.data.dtype
+
+
+def backward(
+    tensors: Sequence[Tensor],
+    gradients: Sequence[Any],
+    *,
+    retain_graph: bool = False,
+    into: dict[int, Any] | None = None,
+) -> None:
+    """Adds the gradients of `tensors`, weighted by `gradients`, to the `.grad` of every leaf.
+
+    With `into` (keyed by the id of a Tensor) no `.grad` changes: the sums of the tensors it names
+    are stored there instead. What the nodes saved is freed unless `retain_graph`; nodes that saved
+    nothing can be walked again.
+
+    Raises RuntimeError for a graph that was freed, an array written since, or a wrong shape.
+    """
+    sums = _Sums()
+    roots = []
+    for tensor, gradient in zip(tensors, gradients, strict=True):
+        source, index = tensor._edge()
+        roots.append(source)
+        sums.add(source, index, _checked("backward", gradient, *_described(source, index)))
+    wanted: dict[tuple[int, int], list[int]] = {}
+    for key, (source, index) in (into or {}).items():
+        wanted.setdefault((id(source), index), []).append(key)
+
+    with no_grad(), np.errstate(all="ignore"):
+        for source in _topological_order(roots):
+            if not isinstance(source, Node):
+                gradient = sums.take(source, 0, source._hooks)
+                if gradient is None:
+                    continue
+                for key in wanted.get((id(source), 0), ()):
+                    into[key] = gradient  # type: ignore[index]
+                if into is None:
+                    source._accumulate(gradient)
+                continue
+            arrived = []
+            for index in range(len(source.outputs)):
+                gradient = sums.take(source, index, source.hooks.get(index, {}))
+                for key in wanted.get((id(source), index), ()):
+                    into[key] = gradient  # type: ignore[index]
+                arrived.append(gradient)
+            if all(gradient is None for gradient in arrived):
+                continue
+            results = source.call_backward(arrived)
+            for edge, result in zip(source.edges, results, strict=True):
+                if edge is not None and result is not None:
+                    op = f"{source.function.__name__}.backward"
+                    sums.add(*edge, _checked(op, result, *_described(*edge)))
+            if not retain_graph and source.ctx is not None and source.ctx.saved:
+                source.ctx = None
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Any = None,
+    retain_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of `outputs` for `inputs`, as in torch.autograd.grad; no `.grad` changes.
+
+    Raises RuntimeError where an output or an input needs no gradient, or where an input was not
+    used and `allow_unused` is false.
+    """
     from .tensor import Tensor
 
-    replaced = hook(Tensor._wrap(grad))
-    if replaced is None:
-        return grad
-    return replaced.data if isinstance(replaced, Tensor) else replaced
-
-
-def _deliver_to_leaf(leaf: Any, grad: Any) -> None:
-    from .tensor import Tensor
-
-    if grad.shape != leaf.shape:
-        raise RuntimeError(f"backward: gradient has shape {grad.shape}, its leaf has {leaf.shape}")
-    for hook in leaf._hooks.values():
-        grad = _run_hook(hook, grad)
-    if grad.dtype != leaf.dtype:
-        grad = grad.astype(leaf.dtype)
-    if leaf.grad is None:
-        # A copy: the array may be a view of something that a later operation owns.
-        leaf.grad = Tensor._wrap(grad.copy())
-    else:
-        leaf.grad = Tensor._wrap(leaf.grad.data + grad)
+    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
+    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    if grad_outputs is None:
+        grad_outputs = [None] * len(outputs)
+    elif isinstance(grad_outputs, Tensor) or is_array(grad_outputs):
+        grad_outputs = [grad_outputs]
+    seeds = [output._seed("grad", seed) for output, seed in zip(outputs, grad_outputs, strict=True)]
+    for index, tensor in enumerate(inputs):
+        if not tensor.requires_grad:
+            raise RuntimeError(
+                f"grad: inputs[{index}] must require a gradient, got requires_grad=False; "
+                "set requires_grad before the forward"
+            )
+    into: dict[int, Any] = {id(tensor): tensor._edge() for tensor in inputs}
+    edges = dict(into)
+    backward(outputs, seeds, retain_graph=retain_graph, into=into)
+    found = [None if into[key] is edges[key] else into[key] for key in map(id, inputs)]
+    if not allow_unused and any(gradient is None for gradient in found):
+        unused = [index for index, gradient in enumerate(found) if gradient is None]
+        raise RuntimeError(
+            f"grad: every input must be used by the outputs, got unused inputs {unused}; "
+            "pass allow_unused=True to get None for them"
+        )
+    return tuple(None if gradient is None else Tensor._wrap(gradient) for gradient in found)

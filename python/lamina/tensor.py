@@ -1,80 +1,243 @@
-"""`Tensor`: an array with a gradient and a place in the graph.
+"""Tensor: an array, and where it came from.
 
-Arithmetic and shape methods are the operations of `lamina.operations`, attached there.
+This file holds what a Tensor is: its data, its place in the graph, its conversions and its writes
+in place. What it can compute is in `operations/`: each operation is a function there, and a method
+by `operations/methods.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
-from . import arrays
-from .autograd import Node, run_backward
+from . import autograd
+from .arrays import (
+    buffer_of,
+    checked_dtype,
+    device_of,
+    is_array,
+    is_cuda,
+    module_of,
+    parse_device,
+    to_device,
+    to_numpy,
+)
+from .autograd import Edge, Node, Version, is_grad_enabled
+from .operations import indexing, shape
+from .operations.methods import Methods
 
-_DTYPES = {np.dtype(t) for t in ("f4", "f8", "f2", "i8", "i4", "i2", "i1", "u1", "?")}
+_hook_keys = count()
+
+
+def _array_of(op: str, data: Any) -> Any:
+    """The array of a Tensor, array, scalar or nested list; Python floats become float32."""
+    if isinstance(data, Tensor):
+        return data.data
+    if is_array(data) or isinstance(data, np.generic):
+        array = data if is_cuda(data) else np.asarray(data)
+    else:
+        if isinstance(data, (list, tuple)):
+            data = _without_tensors(data)
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise ValueError(
+                f"{op}: data must be rectangular, got {type(data).__name__} ({error}); "
+                "give every row the same length"
+            ) from error
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+    if isinstance(data, np.ma.MaskedArray):
+        raise TypeError(f"{op}: data must be a plain array, got MaskedArray; use .filled(value)")
+    checked_dtype(op, array.dtype, is_cuda(array))
+    return array
+
+
+def _without_tensors(data: Any) -> Any:
+    if isinstance(data, (list, tuple)):
+        return [_without_tensors(item) for item in data]
+    return to_numpy(data.data) if isinstance(data, Tensor) else data
 
 
 class RemovableHandle:
     """Returned by hook registrations; `remove()` undoes them."""
 
-    def __init__(self, hooks: dict[int, Callable]) -> None:
+    def __init__(self, hooks: dict[int, Callable[..., Any]]) -> None:
         self._hooks = hooks
-        self._key = id(self)
+        self.key = next(_hook_keys)
 
     def remove(self) -> None:
-        self._hooks.pop(self._key, None)
+        self._hooks.pop(self.key, None)
 
 
-class Tensor:
-    """An n-dimensional array that remembers how it was computed.
+class Tensor(Methods):
+    """A NumPy or CuPy array that may carry a gradient.
 
-    Attributes: `data` the NumPy (or CuPy) array; `grad` the accumulated gradient, a Tensor or None;
-    `requires_grad`.
+    `data` is shared when it is an array, so use `lamina.tensor` for a copy. Python floats become
+    float32; float32 and float64 live on the CPU, 16-bit floats on CUDA only; integers and
+    booleans (labels, masks, indices) cannot require a gradient.
+
+    Raises TypeError for other kinds of data.
     """
 
-    __array_priority__ = 1000  # array <op> Tensor calls the Tensor's reflected method
     __slots__ = (
-        "data",
-        "grad",
-        "_requires_grad",
-        "_node",
-        "_output_index",
-        "_hooks",
         "__weakref__",
+        "_data",
+        "_grad",
+        "_hooks",
+        "_index",
+        "_requires_grad",
+        "_version",
+        "grad_fn",
     )
-
-    data: Any
-    grad: Tensor | None
+    __array_ufunc__ = None  # array + tensor is tensor.__radd__, not an object array
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        array = data.data if isinstance(data, Tensor) else data
-        self.data = array if arrays.is_array(array) else np.asarray(array)
-        self.grad = None
+        self._data = _array_of("Tensor", data)
+        self._version = Version()
+        self._grad: Tensor | None = None
         self._requires_grad = False
-        self._node: Node | None = None
-        self._output_index = 0
-        self._hooks: dict[int, Callable] = {}
-        self.requires_grad_(requires_grad)
+        self._hooks: dict[int, Callable[..., Any]] = {}
+        self._index = 0
+        self.grad_fn: Node | None = None
+        if requires_grad:
+            self.requires_grad_()
 
     @classmethod
-    def _wrap(cls, array: Any, node: Node | None = None, index: int = 0) -> Tensor:
+    def _wrap(cls, array: Any) -> Tensor:
         """A Tensor around a result; skips the checks of the constructor."""
         self = Tensor.__new__(Tensor)
-        self.data = array if arrays.is_array(array) else np.asarray(array)
-        self.grad = None
-        self._requires_grad = node is not None
-        self._node = node
-        self._output_index = index
+        self._data = array if is_array(array) else np.asarray(array)
+        self._version = Version()
+        self._grad = None
+        self._requires_grad = False
         self._hooks = {}
+        self._index = 0
+        self.grad_fn = None
         return self
 
-    def _edge(self) -> tuple[Any, int]:
-        """Where gradients of this Tensor go: its node, or itself if it is a leaf."""
-        return (self, -1) if self._node is None else (self._node, self._output_index)
+    # Description
 
-    # Properties
+    @property
+    def data(self) -> Any:
+        """The array itself, outside of differentiation."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        array = _array_of("Tensor.data", value)
+        if self.grad_fn is not None:
+            raise RuntimeError(
+                "Tensor.data: only a leaf's array can be replaced, got a result of "
+                f"{self.grad_fn.name}; use detach()"
+            )
+        if self._requires_grad and array.dtype.kind != "f":
+            raise TypeError(
+                f"Tensor.data: a tensor that requires a gradient stays floating, got dtype="
+                f"{array.dtype}; use requires_grad_(False) first"
+            )
+        self._data = array
+        self._version = Version()
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that `backward` added up, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None:
+            value = value if isinstance(value, Tensor) else Tensor(value)
+            if value.shape != self.shape or value.dtype != self.dtype:
+                raise ValueError(
+                    "Tensor.grad: must have the shape and dtype of the tensor, got "
+                    f"grad.shape={value.shape}, shape={self.shape}, "
+                    f"grad.dtype={value.dtype}, dtype={self.dtype}; convert it first"
+                )
+        self._grad = value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._data.shape
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._data.dtype
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda:<index>"."""
+        return device_of(self._data)
+
+    @property
+    def is_cuda(self) -> bool:
+        return is_cuda(self._data)
+
+    @property
+    def itemsize(self) -> int:
+        return self._data.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        return self._data.nbytes
+
+    def size(self, dim: int | None = None) -> Any:
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        return self.ndim
+
+    def numel(self) -> int:
+        return self._data.size
+
+    def element_size(self) -> int:
+        return self.itemsize
+
+    def is_floating_point(self) -> bool:
+        return self._data.dtype.kind == "f"
+
+    def is_contiguous(self) -> bool:
+        return self._data.flags.c_contiguous
+
+    def __len__(self) -> int:
+        if self.ndim == 0:
+            raise TypeError("len: a tensor of no dimension has no length, got shape=(); use item()")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        digits = np.get_printoptions()["precision"]
+        body = np.array2string(
+            to_numpy(self._data),
+            prefix="tensor(",
+            separator=", ",
+            precision=min(digits, 4),
+            threshold=1000,
+        )
+        extras = "" if self.dtype in (np.float32, np.int64, np.bool_) else f", dtype={self.dtype}"
+        if self.numel() == 0 and self.shape != (0,):
+            extras = f", size={self.shape}{extras}"
+        if self.is_cuda:
+            extras += f", device='{self.device}'"
+        if self.grad_fn is not None:
+            extras += f", grad_fn={self.grad_fn}"
+        elif self._requires_grad:
+            extras += ", requires_grad=True"
+        return f"tensor({body}{extras})"
+
+    # Differentiation
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return self.grad_fn is None
 
     @property
     def requires_grad(self) -> bool:
@@ -84,132 +247,234 @@ class Tensor:
     def requires_grad(self, value: bool) -> None:
         self.requires_grad_(value)
 
-    def requires_grad_(self, value: bool = True) -> Tensor:
-        """Marks a leaf as one whose gradient is wanted. Raises RuntimeError for integer arrays."""
-        if value and not np.issubdtype(self.data.dtype, np.floating):
-            raise RuntimeError(
-                f"Tensor: only floating point tensors can require gradients, got dtype={self.dtype}"
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Asks for a gradient in backward, or no longer. Returns the tensor itself.
+
+        Raises TypeError for integers and booleans, RuntimeError to stop at a result.
+        """
+        if requires_grad and not self.is_floating_point():
+            raise TypeError(
+                f"requires_grad_: only floating tensors have gradients, got dtype={self.dtype}; "
+                "convert it with .float()"
             )
-        if self._node is not None and not value:
-            raise RuntimeError("Tensor: requires_grad of a result cannot be unset; use detach()")
-        self._requires_grad = bool(value)
+        if not requires_grad and self.grad_fn is not None:
+            raise RuntimeError(
+                f"requires_grad_: a result of {self.grad_fn.name} cannot drop its history, got "
+                "requires_grad=False; use detach()"
+            )
+        self._requires_grad = bool(requires_grad)
         return self
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def device(self) -> str:
-        return arrays.device_of(self.data)
-
-    @property
-    def is_leaf(self) -> bool:
-        return self._node is None
-
-    @property
-    def grad_fn(self) -> Node | None:
-        return self._node
-
-    # Gradients
-
     def backward(self, gradient: Any = None, retain_graph: bool = False) -> None:
-        """Adds this tensor's derivatives to the `.grad` of every leaf it was computed from.
+        """Adds d(self)/d(leaf), weighted by `gradient`, to the `.grad` of every leaf.
 
-        gradient: [self.shape], the factor to start with; may be left out for a single element.
+        `gradient` has the shape of the tensor and may be left out for one element. The graph is
+        freed unless `retain_graph`.
+
+        Raises RuntimeError without a graph, without a needed `gradient`, for a freed graph, or
+        where a needed array was written in place since.
+        """
+        seed = self._seed("backward", gradient)
+        autograd.backward([self], [seed], retain_graph=retain_graph)
+
+    def detach(self) -> Tensor:
+        """The same array without history."""
+        result = Tensor(self._data)
+        result._version = self._version
+        return result
+
+    def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
+        """Calls `hook(gradient)` in every backward, before the gradient is used.
+
+        A result other than None replaces the gradient. The handle's `remove()` takes the hook away.
         """
         if not self._requires_grad:
             raise RuntimeError(
-                "backward: the tensor does not require grad and was not computed from one that does"
+                "register_hook: the tensor must require a gradient, got requires_grad=False; "
+                "call requires_grad_() first"
             )
-        if gradient is None:
-            if self.data.size != 1:
-                raise RuntimeError(
-                    "backward: gradient= must be given for a tensor of more than one element, "
-                    f"got shape={self.shape}"
-                )
-            start = np.ones_like(self.data)
-        else:
-            start = np.asarray(gradient.data if isinstance(gradient, Tensor) else gradient)
-            if start.shape != self.shape:
-                raise ValueError(
-                    f"backward: gradient must have the tensor's shape, got "
-                    f"gradient.shape={start.shape}, shape={self.shape}"
-                )
-            start = start.astype(self.dtype, copy=False)
-        run_backward(self, start, retain_graph)
-
-    def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
-        """Calls hook(grad) when the gradient of this tensor is known; a result replaces it."""
-        if not self._requires_grad:
-            raise RuntimeError("register_hook: the tensor does not require grad")
-        if self._node is None:
-            hooks = self._hooks
-        else:
-            by_output = self._node.context.__dict__.setdefault("hooks", {})
-            hooks = by_output.setdefault(self._output_index, {})
+        if not callable(hook):
+            raise TypeError(f"register_hook: hook must be callable, got {type(hook).__name__}")
+        node = self.grad_fn
+        hooks = self._hooks if node is None else node.hooks.setdefault(self._index, {})
         handle = RemovableHandle(hooks)
-        hooks[handle._key] = hook
+        hooks[handle.key] = hook
         return handle
 
     def retain_grad(self) -> None:
-        """Fills `.grad` of a result too."""
-        if self._node is not None:
+        """Keeps `.grad` of a result too. Does nothing on a leaf, which keeps it anyway."""
+        if self.grad_fn is None and self._requires_grad:
+            return
+        weak = ref(self)
 
-            def keep(grad: Tensor) -> None:
-                self.grad = grad if self.grad is None else Tensor._wrap(self.grad.data + grad.data)
+        def keep(gradient: Tensor) -> None:
+            tensor = weak()
+            if tensor is not None:
+                tensor._accumulate(gradient.data)
 
-            self.register_hook(keep)
+        self.register_hook(keep)
 
-    def detach(self) -> Tensor:
-        """The same data outside the graph."""
-        return Tensor._wrap(self.data)
+    def _seed(self, op: str, gradient: Any) -> Any:
+        """The array that a backward from here starts with."""
+        if not self._requires_grad:
+            raise RuntimeError(
+                f"{op}: the tensor must require a gradient, got requires_grad=False; "
+                "make a leaf with requires_grad=True and compute outside of no_grad()"
+            )
+        if gradient is None:
+            if self.numel() != 1:
+                raise RuntimeError(
+                    f"{op}: gradient may be left out for one element only, got "
+                    f"shape={self.shape}; pass gradient, or reduce with sum() or mean()"
+                )
+            return module_of(self._data).ones(self.shape, self.dtype)
+        array = _array_of(op, gradient)
+        if array.shape != self.shape:
+            raise ValueError(
+                f"{op}: gradient must have the shape of the tensor, got "
+                f"gradient.shape={array.shape}, shape={self.shape}; reshape or broadcast it"
+            )
+        return array
+
+    def _edge(self) -> Edge:
+        return (self, 0) if self.grad_fn is None else (self.grad_fn, self._index)
+
+    def _record(self, node: Node, index: int) -> None:
+        self.grad_fn, self._index, self._requires_grad = node, index, True
+
+    def _accumulate(self, gradient: Any) -> None:
+        if self._grad is None:
+            # A copy: the array may be shared with another tensor's gradient.
+            self._grad = Tensor(gradient.copy())
+        elif self._grad._data.flags.c_contiguous and getattr(
+            self._grad._data.flags, "writeable", True
+        ):
+            self._grad._data += gradient
+        else:
+            self._grad = Tensor(self._grad._data + gradient)
+
+    def _share_version(self, tensors: list[Tensor]) -> None:
+        """Counts writes together with the tensor whose memory this one shows, if any."""
+        buffer = buffer_of(self._data)
+        for tensor in tensors:
+            if buffer_of(tensor._data) is buffer:
+                self._version = tensor._version
+                return
 
     # Conversion
 
     def numpy(self) -> np.ndarray:
-        """The data as a NumPy array, not copied. RuntimeError if the tensor requires grad."""
+        """The array, shared, of a tensor on the CPU that requires no gradient."""
         if self._requires_grad:
-            raise RuntimeError("numpy: the tensor requires grad; use tensor.detach().numpy()")
-        return self.data if isinstance(self.data, np.ndarray) else self.data.get()
+            raise RuntimeError(
+                "numpy: the tensor must require no gradient, got requires_grad=True; "
+                "use detach().numpy()"
+            )
+        if self.is_cuda:
+            raise RuntimeError(
+                f"numpy: the tensor must be on the CPU, got device={self.device!r}; "
+                "use cpu().numpy()"
+            )
+        return self._data
 
     def item(self) -> Any:
-        """The only element as a Python number."""
-        if self.data.size != 1:
-            raise ValueError(f"item: the tensor must have one element, got shape={self.shape}")
-        return self.data.item()
+        """The Python number of a tensor of one element."""
+        if self.numel() != 1:
+            raise ValueError(
+                f"item: the tensor must have one element, got shape={self.shape}; index it first"
+            )
+        return self._data.item()
 
     def tolist(self) -> Any:
-        return self.data.tolist()
+        return self._data.tolist()
 
-    def to(self, target: Any) -> Tensor:
-        """Another dtype or device ("cpu", "cuda"), differentiably; self if nothing changes."""
-        if isinstance(target, Tensor):
-            target = target.dtype
-        if isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda"):
-            if target.startswith("cuda"):
-                raise RuntimeError("to: this installation has no cuda backend; use device 'cpu'")
-            return self
-        dtype = np.dtype(target)
-        if dtype == self.dtype:
-            return self
-        from .operations import Cast
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"numpy: dtype={dtype} needs a copy, got dtype={array.dtype}")
+            return array.astype(dtype)
+        return array.copy() if copy else array
 
-        return Cast.apply(self, dtype)
+    def __dlpack__(self, **options: Any) -> Any:
+        if self._requires_grad:
+            raise RuntimeError(
+                "__dlpack__: the tensor must require no gradient, got requires_grad=True; "
+                "use detach()"
+            )
+        return self._data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._data.__dlpack_device__()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype.kind not in "iub" or self.numel() != 1:
+            raise TypeError(
+                "index: only one integer is an index, got "
+                f"dtype={self.dtype}, shape={self.shape}; convert it with .long()"
+            )
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self.numel() != 1:
+            raise ValueError(
+                f"bool: a tensor of one element is true or false, got shape={self.shape}; "
+                "use any() or all()"
+            )
+        return bool(self.item())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self.grad_fn is not None:
+            raise RuntimeError(
+                f"deepcopy: only leaves can be copied with their state, got a result of "
+                f"{self.grad_fn.name}; use detach().clone()"
+            )
+        result = type(self).__new__(type(self))
+        Tensor.__init__(result, self._data.copy(), self._requires_grad)
+        if self._grad is not None:
+            result._grad = Tensor(self._grad._data.copy())
+        memo[id(self)] = result
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.grad_fn is not None:
+            raise RuntimeError(
+                f"pickle: only leaves can be saved, got a result of {self.grad_fn.name}; "
+                "use detach()"
+            )
+        return type(self), (self._data, self._requires_grad)
+
+    def to(self, *target: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
+        """In another dtype, on another device, or as another Tensor; itself if nothing changes.
+
+        Gradients flow through. Raises TypeError for the dtype, ValueError for the name of the
+        device, RuntimeError where it is missing.
+        """
+        for item in target:
+            if isinstance(item, Tensor):
+                dtype, device = item.dtype, item.device
+            elif isinstance(item, str) and item.partition(":")[0] in ("cpu", "cuda"):
+                device = item
+            else:
+                dtype = item
+        result = self
+        if device is not None and parse_device("to", device) != self.device:
+            result = shape.Move.apply(result, device)
+        if dtype is not None and checked_dtype("to", dtype, result.is_cuda) != result.dtype:
+            result = shape.Cast.apply(result, np.dtype(dtype))
+        return result.clone() if copy and result is self else result
 
     def cpu(self) -> Tensor:
         return self.to("cpu")
 
-    def cuda(self) -> Tensor:
-        return self.to("cuda")
+    def cuda(self, index: int = 0) -> Tensor:
+        return self.to(f"cuda:{index}")
 
     def float(self) -> Tensor:
         return self.to(np.float32)
@@ -220,88 +485,91 @@ class Tensor:
     def long(self) -> Tensor:
         return self.to(np.int64)
 
-    def numel(self) -> int:
-        return self.data.size
+    def bool(self) -> Tensor:
+        return self.to(np.bool_)
 
-    def dim(self) -> int:
-        return self.data.ndim
+    def type_as(self, other: Tensor) -> Tensor:
+        return self.to(other.dtype)
 
-    def size(self, dim: int | None = None) -> Any:
-        return self.shape if dim is None else self.shape[dim]
+    # Writes in place
+
+    def _writable(self, op: str, *sources: Any) -> Any:
+        """The array to write to. Raises RuntimeError where a gradient would be lost."""
+        if is_grad_enabled():
+            for name, tensor in (("the tensor", self), *(("the source", s) for s in sources)):
+                if isinstance(tensor, Tensor) and tensor._requires_grad:
+                    raise RuntimeError(
+                        f"{op}: writes in place are not recorded, got {name} with "
+                        "requires_grad=True; use with no_grad(), or an operation that makes a "
+                        "new tensor"
+                    )
+        if not getattr(self._data.flags, "writeable", True):
+            raise ValueError(f"{op}: the array must be writable, got a read-only one; use clone()")
+        self._version.count += 1
+        return self._data
 
     def zero_(self) -> Tensor:
-        """Sets every element to zero, in place, outside the graph."""
-        self.data[...] = 0
+        self._writable("zero_")[...] = 0
+        return self
+
+    def fill_(self, value: Any) -> Tensor:
+        self._writable("fill_", value)[...] = _array_of("fill_", value)
         return self
 
     def copy_(self, source: Any) -> Tensor:
-        """Overwrites the elements with those of source, in place, outside the graph."""
-        self.data[...] = source.data if isinstance(source, Tensor) else source
+        """Writes `source`, broadcast to the shape of the tensor and converted to its dtype."""
+        array = to_device("copy_", _array_of("copy_", source), self.device)
+        try:
+            shown = module_of(array).broadcast_to(array, self.shape)
+        except ValueError as error:
+            raise ValueError(
+                f"copy_: source must broadcast to the tensor, got source.shape={array.shape}, "
+                f"shape={self.shape}; reshape it"
+            ) from error
+        self._writable("copy_", source)[...] = shown
         return self
 
-    # Python protocols
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        return np.array(array, dtype) if copy else np.asarray(array, dtype)
-
-    def __dlpack__(self, **kwargs: Any) -> Any:
-        return self.detach().data.__dlpack__(**kwargs)
-
-    def __dlpack_device__(self) -> Any:
-        return self.data.__dlpack_device__()
-
-    def __len__(self) -> int:
-        if self.ndim == 0:
-            raise TypeError("len: a tensor without dimensions has no length")
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (self[i] for i in range(len(self)))
-
-    def __bool__(self) -> bool:
-        return bool(self.data)
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __float__(self) -> Any:
-        return float(self.item())
-
-    def __repr__(self) -> str:
-        body = np.array2string(np.asarray(self.data), separator=", ", prefix="tensor(", precision=4)
-        notes = []
-        if self.dtype not in (np.float32, np.int64, np.bool_):
-            notes.append(f"dtype={self.dtype}")
-        if self._node is not None:
-            notes.append(f"grad_fn={self._node!r}")
-        elif self._requires_grad:
-            notes.append("requires_grad=True")
-        return "tensor(" + ", ".join([body, *notes]) + ")"
+    def __setitem__(self, index: Any, value: Any) -> None:
+        key = indexing.array_index("setitem", self._data, index)
+        array = to_device("setitem", _array_of("setitem", value), self.device)
+        self._writable("setitem", value)[key] = array
 
     __hash__ = object.__hash__
 
-    def __getattr__(self, name: str) -> Any:  # only for what mypy cannot see: operations' methods
-        raise AttributeError(f"'Tensor' object has no attribute {name!r}")
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[index] for index in range(len(self)))
 
 
-def tensor(
-    obj: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False
-) -> Tensor:
-    """A new leaf Tensor holding a copy of obj.
+def tensor(obj: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A new leaf with a copy of `obj`: an array, Tensor, number or nested list.
 
-    Python floats become float32, integers int64; an array keeps its dtype.
+    Python floats become float32, Python integers int64; arrays keep their dtype.
+
+    Raises TypeError for data that is not real numbers, RuntimeError without the device.
     """
-    source = obj.data if isinstance(obj, Tensor) else obj
-    if dtype is None and not isinstance(source, np.ndarray | np.generic):
-        default = np.asarray(source)
-        dtype = np.float32 if default.dtype == np.float64 else default.dtype
-    array = np.array(source, dtype=dtype)
-    if array.dtype not in _DTYPES:
-        raise TypeError(f"tensor: dtype must be a real number type, got dtype={array.dtype}")
-    return Tensor(array, requires_grad).to(device or "cpu")
+    array = _array_of("tensor", obj)
+    if device is not None:
+        array = to_device("tensor", array, device)
+    if dtype is not None:
+        array = array.astype(checked_dtype("tensor", dtype, is_cuda(array)))
+    else:
+        array = array.copy()
+    return Tensor(array, requires_grad)
 
 
 def from_dlpack(obj: Any) -> Tensor:
-    """A Tensor that shares the memory of any object with `__dlpack__`."""
-    return Tensor._wrap(np.from_dlpack(obj))
+    """A Tensor on the memory of any array with `__dlpack__`, without a copy.
+
+    Raises TypeError for objects without it and for dtypes that Tensor does not hold.
+    """
+    if not hasattr(obj, "__dlpack__") or not hasattr(obj, "__dlpack_device__"):
+        raise TypeError(
+            f"from_dlpack: obj must have __dlpack__, got {type(obj).__name__}; "
+            "use lamina.tensor for lists and numbers"
+        )
+    kind = int(obj.__dlpack_device__()[0])
+    if kind == 1:
+        return Tensor(np.from_dlpack(obj))
+    from .arrays import _import_cupy
+
+    return Tensor(_import_cupy("from_dlpack", "cuda").from_dlpack(obj))

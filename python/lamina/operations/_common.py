@@ -1,0 +1,141 @@
+"""What the array operations share: dtype promotion, dimensions, and sums that undo broadcasting."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..arrays import FLOATS, device_of, is_array, module_of
+
+_RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
+
+
+def _of_kind(dtypes: list[np.dtype]) -> np.dtype:
+    """The common dtype; integers do not widen floats, unlike in NumPy."""
+    top = max(_RANK[dtype.kind] for dtype in dtypes)
+    return np.result_type(*[dtype for dtype in dtypes if _RANK[dtype.kind] == top])
+
+
+def _check_operand(op: str, name: str, x: Any) -> None:
+    if is_array(x) or isinstance(x, np.generic):
+        if x.dtype.kind in _RANK:
+            return
+        got = f"{name}.dtype={x.dtype}"
+    elif isinstance(x, numbers.Real):
+        return
+    else:
+        got = f"{name} of type {type(x).__name__}"
+    raise TypeError(
+        f"{op}: {name} must be a Tensor, an array or a number, real or boolean, got {got}; "
+        "convert it with lamina.tensor"
+    )
+
+
+def common_dtype(op: str, operands: dict[str, Any]) -> np.dtype:
+    """torch's rule: a number or a 0-d array widens the others only if its kind is higher."""
+    levels: list[list[np.dtype]] = [[], [], []]
+    for name, x in operands.items():
+        _check_operand(op, name, x)
+        if is_array(x) or isinstance(x, np.generic):
+            levels[0 if x.ndim else 1].append(x.dtype)
+        elif isinstance(x, (bool, np.bool_)):
+            levels[2].append(np.dtype(bool))
+        elif isinstance(x, numbers.Integral):
+            levels[2].append(np.dtype(np.int64))
+        else:
+            levels[2].append(FLOATS[0])
+    result = None
+    for level in levels:
+        if level:
+            dtype = _of_kind(level)
+            if result is None or _RANK[dtype.kind] > _RANK[result.kind]:
+                result = dtype
+    assert result is not None
+    return result
+
+
+def promote(op: str, **operands: Any) -> list[Any]:
+    """The operands as arrays of their common dtype, on one device, of shapes that broadcast.
+
+    Raises TypeError for other objects and for two devices, ValueError for the shapes.
+    """
+    dtype = common_dtype(op, operands)
+    arrays = {name: x for name, x in operands.items() if is_array(x)}
+    like = next(iter(arrays.values()), None)
+    for name, x in arrays.items():
+        if device_of(x) != device_of(like):
+            raise TypeError(
+                f"{op}: {name} must be on the device of the other operand, got {device_of(x)} and "
+                f"{device_of(like)}; move one with .to(device)"
+            )
+    result = [module_of(like).asarray(x, dtype) for x in operands.values()]
+    try:
+        np.broadcast_shapes(*[x.shape for x in result])
+    except ValueError as error:
+        shapes = ", ".join(
+            f"{name}.shape={x.shape}" for name, x in zip(operands, result, strict=True)
+        )
+        raise ValueError(f"{op}: shapes must broadcast, got {shapes}; reshape one") from error
+    return result
+
+
+def as_array(op: str, x: Any) -> Any:
+    """`x` as an array of real numbers or booleans."""
+    _check_operand(op, "x", x)
+    return x if is_array(x) else np.asarray(x, common_dtype(op, {"x": x}))
+
+
+def as_float(op: str, x: Any) -> Any:
+    """`x` as a floating array: integers and booleans become float32."""
+    x = as_array(op, x)
+    return x if x.dtype.kind == "f" else x.astype(FLOATS[0])
+
+
+def wide_sum(x: Any, dims: tuple[int, ...], keepdim: bool = False) -> Any:
+    """Sum with float32 (and smaller) added in float64, so that its error does not grow."""
+    if x.dtype.kind == "f" and x.dtype.itemsize < 8:
+        return x.sum(dims, dtype=np.float64, keepdims=keepdim).astype(x.dtype)
+    return x.sum(dims, keepdims=keepdim)
+
+
+def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:
+    """The gradient of an operand of `shape` from that of the broadcast result."""
+    if gradient.shape == shape:
+        return gradient
+    added = gradient.ndim - len(shape)
+    dims = tuple(range(added)) + tuple(
+        added + d for d, size in enumerate(shape) if size == 1 and gradient.shape[added + d] != 1
+    )
+    return wide_sum(gradient, dims, keepdim=True).reshape(shape)
+
+
+def one_dim(op: str, dim: Any, ndim: int) -> int:
+    """`dim` counted from the front. Raises TypeError for no integer, ValueError out of range."""
+    if isinstance(dim, bool) or not hasattr(dim, "__index__"):
+        raise TypeError(f"{op}: dim must be an integer, got dim={dim!r}; pass for example dim=-1")
+    index = dim.__index__()
+    limit = max(ndim, 1)
+    if not -limit <= index < limit:
+        raise ValueError(
+            f"{op}: dim must be from {-limit} to {limit - 1}, got dim={index} for {ndim} dimensions"
+        )
+    return index % limit
+
+
+def all_dims(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
+    """The dimensions that `dim` (None for all, an integer, or several) names, ascending."""
+    if dim is None:
+        return tuple(range(ndim))
+    given: Sequence[Any] = dim if isinstance(dim, (tuple, list)) else (dim,)
+    dims = sorted(one_dim(op, d, ndim) for d in given)
+    if len(set(dims)) != len(dims):
+        raise ValueError(f"{op}: dim must name each dimension once, got dim={dim}")
+    return tuple(d for d in dims if d < ndim)  # dim 0 of a 0-d array names nothing
+
+
+def restored(reduced: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
+    """A reduction's result or gradient with the reduced dimensions back as ones."""
+    return reduced if keepdim else module_of(reduced).expand_dims(reduced, dims)

@@ -1,0 +1,423 @@
+"""Arithmetic and functions of single elements, with broadcasting.
+
+At the kinks the gradients are those of torch: equal values share the gradient of maximum and
+minimum, abs and sign have 0 at 0, clamp has 1 on its bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..arrays import module_of
+from ..autograd import Context, Function
+from ._common import as_array, as_float, common_dtype, promote, unbroadcast
+
+
+class _Binary(Function):
+    """y = compute(a, b); `slopes` gives dy/da and dy/db, or None where it is 1."""
+
+    @classmethod
+    def forward(cls, ctx: Context, a: Any, b: Any) -> Any:
+        a, b = promote(cls.__name__.lower(), a=a, b=b)
+        ctx.shapes = (a.shape, b.shape)
+        return cls.compute(ctx, module_of(a), a, b)
+
+    @staticmethod
+    def compute(ctx: Context, xp: Any, a: Any, b: Any) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def backward(cls, ctx: Context, grad_y: Any) -> Any:
+        grads = cls.slopes(ctx, module_of(grad_y), grad_y)
+        return tuple(
+            unbroadcast(gradient(), shape) if need else None
+            for gradient, shape, need in zip(grads, ctx.shapes, ctx.needs_input_grad, strict=True)
+        )
+
+    @staticmethod
+    def slopes(ctx: Context, xp: Any, grad_y: Any) -> tuple[Callable[[], Any], ...]:
+        raise NotImplementedError
+
+
+class Add(_Binary):
+    @staticmethod
+    def compute(ctx, xp, a, b):
+        return a | b if a.dtype == bool else a + b
+
+    @staticmethod
+    def slopes(ctx, xp, grad_y):
+        return (lambda: grad_y), (lambda: grad_y)
+
+
+class Sub(_Binary):
+    @staticmethod
+    def compute(ctx, xp, a, b):
+        if a.dtype == bool:
+            raise TypeError("sub: a and b must not both be boolean, got dtype=bool; use a ^ b")
+        return a - b
+
+    @staticmethod
+    def slopes(ctx, xp, grad_y):
+        return (lambda: grad_y), (lambda: -grad_y)
+
+
+class Mul(_Binary):
+    @staticmethod
+    def compute(ctx, xp, a, b):
+        need_a, need_b = ctx.needs_input_grad
+        ctx.save_for_backward(a if need_b else None, b if need_a else None)
+        return a * b
+
+    @staticmethod
+    def slopes(ctx, xp, grad_y):
+        a, b = ctx.saved
+        return (lambda: grad_y * b), (lambda: grad_y * a)
+
+
+class Div(_Binary):
+    @staticmethod
+    def compute(ctx, xp, a, b):
+        if a.dtype.kind != "f":
+            a, b = a.astype(np.float32), b.astype(np.float32)
+        ctx.save_for_backward(a if ctx.needs_input_grad[1] else None, b)
+        return a / b
+
+    @staticmethod
+    def slopes(ctx, xp, grad_y):
+        a, b = ctx.saved
+        return (lambda: grad_y / b), (lambda: -grad_y * ((a / b) / b))
+
+
+class Pow(_Binary):
+    @staticmethod
+    def compute(ctx, xp, a, b):
+        y = a**b
+        ctx.save_for_backward(a, b, y)
+        return y
+
+    @staticmethod
+    def slopes(ctx, xp, grad_y):
+        a, b, y = ctx.saved
+        return (
+            lambda: xp.where(b == 0, 0, grad_y * (b * a ** (b - 1))).astype(grad_y.dtype),
+            # 0**b is constant for b >= 0, although log(0) is not finite.
+            lambda: xp.where((a == 0) & (b >= 0), 0, grad_y * (y * xp.log(a))).astype(grad_y.dtype),
+        )
+
+
+class _Extremum(_Binary):
+    """Equal operands share the gradient; beside a NaN both get it, as the result is NaN."""
+
+    @classmethod
+    def compute(cls, ctx, xp, a, b):
+        ctx.save_for_backward(a, b)
+        return getattr(xp, cls.__name__.lower())(a, b)
+
+    @classmethod
+    def slopes(cls, ctx, xp, grad_y):
+        a, b = ctx.saved
+        share = xp.where(a == b, 0.5, 1).astype(grad_y.dtype)
+        a_loses, b_loses = (a < b, b < a) if cls is Maximum else (b < a, a < b)
+        return (lambda: grad_y * share * ~a_loses), (lambda: grad_y * share * ~b_loses)
+
+
+class Maximum(_Extremum):
+    pass
+
+
+class Minimum(_Extremum):
+    pass
+
+
+class Where(Function):
+    @staticmethod
+    def forward(ctx: Context, condition: Any, a: Any, b: Any) -> Any:
+        condition = as_array("where", condition)
+        if condition.dtype != bool:
+            raise TypeError(
+                f"where: condition must be boolean, got condition.dtype={condition.dtype}; "
+                "compare it, as in condition != 0"
+            )
+        dtype = common_dtype("where", {"a": a, "b": b})
+        condition, a, b = promote("where", condition=condition, a=a, b=b)
+        condition = condition.astype(bool)
+        ctx.shapes = (a.shape, b.shape)
+        ctx.save_for_backward(condition)
+        return module_of(condition).where(condition, a.astype(dtype), b.astype(dtype))
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        (condition,) = ctx.saved
+        _, need_a, need_b = ctx.needs_input_grad
+        xp = module_of(grad_y)
+        zero = grad_y.dtype.type(0)
+        grad_a = unbroadcast(xp.where(condition, grad_y, zero), ctx.shapes[0]) if need_a else None
+        grad_b = unbroadcast(xp.where(condition, zero, grad_y), ctx.shapes[1]) if need_b else None
+        return None, grad_a, grad_b
+
+
+class Clamp(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, low: Any, high: Any) -> Any:
+        named = {"x": x, "min": low, "max": high}
+        given = {name: value for name, value in named.items() if value is not None}
+        if len(given) == 1:
+            raise ValueError("clamp: min or max must be given, got min=None, max=None")
+        arrays = dict(zip(given, promote("clamp", **given), strict=True))
+        xp = module_of(arrays["x"])
+        y = arrays["x"]
+        if low is not None:
+            y = xp.maximum(y, arrays["min"])
+        if high is not None:
+            y = xp.minimum(y, arrays["max"])
+        ctx.save_for_backward(arrays["x"], arrays.get("min"), arrays.get("max"))
+        return y
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        x, low, high = ctx.saved
+        below = False if low is None else x < low
+        above = False if high is None else x > high
+        crossed = False if low is None or high is None else high < low
+        masks = (
+            np.logical_not(np.logical_or(below, above)),
+            np.logical_and(below, np.logical_not(crossed)),
+            np.logical_or(above, crossed),
+        )
+        return tuple(
+            unbroadcast(grad_y * mask, array.shape) if need else None
+            for need, mask, array in zip(ctx.needs_input_grad, masks, ctx.saved, strict=True)
+        )
+
+
+class _Unary(Function):
+    """y = compute(x), dy/dx = slope(saved), with `saves` naming what the slope reads: x or y."""
+
+    saves = "x"
+
+    @classmethod
+    def forward(cls, ctx: Context, x: Any) -> Any:
+        x = as_float(cls.__name__.lower(), x)
+        y = module_of(x).asarray(cls.compute(module_of(x), x), x.dtype)
+        ctx.save_for_backward(x if cls.saves == "x" else y)
+        return y
+
+    @staticmethod
+    def compute(xp: Any, x: Any) -> Any:
+        raise NotImplementedError
+
+    @staticmethod
+    def slope(xp: Any, saved: Any) -> Any:
+        raise NotImplementedError
+
+    @classmethod
+    def backward(cls, ctx: Context, grad_y: Any) -> Any:
+        (saved,) = ctx.saved
+        return grad_y * cls.slope(module_of(saved), saved).astype(grad_y.dtype)
+
+
+def _unary(
+    name: str, compute: Callable[..., Any], slope: Callable[..., Any], saves: str, doc: str
+) -> Callable[[Any], Any]:
+    """The public function of one elementwise Function."""
+    function: Any = type(
+        name.capitalize(),
+        (_Unary,),
+        {"compute": staticmethod(compute), "slope": staticmethod(slope), "saves": saves},
+    )
+
+    def public(x: Any) -> Any:
+        return function.apply(x)
+
+    public.__name__ = public.__qualname__ = name
+    public.__doc__ = f"{doc} Integers become float32. Raises TypeError for other data."
+    return public
+
+
+def _sigmoid(xp: Any, x: Any) -> Any:
+    # exp of a negative argument only: it cannot overflow.
+    e = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+exp = _unary("exp", lambda xp, x: xp.exp(x), lambda xp, y: y, "y", "e**x.")
+expm1 = _unary(
+    "expm1", lambda xp, x: xp.expm1(x), lambda xp, y: y + 1, "y", "e**x - 1, exact near 0."
+)
+log = _unary("log", lambda xp, x: xp.log(x), lambda xp, x: 1 / x, "x", "Natural logarithm.")
+log2 = _unary(
+    "log2", lambda xp, x: xp.log2(x), lambda xp, x: 1 / (x * np.log(2.0)), "x", "Logarithm, base 2."
+)
+log1p = _unary(
+    "log1p", lambda xp, x: xp.log1p(x), lambda xp, x: 1 / (1 + x), "x", "log(1 + x), exact near 0."
+)
+sqrt = _unary("sqrt", lambda xp, x: xp.sqrt(x), lambda xp, y: 0.5 / y, "y", "Square root.")
+rsqrt = _unary(
+    "rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda xp, y: -0.5 * y**3, "y", "1 / sqrt(x)."
+)
+sin = _unary("sin", lambda xp, x: xp.sin(x), lambda xp, x: xp.cos(x), "x", "Sine.")
+cos = _unary("cos", lambda xp, x: xp.cos(x), lambda xp, x: -xp.sin(x), "x", "Cosine.")
+tanh = _unary(
+    "tanh", lambda xp, x: xp.tanh(x), lambda xp, y: 1 - y * y, "y", "Tangens hyperbolicus."
+)
+sigmoid = _unary("sigmoid", _sigmoid, lambda xp, y: y * (1 - y), "y", "1 / (1 + exp(-x)).")
+floor = _unary("floor", lambda xp, x: xp.floor(x), lambda xp, x: 0 * x, "x", "Rounds down.")
+ceil = _unary("ceil", lambda xp, x: xp.ceil(x), lambda xp, x: 0 * x, "x", "Rounds up.")
+round = _unary(
+    "round",
+    lambda xp, x: xp.rint(x),
+    lambda xp, x: 0 * x,
+    "x",
+    "Rounds to the nearest, ties to even.",
+)
+
+
+class Neg(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any) -> Any:
+        x = as_array("neg", x)
+        if x.dtype == bool:
+            raise TypeError("neg: x must be a number, got x.dtype=bool; use ~x")
+        return -x
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return -grad_y
+
+
+class Abs(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any) -> Any:
+        x = as_array("abs", x)
+        ctx.save_for_backward(x)
+        return module_of(x).abs(x)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        (x,) = ctx.saved
+        return grad_y * module_of(x).sign(x)
+
+
+class Sign(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any) -> Any:
+        x = as_array("sign", x)
+        return module_of(x).sign(x)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return module_of(grad_y).zeros_like(grad_y)
+
+
+class Compare(Function):
+    """A comparison or test; its boolean result carries no gradient."""
+
+    @staticmethod
+    def forward(ctx: Context, name: str, *operands: Any) -> Any:
+        if len(operands) == 1:
+            x = as_array(name, operands[0])
+            return getattr(module_of(x), name)(x)
+        a, b = promote(name, a=operands[0], b=operands[1])
+        return getattr(module_of(a), name)(a, b)
+
+
+def add(a: Any, b: Any) -> Any:
+    """a + b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
+    return Add.apply(a, b)
+
+
+def sub(a: Any, b: Any) -> Any:
+    """a - b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
+    return Sub.apply(a, b)
+
+
+def mul(a: Any, b: Any) -> Any:
+    """a * b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
+    return Mul.apply(a, b)
+
+
+def div(a: Any, b: Any) -> Any:
+    """a / b, broadcast; integers become float32. Raises as `add`."""
+    return Div.apply(a, b)
+
+
+def pow(a: Any, b: Any) -> Any:
+    """a ** b, broadcast. Raises as `add`."""
+    return Pow.apply(a, b)
+
+
+def maximum(a: Any, b: Any) -> Any:
+    """The larger of a and b, broadcast; NaN if either is. Equal values share the gradient."""
+    return Maximum.apply(a, b)
+
+
+def minimum(a: Any, b: Any) -> Any:
+    """The smaller of a and b, broadcast; NaN if either is. Equal values share the gradient."""
+    return Minimum.apply(a, b)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """a where the boolean condition holds, else b, all broadcast. Raises as `add`."""
+    return Where.apply(condition, a, b)
+
+
+def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
+    """x limited to [min, max], numbers or broadcast tensors; NaN stays. Raises ValueError for
+    no bound."""
+    return Clamp.apply(x, min, max)
+
+
+def masked_fill(x: Any, mask: Any, value: Any) -> Any:
+    """x with `value` where the boolean mask holds."""
+    return where(mask, value, x)
+
+
+def neg(x: Any) -> Any:
+    """-x. Raises TypeError for booleans."""
+    return Neg.apply(x)
+
+
+def abs(x: Any) -> Any:
+    """|x|, with the gradient 0 at 0."""
+    return Abs.apply(x)
+
+
+def sign(x: Any) -> Any:
+    """-1, 0 or 1; NaN for NaN. The gradient is zero."""
+    return Sign.apply(x)
+
+
+def square(x: Any) -> Any:
+    """x * x."""
+    return Mul.apply(x, x)
+
+
+def _compare(name: str, numpy_name: str) -> Callable[[Any, Any], Any]:
+    def public(a: Any, b: Any) -> Any:
+        return Compare.apply(numpy_name, a, b)
+
+    public.__name__ = public.__qualname__ = name
+    public.__doc__ = f"Elementwise numpy.{numpy_name}, broadcast: booleans without a gradient."
+    return public
+
+
+def _test(name: str) -> Callable[[Any], Any]:
+    def public(x: Any) -> Any:
+        return Compare.apply(name, x)
+
+    public.__name__ = public.__qualname__ = name
+    public.__doc__ = f"Elementwise numpy.{name}: booleans without a gradient."
+    return public
+
+
+eq, ne = _compare("eq", "equal"), _compare("ne", "not_equal")
+lt, le = _compare("lt", "less"), _compare("le", "less_equal")
+gt, ge = _compare("gt", "greater"), _compare("ge", "greater_equal")
+logical_and = _compare("logical_and", "logical_and")
+logical_or = _compare("logical_or", "logical_or")
+logical_xor = _compare("logical_xor", "logical_xor")
+logical_not = _test("logical_not")
+isnan, isinf, isfinite = _test("isnan"), _test("isinf"), _test("isfinite")

@@ -1,0 +1,125 @@
+"""x[index] for integers, slices, ..., None, masks and integer arrays, and its gradient.
+
+Several picks of one element add up in the order of the index, so backward is deterministic.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import is_array, module_of
+from ..autograd import Context, Function
+
+
+def array_index(op: str, x: Any, index: Any) -> tuple[Any, ...]:
+    """The index as a tuple that NumPy takes, Tensors and lists as arrays.
+
+    Raises TypeError for other objects; what is out of range is left to the indexing itself.
+    """
+    items = index if isinstance(index, tuple) else (index,)
+    return tuple(_item(op, x, item) for item in items)
+
+
+def _item(op: str, x: Any, item: Any) -> Any:
+    if item is None or item is Ellipsis:
+        return item
+    if isinstance(item, slice):
+        if item.step is not None and item.step == 0:
+            raise ValueError(f"{op}: a slice's step must not be 0, got step={item.step}")
+        return item
+    if hasattr(item, "requires_grad"):
+        item = item.data
+    if isinstance(item, (list, tuple)):
+        item = np.asarray(item) if len(item) else np.zeros(0, np.int64)
+    if is_array(item):
+        if item.dtype.kind not in "biu":
+            raise TypeError(
+                f"{op}: index arrays must be integers or booleans, got dtype={item.dtype}; "
+                "convert it with .long()"
+            )
+        return module_of(x).asarray(item)
+    if not isinstance(item, float) and hasattr(item, "__index__"):
+        return item if isinstance(item, (bool, np.bool_)) else item.__index__()
+    raise TypeError(
+        f"{op}: index must be integers, slices, ..., None, masks or integer arrays, got "
+        f"{type(item).__name__}; convert it with .long()"
+    )
+
+
+def _is_basic(key: tuple[Any, ...]) -> bool:
+    return not any(is_array(item) or isinstance(item, (bool, np.bool_)) for item in key)
+
+
+class Index(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, index: Any) -> Any:
+        key = array_index("getitem", x, index)
+        ctx.shape, ctx.key = x.shape, key
+        try:
+            return module_of(x).asarray(x[key])
+        except IndexError as error:
+            raise IndexError(
+                f"getitem: index must lie within the tensor, got x.shape={x.shape}: {error}"
+            ) from None
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        xp = module_of(grad_y)
+        grad_x = xp.zeros(ctx.shape, grad_y.dtype)
+        if _is_basic(ctx.key) or all(
+            not is_array(item) or item.dtype == bool for item in ctx.key
+        ):  # no element is picked twice
+            grad_x[ctx.key] = grad_y
+        else:
+            xp.add.at(grad_x, ctx.key, grad_y)
+        return grad_x, None
+
+
+def index(x: Any, key: Any) -> Any:
+    """x[key]; a view for integers and slices. Raises TypeError, IndexError for the key."""
+    return Index.apply(x, key)
+
+
+class Gather(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, dim: int, positions: Any) -> Any:
+        ctx.shape = x.shape
+        # The other dimensions of x may be longer than those of the positions.
+        grids = np.indices(positions.shape, sparse=True)
+        key = tuple(positions if d == dim else grid for d, grid in enumerate(grids))
+        ctx.key = key
+        return x[key]
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        grad_x = np.zeros(ctx.shape, grad_y.dtype)
+        np.add.at(grad_x, ctx.key, grad_y)
+        return grad_x, None, None
+
+
+def gather(x: Any, dim: int, index: Any) -> Any:
+    """y[i, j] = x[index[i, j], j] for dim 0, and likewise for the others.
+
+    Raises TypeError unless `index` holds integers, ValueError for its shape or values.
+    """
+    from ._common import one_dim
+
+    axis = one_dim("gather", dim, x.ndim)
+    positions = index.data if hasattr(index, "requires_grad") else index
+    if not is_array(positions) or positions.dtype.kind not in "iu":
+        raise TypeError("gather: index must be an array of integers; convert it with .long()")
+    if positions.ndim != x.ndim or any(
+        size > x.shape[d] for d, size in enumerate(positions.shape) if d != axis
+    ):
+        raise ValueError(
+            "gather: index must have the dimensions of x and fit in them, got "
+            f"index.shape={positions.shape}, x.shape={x.shape}, dim={dim}"
+        )
+    if positions.size and not (positions.min() >= 0 and positions.max() < x.shape[axis]):
+        raise ValueError(
+            f"gather: index must be from 0 to {x.shape[axis] - 1}, got values from "
+            f"{positions.min()} to {positions.max()}"
+        )
+    return Gather.apply(x, axis, positions)

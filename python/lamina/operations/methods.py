@@ -1,0 +1,129 @@
+"""The operations as methods and operators of Tensor.
+
+`Tensor` inherits from `Methods`; each name is the function of the family files, so the first
+argument is the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from . import elementwise, indexing, linalg, reduction, shape
+
+
+def _reflected(operation: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, other: operation(other, self)
+
+
+class Methods:
+    """See the functions of the same names."""
+
+    __slots__ = ()
+
+    __add__ = add = elementwise.add
+    __sub__ = sub = elementwise.sub
+    __mul__ = mul = elementwise.mul
+    __truediv__ = div = elementwise.div
+    __pow__ = pow = elementwise.pow
+    __matmul__ = matmul = linalg.matmul
+    __radd__ = _reflected(elementwise.add)
+    __rsub__ = _reflected(elementwise.sub)
+    __rmul__ = _reflected(elementwise.mul)
+    __rtruediv__ = _reflected(elementwise.div)
+    __rpow__ = _reflected(elementwise.pow)
+    __rmatmul__ = _reflected(linalg.matmul)
+    __neg__ = neg = elementwise.neg
+    __abs__ = abs = elementwise.abs
+    __getitem__ = indexing.index
+
+    __lt__ = lt = elementwise.lt
+    __le__ = le = elementwise.le
+    __gt__ = gt = elementwise.gt
+    __ge__ = ge = elementwise.ge
+    __and__ = logical_and = elementwise.logical_and
+    __or__ = logical_or = elementwise.logical_or
+    __xor__ = logical_xor = elementwise.logical_xor
+    __invert__ = logical_not = elementwise.logical_not
+    eq = elementwise.eq
+    ne = elementwise.ne
+
+    exp = elementwise.exp
+    expm1 = elementwise.expm1
+    log = elementwise.log
+    log1p = elementwise.log1p
+    log2 = elementwise.log2
+    sqrt = elementwise.sqrt
+    rsqrt = elementwise.rsqrt
+    square = elementwise.square
+    sin = elementwise.sin
+    cos = elementwise.cos
+    tanh = elementwise.tanh
+    sigmoid = elementwise.sigmoid
+    sign = elementwise.sign
+    floor = elementwise.floor
+    ceil = elementwise.ceil
+    round = elementwise.round
+    maximum = elementwise.maximum
+    minimum = elementwise.minimum
+    clamp = clip = elementwise.clamp
+    masked_fill = elementwise.masked_fill
+    isnan = elementwise.isnan
+    isinf = elementwise.isinf
+    isfinite = elementwise.isfinite
+
+    sum = reduction.sum
+    mean = reduction.mean
+    prod = reduction.prod
+    norm = reduction.norm
+    max = reduction.max
+    min = reduction.min
+    amax = reduction.amax
+    amin = reduction.amin
+    argmax = reduction.argmax
+    argmin = reduction.argmin
+    any = reduction.any
+    all = reduction.all
+    var = reduction.var
+    std = reduction.std
+    cumsum = reduction.cumsum
+
+    reshape = shape.reshape
+    view = shape.view
+    view_as = shape.view_as
+    permute = shape.permute
+    transpose = shape.transpose
+    swapaxes = shape.swapaxes
+    movedim = shape.movedim
+    flatten = shape.flatten
+    unflatten = shape.unflatten
+    squeeze = shape.squeeze
+    unsqueeze = shape.unsqueeze
+    flip = shape.flip
+    expand = shape.expand
+    expand_as = shape.expand_as
+    narrow = shape.narrow
+    split = shape.split
+    chunk = shape.chunk
+    unbind = shape.unbind
+    clone = shape.clone
+    contiguous = shape.contiguous
+    gather = indexing.gather
+
+    @property
+    def T(self) -> Any:
+        """The dimensions in the opposite order."""
+        return shape.permute(self, *range(self.ndim)[::-1])  # type: ignore[attr-defined]
+
+    @property
+    def mT(self) -> Any:
+        """The last two dimensions swapped. Raises ValueError below two."""
+        return shape.transpose(self, -2, -1)
+
+    def __eq__(self, other: Any) -> Any:
+        return NotImplemented if other is None else elementwise.eq(self, other)
+
+    def __ne__(self, other: Any) -> Any:
+        return NotImplemented if other is None else elementwise.ne(self, other)
+
+    __hash__ = object.__hash__

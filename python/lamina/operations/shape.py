@@ -1,0 +1,363 @@
+"""Operations that move elements and compute nothing: shapes, orders, joins, splits, conversions.
+
+Results share the memory of the input where NumPy allows it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..arrays import device_of, module_of, to_device
+from ..autograd import Context, Function
+from ._common import all_dims, as_array, common_dtype, one_dim, unbroadcast
+
+
+class Reshape(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
+        ctx.shape = x.shape
+        return x.reshape(shape)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return grad_y.reshape(ctx.shape), None
+
+
+class Permute(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, order: tuple[int, ...]) -> Any:
+        ctx.back = tuple(sorted(range(len(order)), key=order.__getitem__))
+        return x.transpose(order)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return grad_y.transpose(ctx.back), None
+
+
+class Expand(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
+        ctx.shape = x.shape
+        return module_of(x).broadcast_to(x, shape)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return unbroadcast(grad_y, ctx.shape), None
+
+
+class Flip(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, dims: tuple[int, ...]) -> Any:
+        ctx.dims = dims
+        return module_of(x).flip(x, dims)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return module_of(grad_y).flip(grad_y, ctx.dims), None
+
+
+class Cast(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, dtype: Any) -> Any:
+        ctx.dtype = x.dtype
+        return x.astype(dtype)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return grad_y.astype(ctx.dtype), None
+
+
+class Clone(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any) -> Any:
+        return x.copy()
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return grad_y
+
+
+class Move(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, device: str) -> Any:
+        ctx.device = device_of(x)
+        return to_device("to", x, device)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return to_device("to", grad_y, ctx.device), None
+
+
+class Cat(Function):
+    @staticmethod
+    def forward(ctx: Context, dim: int, *arrays: Any) -> Any:
+        dtype = common_dtype("cat", {f"tensors[{i}]": x for i, x in enumerate(arrays)})
+        ctx.dim, ctx.sizes = dim, [x.shape[dim] for x in arrays]
+        return module_of(arrays[0]).concatenate([x.astype(dtype, copy=False) for x in arrays], dim)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        grads, start = [], 0
+        for size in ctx.sizes:
+            grads.append(grad_y[(slice(None),) * ctx.dim + (slice(start, start + size),)])
+            start += size
+        return None, *grads
+
+
+def _sizes(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
+    """The integers of f(2, 3) or of f((2, 3))."""
+    if len(given) == 1 and isinstance(given[0], (tuple, list)):
+        given = tuple(given[0])
+    if any(isinstance(size, bool) or not hasattr(size, "__index__") for size in given):
+        raise TypeError(f"{op}: sizes must be integers, got {given}")
+    return tuple(size.__index__() for size in given)
+
+
+def reshape(x: Any, *shape: Any) -> Any:
+    """The elements in C order in another shape; one size may be -1. Raises ValueError."""
+    sizes = _sizes("reshape", shape)
+    known = math.prod(size for size in sizes if size != -1)
+    free = sizes.count(-1)
+    count = math.prod(x.shape)
+    legal = all(size >= -1 for size in sizes) and (
+        known == count if not free else free == 1 and known and count % known == 0
+    )
+    if not legal:
+        raise ValueError(
+            f"reshape: shape must hold {count} elements, got shape={sizes}, x.shape={x.shape}; "
+            "at most one size may be -1"
+        )
+    return Reshape.apply(x, sizes)
+
+
+def view(x: Any, *shape: Any) -> Any:
+    """As `reshape`: it copies only where the memory order asks for it."""
+    return reshape(x, *shape)
+
+
+def view_as(x: Any, other: Any) -> Any:
+    """As `reshape` to the shape of `other`."""
+    return reshape(x, other.shape)
+
+
+def permute(x: Any, *dims: Any) -> Any:
+    """The dimensions in the order `dims`. Raises ValueError unless each is named once."""
+    given = _sizes("permute", dims)
+    order = tuple(one_dim("permute", d, x.ndim) for d in given)
+    if x.ndim != len(order) or len(set(order)) != len(order):
+        raise ValueError(
+            f"permute: dims must name each of the {x.ndim} dimensions once, got dims={given}"
+        )
+    return Permute.apply(x, order)
+
+
+def transpose(x: Any, dim0: int, dim1: int) -> Any:
+    """Dimensions dim0 and dim1 swapped. Raises ValueError for a dimension out of range."""
+    first, second = one_dim("transpose", dim0, x.ndim), one_dim("transpose", dim1, x.ndim)
+    order = list(range(x.ndim))
+    if order:
+        order[first], order[second] = second, first
+    return Permute.apply(x, tuple(order))
+
+
+def swapaxes(x: Any, axis0: int, axis1: int) -> Any:
+    """As `transpose`."""
+    return transpose(x, axis0, axis1)
+
+
+def movedim(x: Any, source: Any, destination: Any) -> Any:
+    """Dimensions `source` at the places `destination`, the others in order. Raises ValueError."""
+    given = [s if isinstance(s, (tuple, list)) else (s,) for s in (source, destination)]
+    start, end = ([one_dim("movedim", d, x.ndim) for d in dims] for dims in given)
+    if len(start) != len(end) or len(set(start)) != len(start) or len(set(end)) != len(end):
+        raise ValueError(
+            "movedim: source and destination must name as many dimensions, each once, got "
+            f"source={source}, destination={destination}"
+        )
+    order = [d for d in range(x.ndim) if d not in start]
+    for place, d in sorted(zip(end, start, strict=True)):
+        order.insert(place, d)
+    return Permute.apply(x, tuple(order))
+
+
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Dimensions start_dim to end_dim as one. Raises ValueError for their order or range."""
+    start, end = one_dim("flatten", start_dim, x.ndim), one_dim("flatten", end_dim, x.ndim)
+    if start > end:
+        raise ValueError(
+            "flatten: start_dim must not come after end_dim, got "
+            f"start_dim={start_dim}, end_dim={end_dim}"
+        )
+    shape = x.shape or (1,)
+    return Reshape.apply(x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
+
+
+def unflatten(x: Any, dim: int, sizes: Any) -> Any:
+    """Dimension `dim` as several of `sizes`. Raises ValueError where they do not fit."""
+    axis = one_dim("unflatten", dim, x.ndim)
+    return reshape(x, (*x.shape[:axis], *_sizes("unflatten", (sizes,)), *x.shape[axis + 1 :]))
+
+
+def squeeze(x: Any, dim: Any = None) -> Any:
+    """Without the dimensions of size one, of all or of `dim`."""
+    dims = all_dims("squeeze", dim, x.ndim)
+    gone = [d for d in dims if x.shape[d] == 1]
+    return Reshape.apply(x, tuple(size for d, size in enumerate(x.shape) if d not in gone))
+
+
+def unsqueeze(x: Any, dim: int) -> Any:
+    """With a dimension of size one at `dim`. Raises ValueError out of range."""
+    axis = one_dim("unsqueeze", dim, x.ndim + 1)
+    return Reshape.apply(x, (*x.shape[:axis], 1, *x.shape[axis:]))
+
+
+def expand(x: Any, *shape: Any) -> Any:
+    """Broadcast to `shape` without a copy; -1 keeps a size. Raises ValueError."""
+    sizes = _sizes("expand", shape)
+    new = len(sizes) - x.ndim
+    full = tuple(
+        x.shape[d - new] if size == -1 and d >= new else size for d, size in enumerate(sizes)
+    )
+    if new < 0 or any(
+        size < 0 or (d >= new and x.shape[d - new] not in (1, size)) for d, size in enumerate(full)
+    ):
+        raise ValueError(
+            f"expand: x must broadcast to shape, got x.shape={x.shape}, shape={sizes}; "
+            "only sizes of one can grow"
+        )
+    return Expand.apply(x, full)
+
+
+def expand_as(x: Any, other: Any) -> Any:
+    """As `expand` to the shape of `other`."""
+    return expand(x, other.shape)
+
+
+def broadcast_to(x: Any, shape: Any) -> Any:
+    """As `expand`."""
+    return expand(x, shape)
+
+
+def flip(x: Any, *dims: Any) -> Any:
+    """The order along `dims` turned around. Raises ValueError out of range."""
+    return Flip.apply(x, all_dims("flip", _sizes("flip", dims), x.ndim))
+
+
+def clone(x: Any) -> Any:
+    """A copy, through which gradients flow."""
+    return Clone.apply(x)
+
+
+def contiguous(x: Any) -> Any:
+    """The tensor itself where it is C-contiguous, else a copy that is."""
+    array = x if hasattr(x, "flags") else x.data
+    return x if array.flags.c_contiguous else Reshape.apply(clone(x), x.shape)
+
+
+def cat(tensors: Any, dim: int = 0) -> Any:
+    """Tensors joined along `dim`, where alone their sizes may differ.
+
+    Raises TypeError for what is no sequence of tensors, ValueError for their shapes.
+    """
+    tensors = _several("cat", tensors)
+    axis = one_dim("cat", dim, tensors[0].ndim)
+    first = tensors[0].shape
+    if not first:
+        raise ValueError("cat: tensors must have a dimension, got tensors[0].shape=(); use stack")
+    for index, x in enumerate(tensors):
+        if x.ndim != len(first) or any(
+            size != first[d] for d, size in enumerate(x.shape) if d != axis
+        ):
+            raise ValueError(
+                f"cat: tensors must agree in every dimension but dim, got tensors[0].shape={first},"
+                f" tensors[{index}].shape={x.shape}, dim={dim}"
+            )
+    return Cat.apply(axis, *tensors)
+
+
+def stack(tensors: Any, dim: int = 0) -> Any:
+    """Tensors of one shape joined along a new dimension `dim`. Raises as `cat`."""
+    tensors = _several("stack", tensors)
+    for index, x in enumerate(tensors):
+        if x.shape != tensors[0].shape:
+            raise ValueError(
+                f"stack: tensors must have one shape, got tensors[0].shape={tensors[0].shape}, "
+                f"tensors[{index}].shape={x.shape}"
+            )
+    axis = one_dim("stack", dim, tensors[0].ndim + 1)
+    return Cat.apply(axis, *[unsqueeze(x, axis) for x in tensors])
+
+
+def _several(op: str, tensors: Any) -> list[Any]:
+    if not isinstance(tensors, (tuple, list)):
+        raise TypeError(
+            f"{op}: tensors must be a list or tuple of tensors, got {type(tensors).__name__}"
+        )
+    if not tensors:
+        raise ValueError(f"{op}: tensors must not be empty, got tensors=[]")
+    for index, x in enumerate(tensors):
+        if not hasattr(x, "shape"):
+            raise TypeError(
+                f"{op}: tensors[{index}] must be a Tensor or an array, got {type(x).__name__}"
+            )
+        if not hasattr(x, "requires_grad"):
+            as_array(op, x)
+    return list(tensors)
+
+
+def narrow(x: Any, dim: int, start: int, length: int) -> Any:
+    """Elements start to start + length along `dim`. Raises ValueError out of range."""
+    axis = one_dim("narrow", dim, x.ndim)
+    if not (x.ndim and start >= 0 and length >= 0 and start + length <= x.shape[axis]):
+        raise ValueError(
+            f"narrow: start and length must lie within the dimension, got start={start}, "
+            f"length={length}, dim={dim}, x.shape={x.shape}"
+        )
+    from .indexing import index
+
+    return index(x, (slice(None),) * axis + (slice(start, start + length),))
+
+
+def split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]:
+    """Parts of one size (the last may be smaller) or of the given sizes along `dim`.
+
+    Raises ValueError where the sizes do not fill the dimension.
+    """
+    axis = one_dim("split", dim, x.ndim)
+    if not x.ndim:
+        raise ValueError("split: x must have a dimension, got x.shape=()")
+    total = x.shape[axis]
+    if isinstance(split_size_or_sections, (tuple, list)):
+        sizes = list(_sizes("split", (split_size_or_sections,)))
+    else:
+        (size,) = _sizes("split", (split_size_or_sections,))
+        if size < 1:
+            raise ValueError(f"split: split_size must be at least 1, got split_size={size}")
+        sizes = [min(size, total - start) for start in range(0, total, size)] or [0]
+    if any(size < 0 for size in sizes) or sum(sizes) != total:
+        raise ValueError(
+            f"split: sections must add up to the dimension, got sections={sizes}, dim={dim}, "
+            f"x.shape={x.shape}"
+        )
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    return tuple(narrow(x, axis, start, size) for start, size in zip(starts, sizes, strict=True))
+
+
+def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
+    """At most `chunks` parts of one size along `dim`, the last smaller. Raises ValueError."""
+    if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
+        raise ValueError(f"chunk: chunks must be an integer of at least 1, got chunks={chunks!r}")
+    axis = one_dim("chunk", dim, x.ndim)
+    total = x.shape[axis] if x.ndim else 0
+    return split(x, max(-(-total // chunks), 1), axis)
+
+
+def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
+    """The slices along `dim`, without it."""
+    axis = one_dim("unbind", dim, x.ndim)
+    if not x.ndim:
+        raise ValueError("unbind: x must have a dimension, got x.shape=()")
+    from .indexing import index
+
+    return tuple(index(x, (slice(None),) * axis + (i,)) for i in range(x.shape[axis]))
