@@ -55,7 +55,7 @@ def _refuse_target(op: str, target: Any, position: int, classes: int) -> None:
 def _reduced_grad(ctx: Any, grad: Any, dtype: Any) -> Any:
     """The gradient of each position's loss, from that of the reduced loss."""
     if ctx.reduction == "none":
-        return np.ascontiguousarray(grad, dtype)
+        return np.require(grad, dtype, "C")
     factor = grad / ctx.divisor if ctx.reduction == "mean" else grad
     return np.full(ctx.positions, factor, dtype)
 
