@@ -1,5 +1,6 @@
 #include "ops/conv_plan.h"
 
+#include <cmath>
 #include <cstring>
 
 namespace lamina::ops {
@@ -9,16 +10,72 @@ const char* pass_name(ConvPass pass) {
   return names[static_cast<int>(pass)];
 }
 
-std::string conv_refusal(const std::string&, ConvPass, const ConvShape&) {
+namespace {
+
+std::string never(ConvPass, const ConvShape&) {
   return {};
 }
-
-int64_t conv_workspace_bytes(const std::string&, ConvPass, const ConvShape&, int64_t) {
+int64_t no_workspace(ConvPass, const ConvShape&) {
   return 0;
 }
 
-double conv_cost(const std::string&, ConvPass, const ConvShape& shape) {
-  return static_cast<double>(shape.macs());
+// One col matrix of one image and group.
+int64_t im2col_elements(ConvPass, const ConvShape& s) {
+  return s.c_per_group() * s.kernel_size() * s.out_size();
+}
+
+double direct_cost(ConvPass, const ConvShape& s) {
+  return static_cast<double>(s.macs());
+}
+
+// The col matrix is written once and read once; a float moves in the time of about 8 multiply-adds
+// of a matrix product at its peak.
+double im2col_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerMove = 8;
+  const double moved = 2.0 * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
+  return static_cast<double>(s.macs()) + kMacsPerMove * moved;
+}
+
+// Packs each panel of the unrolled input once per block of output channels.
+double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerMove = 8, kBlockChannels = 96;
+  const double blocks = std::ceil(static_cast<double>(s.k_per_group()) / kBlockChannels);
+  const double moved = static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
+  return static_cast<double>(s.macs()) + kMacsPerMove * moved * blocks;
+}
+
+struct ConvRule {
+  const char* algo;
+  std::string (*refusal)(ConvPass, const ConvShape&);
+  int64_t (*workspace_elements)(ConvPass, const ConvShape&);
+  double (*cost)(ConvPass, const ConvShape&);
+};
+
+constexpr ConvRule kRules[] = {
+    {"direct", never, no_workspace, direct_cost},
+    {"im2col", never, im2col_elements, im2col_cost},
+    {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
+};
+
+const ConvRule& rule_of(const std::string& algo) {
+  for (const ConvRule& rule : kRules)
+    if (algo == rule.algo) return rule;
+  throw std::logic_error("internal: no rule for the convolution algorithm " + algo);
+}
+
+}  // namespace
+
+std::string conv_refusal(const std::string& algo, ConvPass pass, const ConvShape& shape) {
+  return rule_of(algo).refusal(pass, shape);
+}
+
+int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvShape& shape,
+                             int64_t element_bytes) {
+  return rule_of(algo).workspace_elements(pass, shape) * element_bytes;
+}
+
+double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape) {
+  return rule_of(algo).cost(pass, shape);
 }
 
 const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,

@@ -4,5 +4,6 @@ Plain arrays in give plain arrays out; one Tensor among the arguments gives Tens
 """
 
 from .activation import *
+from .conv import *
 from .cross_entropy import *
 from .softmax import *

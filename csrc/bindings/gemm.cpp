@@ -1,0 +1,36 @@
+#include "ops/gemm.h"
+
+#include "bindings/common.h"
+
+LAMINA_ARGS(GemmArgs)
+
+namespace lamina::bindings {
+namespace {
+
+// c [batch, m, n] = op(a) op(b) (+ bias_n); a is [batch, m, k] or its transpose, b likewise.
+void gemm(const py::array& a, const py::array& b, py::array c,
+          const std::optional<py::array>& bias_n, int64_t batch, int64_t m, int64_t n, int64_t k,
+          bool trans_a, bool trans_b) {
+  visit_dtype(c, [&]<class T>(T) {
+    ops::GemmArgs<T> args;
+    args.batch = batch, args.m = m, args.n = n, args.k = k;
+    args.trans_a = trans_a, args.trans_b = trans_b;
+    args.a = input<T>(a, "a", batch * m * k), args.b = input<T>(b, "b", batch * k * n);
+    args.c = output<T>(c, "c", batch * m * n);
+    args.lda = trans_a ? m : k, args.ldb = trans_b ? k : n, args.ldc = n;
+    args.stride_a = m * k, args.stride_b = k * n, args.stride_c = m * n;
+    args.bias_n = optional_input<T>(bias_n, "bias_n", n);
+    py::gil_scoped_release release;
+    ops::run("gemm", "fprop", args);
+  });
+}
+
+}  // namespace
+
+LAMINA_BINDINGS(gemm) {
+  module.def("gemm", &gemm, py::arg("a"), py::arg("b"), py::arg("c"), py::arg("bias_n"),
+             py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("trans_a"),
+             py::arg("trans_b"));
+}
+
+}  // namespace lamina::bindings

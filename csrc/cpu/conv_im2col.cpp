@@ -1,0 +1,125 @@
+// conv, im2col: the unrolled input as a matrix in memory, and one matrix product per image and
+// group.
+//
+//   fprop  y[k][o] = weight[k][c r] col[c r][o]
+//   wgrad  grad_weight[k][c r] += grad_y[k][o] col[c r][o]^T, images in order
+//   dgrad  col[c r][o] = weight[k][c r]^T grad_y[k][o], then grad_x[i] gathers its (r, o) pairs
+//
+// Source        Chellapilla et al. 2006; Caffe (Jia et al. 2014).
+// Workspace     one col matrix: (C / groups) * kernel * out elements, whatever the batch.
+// Partitioning  rows of col; blocks of the product (cpu/gemm.h); planes of grad_x.
+// Numerics      sums in the order of the matrix product; the same bits for any number of threads.
+#include "cpu/gemm.h"
+#include "cpu/im2col.h"
+#include "ops/instantiate.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+using ops::ConvArgs;
+using ops::ConvShape;
+using ops::GemmArgs;
+
+template <class T>
+static void im2col(const ConvShape& s, const T* x, T* col) {
+  const int64_t out = s.out_size();
+  parallel_for(s.c_per_group() * s.kernel_size(),
+               [&](int64_t row) { im2col_row(s, x, row, 0, out, col + row * out); });
+}
+
+// Calls body(x, weight, y offsets) for each image and group, in order.
+template <class Body>
+static void for_each_image_group(const ConvShape& s, Body body) {
+  for (int64_t n = 0; n < s.n; ++n)
+    for (int64_t g = 0; g < s.groups; ++g)
+      body((n * s.c + g * s.c_per_group()) * s.in_size(),
+           g * s.k_per_group() * s.c_per_group() * s.kernel_size(),
+           (n * s.k + g * s.k_per_group()) * s.out_size(), g);
+}
+
+template <class T>
+void conv_fprop_im2col(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  for_each_image_group(s, [&](int64_t x, int64_t weight, int64_t y, int64_t g) {
+    im2col(s, args.x + x, args.workspace);
+    GemmArgs<T> product;
+    product.m = s.k_per_group(), product.n = s.out_size();
+    product.k = s.c_per_group() * s.kernel_size();
+    product.a = args.weight + weight, product.lda = product.k;
+    product.b = args.workspace, product.ldb = product.n;
+    product.c = args.result + y, product.ldc = product.n;
+    product.bias_m = args.bias ? args.bias + g * s.k_per_group() : nullptr;
+    gemm(product);
+  });
+}
+
+template <class T>
+void conv_wgrad_im2col(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  for (int64_t i = 0; s.n == 0 && i < s.weight_elems(); ++i) args.result[i] = 0;
+  for_each_image_group(s, [&](int64_t x, int64_t weight, int64_t y, int64_t) {
+    im2col(s, args.x + x, args.workspace);
+    GemmArgs<T> product;
+    product.m = s.k_per_group(), product.n = s.c_per_group() * s.kernel_size();
+    product.k = s.out_size();
+    product.a = args.grad_y + y, product.lda = product.k;
+    product.b = args.workspace, product.ldb = product.k, product.trans_b = true;
+    product.c = args.result + weight, product.ldc = product.n;
+    product.beta = y < s.k * s.out_size() ? T(0) : T(1);  // the first image overwrites
+    gemm(product);
+  });
+}
+
+// One row of grad_x: every tap r adds its row of col, shifted, at the right stride.
+template <class T>
+static void gather_row(const ConvShape& s, const T* col, int64_t i0, int64_t i1, T* grad_x) {
+  const int64_t i[2] = {i0, i1};
+  for (int64_t r0 = 0; r0 < s.kernel[0]; ++r0)
+    for (int64_t r1 = 0; r1 < s.kernel[1]; ++r1) {
+      const int64_t r[2] = {r0, r1};
+      int64_t o[2];
+      bool inside = true;
+      for (int axis = 0; axis < 2; ++axis) {
+        const int64_t shifted = i[axis] + s.pad[axis] - r[axis] * s.dilation[axis];
+        o[axis] = shifted / s.stride[axis];
+        inside &= shifted >= 0 && shifted % s.stride[axis] == 0 && o[axis] < s.out[axis];
+      }
+      if (!inside) continue;
+      for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2) {
+        const int64_t tap = (r0 * s.kernel[1] + r1) * s.kernel[2] + r2;
+        const T* row = col + ((tap * s.out[0] + o[0]) * s.out[1] + o[1]) * s.out[2];
+        const int64_t offset = r2 * s.dilation[2] - s.pad[2];
+        const InsideRange range = inside_range(offset, s.stride[2], s.in[2], s.out[2]);
+        for (int64_t o2 = range.first; o2 < range.last; ++o2)
+          grad_x[o2 * s.stride[2] + offset] += row[o2];
+      }
+    }
+}
+
+template <class T>
+void conv_dgrad_im2col(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  for_each_image_group(s, [&](int64_t x, int64_t weight, int64_t y, int64_t g) {
+    GemmArgs<T> product;
+    product.m = s.c_per_group() * s.kernel_size(), product.n = s.out_size();
+    product.k = s.k_per_group();
+    product.a = args.weight + weight, product.lda = product.m, product.trans_a = true;
+    product.b = args.grad_y + y, product.ldb = product.n;
+    product.c = args.workspace, product.ldc = product.n;
+    gemm(product);
+    parallel_for(s.c_per_group(), [&](int64_t c) {
+      T* plane = args.result + x + c * s.in_size();
+      const T start = args.bias ? args.bias[g * s.c_per_group() + c] : T(0);
+      for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = start;
+      const T* col = args.workspace + c * s.kernel_size() * s.out_size();
+      for (int64_t i0 = 0; i0 < s.in[0]; ++i0)
+        for (int64_t i1 = 0; i1 < s.in[1]; ++i1)
+          gather_row(s, col, i0, i1, plane + (i0 * s.in[1] + i1) * s.in[2]);
+    });
+  });
+}
+
+LAMINA_INSTANTIATE(conv_fprop_im2col, ConvArgs)
+LAMINA_INSTANTIATE(conv_dgrad_im2col, ConvArgs)
+LAMINA_INSTANTIATE(conv_wgrad_im2col, ConvArgs)
+
+LAMINA_CPU_NAMESPACE_END

@@ -1,0 +1,94 @@
+// conv, implicit GEMM: the matrix products of im2col, whose unrolled input exists only as the
+// panels that the product packs for itself.
+//
+//   fprop  y[k][o] = weight[k][c r] col[c r][o]
+//   wgrad  grad_weight[k][c r] = sum over images of grad_y[k][o] col[c r][o]^T
+//
+// Source        Chetlur et al. 2014 (cuDNN).
+// Workspace     none beyond the packed panels of a block.
+// Partitioning  blocks of the product of every image and group (cpu/gemm.h).
+// Numerics      as im2col; wgrad runs over all images in one sum, in order.
+#include "cpu/gemm.h"
+#include "cpu/im2col.h"
+#include "ops/instantiate.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+using ops::ConvArgs;
+using ops::ConvShape;
+
+template <class T>
+void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
+  using Tile = GemmTile<T>;
+  const ConvShape& s = args.shape;
+  const int64_t m = s.k_per_group(), n = s.out_size(), k = s.c_per_group() * s.kernel_size();
+  auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
+    const T* weight = args.weight + (index % s.groups * m + i) * k + p;
+    pack_panel(weight, k, 1, rows, Tile::kRows, depth, panel);
+  };
+  auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
+    const T* x =
+        args.x + (index / s.groups * s.c + index % s.groups * s.c_per_group()) * s.in_size();
+    for (int64_t row = 0; row < depth; ++row, panel += Tile::kCols) {
+      im2col_row(s, x, p + row, j, j + cols, panel);
+      for (int64_t column = cols; column < Tile::kCols; ++column) panel[column] = 0;
+    }
+  };
+  auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
+                   int64_t p) {
+    for (int64_t r = 0; r < rows; ++r) {
+      T* y = args.result + (index * m + i + r) * n + j;
+      const T bias = args.bias ? args.bias[index % s.groups * m + i + r] : T(0);
+      for (int64_t c = 0; c < cols; ++c) y[c] = (p == 0 ? bias : y[c]) + tile[r * Tile::kCols + c];
+    }
+  };
+  gemm_blocks<T>(s.n * s.groups, m, n, k, pack_a, pack_b, write);
+}
+
+template <class T>
+void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
+  using Tile = GemmTile<T>;
+  const ConvShape& s = args.shape;
+  const int64_t m = s.k_per_group(), n = s.c_per_group() * s.kernel_size(), out = s.out_size();
+  // The summed index runs over (image, o): a run of it may cross images.
+  auto for_each_run = [&](int64_t p, int64_t depth, auto body) {
+    for (int64_t done = 0; done < depth;) {
+      const int64_t image = (p + done) / out, o = (p + done) % out;
+      const int64_t count = min_of(out - o, depth - done);
+      body(image, o, count, done);
+      done += count;
+    }
+  };
+  auto pack_a = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
+    for_each_run(p, depth, [&](int64_t image, int64_t o, int64_t count, int64_t done) {
+      const T* grad_y = args.grad_y + (image * s.k + g * m + i) * out + o;
+      pack_panel(grad_y, out, 1, rows, Tile::kRows, count, panel + done * Tile::kRows);
+    });
+  };
+  auto pack_b = [&](int64_t g, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
+    Scratch<T> row(depth);
+    for (int64_t column = 0; column < Tile::kCols; ++column) {
+      if (column < cols)
+        for_each_run(p, depth, [&](int64_t image, int64_t o, int64_t count, int64_t done) {
+          const T* x = args.x + (image * s.c + g * s.c_per_group()) * s.in_size();
+          im2col_row(s, x, j + column, o, o + count, row.get() + done);
+        });
+      for (int64_t q = 0; q < depth; ++q)
+        panel[q * Tile::kCols + column] = column < cols ? row[q] : T(0);
+    }
+  };
+  auto write = [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
+                   int64_t p) {
+    for (int64_t r = 0; r < rows; ++r) {
+      T* grad_weight = args.result + (g * m + i + r) * n + j;
+      for (int64_t c = 0; c < cols; ++c)
+        grad_weight[c] = (p == 0 ? T(0) : grad_weight[c]) + tile[r * Tile::kCols + c];
+    }
+  };
+  gemm_blocks<T>(s.groups, m, n, s.n * out, pack_a, pack_b, write);
+}
+
+LAMINA_INSTANTIATE(conv_fprop_implicit_gemm, ConvArgs)
+LAMINA_INSTANTIATE(conv_wgrad_implicit_gemm, ConvArgs)
+
+LAMINA_CPU_NAMESPACE_END

@@ -1,0 +1,581 @@
+"""Convolution over one to three spatial axes, its gradients, and transposed convolution.
+
+    y[n,k,o] = bias[k] + sum over c,r of x[n,c,o*stride - pad + r*dilation] * weight[k,c,r]
+
+Three kernels close the family: `fprop`, `dgrad` (to x) and `wgrad` (to weight). A transposed
+convolution is `dgrad` with the roles renamed, and each gradient is again one of the three. The
+algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `fft` and `depthwise`; `algo="auto"`
+takes the cheapest legal one, `lamina.last_plan()` says which and why not the others. An algorithm
+asked for by name runs the forward pass; the backward passes use it too where it is legal.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from .. import _C, arrays
+from ..autograd import Function
+from ._arguments import check_rank, integer, one_of, same_dtype, tuple_of
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+]
+
+ALGORITHMS = ("auto", "direct", "im2col", "implicit_gemm", "winograd", "fft", "depthwise")
+
+
+class Geometry(NamedTuple):
+    """How the filter moves: per spatial axis, and (low, high) pairs of padding."""
+
+    op: str
+    stride: tuple[int, ...]
+    padding: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    groups: int
+    algo: str
+    workspace_limit: int  # bytes, -1 for none
+
+
+def _three(values: Any, fill: int) -> tuple[int, ...]:
+    """Kernels always see three spatial axes; missing leading ones have extent 1."""
+    return (fill,) * (3 - len(values)) + tuple(values)
+
+
+def _shape(
+    geometry: Geometry, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], out: Any
+) -> Any:
+    """The kernels' ConvShape for x [N, C, in], weight [K, C/groups, kernel] and y [N, K, out]."""
+    return _C.ConvShape(
+        x_shape[0],
+        x_shape[1],
+        weight_shape[0],
+        geometry.groups,
+        _three(x_shape[2:], 1),
+        _three(weight_shape[2:], 1),
+        _three(out, 1),
+        _three(geometry.stride, 1),
+        _three([low for low, _ in geometry.padding], 0),
+        _three(geometry.dilation, 1),
+    )
+
+
+def _run(
+    geometry: Geometry,
+    pass_: str,
+    shape: Any,
+    result: Any,
+    x: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    grad_y: Any = None,
+    algo: str | None = None,
+) -> Any:
+    if result.size:
+        _C.conv(
+            geometry.op,
+            pass_,
+            shape,
+            x,
+            weight,
+            bias,
+            grad_y,
+            result,
+            algo or geometry.algo,
+            geometry.workspace_limit,
+        )
+    return result
+
+
+def _gradient_algo(geometry: Geometry, pass_: str, shape: Any, element_bytes: int) -> str:
+    """The forward algorithm where it can run this pass too, else "auto"."""
+    if geometry.algo != "auto":
+        try:
+            _C.conv_plan(
+                geometry.op, pass_, shape, geometry.algo, geometry.workspace_limit, element_bytes
+            )
+        except ValueError:
+            return "auto"
+    return geometry.algo
+
+
+def _fprop(geometry: Geometry, shape: Any, y_shape: Any, x: Any, weight: Any, bias: Any) -> Any:
+    y = arrays.empty(geometry.op, y_shape, x.dtype)
+    return _run(geometry, "fprop", shape, y, x=x, weight=weight, bias=bias)
+
+
+def _dgrad(
+    geometry: Geometry, shape: Any, x_shape: Any, grad_y: Any, weight: Any, algo: str | None = None
+) -> Any:
+    grad_x = arrays.empty(geometry.op, x_shape, grad_y.dtype)
+    return _run(geometry, "dgrad", shape, grad_x, grad_y=grad_y, weight=weight, algo=algo)
+
+
+def _wgrad(
+    geometry: Geometry, shape: Any, weight_shape: Any, x: Any, grad_y: Any, algo: str
+) -> Any:
+    grad_weight = arrays.empty(geometry.op, weight_shape, x.dtype)
+    return _run(geometry, "wgrad", shape, grad_weight, x=x, grad_y=grad_y, algo=algo)
+
+
+def _bgrad(geometry: Geometry, shape: Any, channels: int, grad_y: Any) -> Any:
+    grad_bias = arrays.empty(geometry.op, (channels,), grad_y.dtype)
+    return _run(geometry, "bgrad", shape, grad_bias, grad_y=grad_y, algo="auto")
+
+
+class Conv(Function):
+    """y from x [N, C, in], weight [K, C/groups, kernel] and bias [K] or None."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, weight: Any, bias: Any, geometry: Geometry) -> Any:
+        out = output_size(geometry, x.shape[2:], weight.shape[2:])
+        ctx.shape, ctx.geometry = _shape(geometry, x.shape, weight.shape, out), geometry
+        ctx.save_for_backward(x, weight)
+        y_shape = (x.shape[0], weight.shape[0], *out)
+        return _fprop(geometry, ctx.shape, y_shape, x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any) -> Any:
+        x, weight = ctx.saved
+        geometry, shape = ctx.geometry, ctx.shape
+        grad_y = arrays.asarray(geometry.op, "grad_y", grad_y)
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            algo = _gradient_algo(geometry, "dgrad", shape, x.itemsize)
+            grad_x = _dgrad(geometry, shape, x.shape, grad_y, weight, algo)
+        if ctx.needs_input_grad[1]:
+            algo = _gradient_algo(geometry, "wgrad", shape, x.itemsize)
+            grad_weight = _wgrad(geometry, shape, weight.shape, x, grad_y, algo)
+        if ctx.needs_input_grad[2]:
+            grad_bias = _bgrad(geometry, shape, weight.shape[0], grad_y)
+        return grad_x, grad_weight, grad_bias, None
+
+
+class ConvInputGrad(Function):
+    """The dgrad kernel as an operation of its own: y [N, K, out] -> [N, C, x_size], plus bias [C].
+
+    weight [K, C/groups, kernel]. `conv_transpose` is this function.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Any, weight: Any, bias: Any, geometry: Geometry, x_size: tuple[int, ...]
+    ) -> Any:
+        x_shape = (y.shape[0], weight.shape[1] * geometry.groups, *x_size)
+        ctx.shape = _shape(geometry, x_shape, weight.shape, y.shape[2:])
+        ctx.geometry = geometry
+        ctx.save_for_backward(y, weight)
+        x = arrays.empty(geometry.op, x_shape, y.dtype)
+        return _run(geometry, "dgrad", ctx.shape, x, grad_y=y, weight=weight, bias=bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Any) -> Any:
+        y, weight = ctx.saved
+        geometry, shape = ctx.geometry, ctx.shape
+        grad_x = arrays.asarray(geometry.op, "grad_y", grad_x)
+        grad_y = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            algo = _gradient_algo(geometry, "fprop", shape, y.itemsize)
+            grad_y = arrays.empty(geometry.op, y.shape, y.dtype)
+            _run(geometry, "fprop", shape, grad_y, x=grad_x, weight=weight, algo=algo)
+        if ctx.needs_input_grad[1]:
+            algo = _gradient_algo(geometry, "wgrad", shape, y.itemsize)
+            grad_weight = _wgrad(geometry, shape, weight.shape, grad_x, y, algo)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad_x.sum(axis=(0, *range(2, grad_x.ndim)))
+        return grad_y, grad_weight, grad_bias, None, None
+
+
+def output_size(
+    geometry: Geometry, in_size: tuple[int, ...], kernel: tuple[int, ...]
+) -> tuple[int, ...]:
+    """floor((in + pads - dilation * (kernel - 1) - 1) / stride) + 1 per axis, at least 1."""
+    sizes = []
+    for axis, (extent, taps) in enumerate(zip(in_size, kernel, strict=True)):
+        low, high = geometry.padding[axis]
+        stride, dilation = geometry.stride[axis], geometry.dilation[axis]
+        reach = dilation * (taps - 1) + 1
+        if extent + low + high < reach:
+            raise ValueError(
+                f"{geometry.op}: the kernel reaches over {reach} positions but the padded input "
+                f"has {extent + low + high} along spatial axis {axis}, got input size={extent}, "
+                f"kernel={taps}, padding={(low, high)}, dilation={dilation}; "
+                "add padding or use a smaller kernel"
+            )
+        sizes.append((extent + low + high - reach) // stride + 1)
+    return tuple(sizes)
+
+
+def _padding_pairs(
+    op: str, padding: Any, in_size: Any, kernel: Any, stride: Any, dilation: Any
+) -> tuple[tuple[int, int], ...]:
+    """(low, high) per axis of a number, one number or one pair per axis, 'valid' or 'same'.
+
+    'same': out = ceil(in / stride); an odd total puts the extra element on the high side.
+    """
+    n = len(in_size)
+    if isinstance(padding, str):
+        one_of(op, "padding", padding, ("valid", "same"))
+        if padding == "valid":
+            return ((0, 0),) * n
+        pairs = []
+        for extent, taps, s, d in zip(in_size, kernel, stride, dilation, strict=True):
+            total = max((-(-extent // s) - 1) * s + d * (taps - 1) + 1 - extent, 0)
+            pairs.append((total // 2, total - total // 2))
+        return tuple(pairs)
+    if isinstance(padding, tuple | list) and any(isinstance(p, tuple | list) for p in padding):
+        if len(padding) != n or not all(isinstance(p, tuple | list) for p in padding):
+            raise ValueError(
+                f"{op}: padding must be a number, {n} numbers, {n} (low, high) pairs, 'valid' or "
+                f"'same', got padding={padding!r}"
+            )
+        return tuple(tuple_of(op, "padding", pair, 2, minimum=0) for pair in padding)  # type: ignore[misc]
+    return tuple((p, p) for p in tuple_of(op, "padding", padding, n, minimum=0))
+
+
+def _operands(op: str, n: int, x: Any, weight: Any, bias: Any) -> tuple[Any, Any, Any, bool]:
+    """Checked arrays or Tensors; x gets a batch axis if it has none (the last result says so)."""
+    x, weight = _checked(op, "input", x), _checked(op, "weight", weight)
+    bias = None if bias is None else _checked(op, "bias", bias)
+    check_rank(op, "input", x, (n + 1, n + 2), "(a batch axis is optional)")
+    check_rank(op, "weight", weight, (n + 2,))
+    same_dtype(op, input=x, weight=weight, bias=bias)
+    if min(weight.shape[2:]) < 1 or weight.shape[0] < 1:
+        raise ValueError(f"{op}: the kernel must not be empty, got weight.shape={weight.shape}")
+    unbatched = x.ndim == n + 1
+    return (x.reshape(1, *x.shape) if unbatched else x), weight, bias, unbatched
+
+
+def _checked(op: str, name: str, value: Any) -> Any:
+    """Tensors stay Tensors (they carry gradients) unless their array needs converting first."""
+    from ..tensor import Tensor
+
+    if not isinstance(value, Tensor):
+        return arrays.asarray(op, name, value)
+    array = arrays.asarray(op, name, value.data)
+    return value if array is value.data else Contiguous.apply(value)
+
+
+class Contiguous(Function):
+    """A contiguous copy where an array is not; gradients pass through."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        return arrays.asarray("contiguous", "input", x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Any) -> Any:
+        return grad
+
+
+def _limit(op: str, workspace_limit: int | None) -> int:
+    return -1 if workspace_limit is None else integer(op, "workspace_limit", workspace_limit, 0)
+
+
+def _check_bias(op: str, bias: Any, channels: int) -> None:
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(
+            f"{op}: bias must have one element per output channel, ({channels},), "
+            f"got bias.shape={bias.shape}"
+        )
+
+
+def _conv(
+    n: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    algo: str,
+    workspace_limit: int | None,
+) -> Any:
+    op = f"conv{n}d"
+    x, weight, bias, unbatched = _operands(op, n, input, weight, bias)
+    groups = integer(op, "groups", groups, minimum=1)
+    if x.shape[1] != weight.shape[1] * groups:
+        raise ValueError(
+            f"{op}: x has {x.shape[1]} channels but weight expects {weight.shape[1] * groups} "
+            f"(weight.shape[1] * groups), got x.shape={x.shape}, weight.shape={weight.shape}, "
+            f"groups={groups}"
+        )
+    if weight.shape[0] % groups:
+        raise ValueError(
+            f"{op}: groups must divide the output channels (weight.shape[0]), "
+            f"got weight.shape={weight.shape}, groups={groups}"
+        )
+    _check_bias(op, bias, weight.shape[0])
+    strides = tuple_of(op, "stride", stride, n, minimum=1)
+    dilations = tuple_of(op, "dilation", dilation, n, minimum=1)
+    pairs = _padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
+    one_of(op, "algo", algo, ALGORITHMS)
+    geometry = Geometry(op, strides, pairs, dilations, groups, algo, _limit(op, workspace_limit))
+    y = Conv.apply(x, weight, bias, geometry)
+    return y.reshape(y.shape[1:]) if unbatched else y
+
+
+def _transposed_size(
+    op: str, in_size: Any, kernel: Any, geometry: Geometry, output_padding: Any, output_size: Any
+) -> tuple[int, ...]:
+    """(in - 1) * stride - pads + dilation * (kernel - 1) + 1 + output_padding per axis."""
+    n = len(in_size)
+    smallest = [
+        (extent - 1) * s - low - high + d * (taps - 1) + 1
+        for extent, taps, s, d, (low, high) in zip(
+            in_size, kernel, geometry.stride, geometry.dilation, geometry.padding, strict=True
+        )
+    ]
+    if output_size is not None:
+        wanted = tuple_of(op, "output_size", output_size, n, minimum=1)
+        for axis, (size, least) in enumerate(zip(wanted, smallest, strict=True)):
+            if not least <= size < least + geometry.stride[axis]:
+                raise ValueError(
+                    f"{op}: output_size along spatial axis {axis} must be from {least} to "
+                    f"{least + geometry.stride[axis] - 1}, got output_size={wanted}"
+                )
+        return wanted
+    extra = tuple_of(op, "output_padding", output_padding, n, minimum=0)
+    for axis, amount in enumerate(extra):
+        limit = max(geometry.stride[axis], geometry.dilation[axis])
+        if amount >= limit:
+            raise ValueError(
+                f"{op}: output_padding must be smaller than stride or dilation, "
+                f"got output_padding={extra}, stride={geometry.stride}, "
+                f"dilation={geometry.dilation}"
+            )
+    sizes = tuple(least + amount for least, amount in zip(smallest, extra, strict=True))
+    if min(sizes) < 1:
+        raise ValueError(
+            f"{op}: the output would have size {sizes}; use less padding, "
+            f"got input size={tuple(in_size)}, kernel={tuple(kernel)}, padding={geometry.padding}"
+        )
+    return sizes
+
+
+def _conv_transpose(
+    n: int,
+    input: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    output_padding: Any,
+    groups: Any,
+    dilation: Any,
+    output_size: Any,
+    algo: str,
+    workspace_limit: int | None,
+) -> Any:
+    op = f"conv_transpose{n}d"
+    x, weight, bias, unbatched = _operands(op, n, input, weight, bias)
+    groups = integer(op, "groups", groups, minimum=1)
+    if x.shape[1] != weight.shape[0]:
+        raise ValueError(
+            f"{op}: x has {x.shape[1]} channels but weight expects {weight.shape[0]} "
+            f"(weight.shape[0]), got x.shape={x.shape}, weight.shape={weight.shape}"
+        )
+    if weight.shape[0] % groups:
+        raise ValueError(
+            f"{op}: groups must divide the input channels (weight.shape[0]), "
+            f"got weight.shape={weight.shape}, groups={groups}"
+        )
+    if weight.shape[1] < 1:
+        raise ValueError(f"{op}: weight has no output channels, got weight.shape={weight.shape}")
+    _check_bias(op, bias, weight.shape[1] * groups)
+    strides = tuple_of(op, "stride", stride, n, minimum=1)
+    dilations = tuple_of(op, "dilation", dilation, n, minimum=1)
+    if isinstance(padding, str):
+        raise ValueError(f"{op}: padding must be numbers, got padding={padding!r}")
+    pairs = _padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
+    one_of(op, "algo", algo, ALGORITHMS)
+    geometry = Geometry(op, strides, pairs, dilations, groups, algo, _limit(op, workspace_limit))
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"{op}: the input is empty along a spatial axis, got x.shape={x.shape}")
+    size = _transposed_size(
+        op, x.shape[2:], weight.shape[2:], geometry, output_padding, output_size
+    )
+    if math.prod(size) >= 1 << 62:
+        raise ValueError(f"{op}: the output has too many elements, size={size}")
+    y = ConvInputGrad.apply(x, weight, bias, geometry, size)
+    return y.reshape(y.shape[1:]) if unbatched else y
+
+
+def conv1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    algo: str = "auto",
+    workspace_limit: int | None = None,
+) -> Any:
+    """1-D convolution (cross-correlation) of input [N, C, L] or [C, L].
+
+    weight [K, C/groups, S], bias [K], all float32 or all float64. padding: a number, one number
+    or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
+    workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
+    TypeError for dtypes.
+    """
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups, algo, workspace_limit)
+
+
+def conv2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    algo: str = "auto",
+    workspace_limit: int | None = None,
+) -> Any:
+    """2-D convolution (cross-correlation) of input [N, C, H, W] or [C, H, W].
+
+    weight [K, C/groups, R, S], bias [K], all float32 or all float64. padding: a number, one number
+    or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
+    workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
+    TypeError for dtypes.
+    """
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups, algo, workspace_limit)
+
+
+def conv3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    *,
+    algo: str = "auto",
+    workspace_limit: int | None = None,
+) -> Any:
+    """3-D convolution (cross-correlation) of input [N, C, D, H, W] or [C, D, H, W].
+
+    weight [K, C/groups, T, R, S], bias [K], all float32 or all float64. padding: a number, one number
+    or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
+    workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
+    TypeError for dtypes.
+    """
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups, algo, workspace_limit)
+
+
+def conv_transpose1d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    output_size: Any = None,
+    algo: str = "auto",
+    workspace_limit: int | None = None,
+) -> Any:
+    """1-D transposed convolution of input [N, C, L] or [C, L]: the gradient of conv1d.
+
+    weight [C, K/groups, S], bias [K]. output_size chooses among the sizes that a strided
+    convolution would map to the input's, and replaces output_padding.
+    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
+    """
+    return _conv_transpose(
+        1,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        output_size,
+        algo,
+        workspace_limit,
+    )
+
+
+def conv_transpose2d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    output_size: Any = None,
+    algo: str = "auto",
+    workspace_limit: int | None = None,
+) -> Any:
+    """2-D transposed convolution of input [N, C, H, W] or [C, H, W]: the gradient of conv2d.
+
+    weight [C, K/groups, R, S], bias [K]. output_size chooses among the sizes that a strided
+    convolution would map to the input's, and replaces output_padding.
+    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
+    """
+    return _conv_transpose(
+        2,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        output_size,
+        algo,
+        workspace_limit,
+    )
+
+
+def conv_transpose3d(
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+    *,
+    output_size: Any = None,
+    algo: str = "auto",
+    workspace_limit: int | None = None,
+) -> Any:
+    """3-D transposed convolution of input [N, C, D, H, W] or [C, D, H, W]: the gradient of conv3d.
+
+    weight [C, K/groups, T, R, S], bias [K]. output_size chooses among the sizes that a strided
+    convolution would map to the input's, and replaces output_padding.
+    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
+    """
+    return _conv_transpose(
+        3,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        output_size,
+        algo,
+        workspace_limit,
+    )

@@ -1,0 +1,66 @@
+"""Named shapes shared by the tests: odd sizes, H != W, edges of tiles and vectors, every option."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ConvCase:
+    """One convolution; `options` are keyword arguments of conv{n}d."""
+
+    x: tuple[int, ...]
+    weight: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> int:
+        return len(self.x) - 2
+
+    def __str__(self) -> str:
+        words = [f"x{'x'.join(map(str, self.x))}", f"w{'x'.join(map(str, self.weight))}"]
+        for name, value in self.options.items():
+            words.append(name + str(value).replace(" ", "").replace(",", "."))
+        return "-".join(words)
+
+
+CONV = [
+    ConvCase((2, 3, 9), (4, 3, 3)),
+    ConvCase((1, 2, 40), (3, 2, 5), {"stride": 2, "padding": 2, "dilation": 2}),
+    ConvCase((1, 1, 1, 1), (1, 1, 1, 1)),
+    ConvCase((2, 3, 7, 9), (4, 3, 3, 3), {"padding": 1}),
+    ConvCase((2, 3, 9, 7), (5, 3, 3, 3), {"stride": 2, "padding": 1}),
+    ConvCase((1, 2, 11, 13), (3, 2, 5, 3), {"stride": (3, 2), "padding": (2, 1)}),
+    ConvCase((1, 2, 12, 10), (2, 2, 3, 3), {"dilation": (2, 3), "padding": ((1, 2), (3, 0))}),
+    ConvCase((2, 4, 6, 7), (6, 2, 3, 3), {"groups": 2, "padding": "same"}),
+    ConvCase((1, 3, 8, 9), (3, 1, 3, 3), {"groups": 3, "padding": 1}),
+    ConvCase((2, 2, 9, 8), (6, 1, 5, 3), {"groups": 2, "padding": "same", "stride": 2}),
+    ConvCase((1, 17, 5, 26), (9, 17, 1, 1)),
+    ConvCase((1, 3, 4, 65), (49, 3, 3, 3), {"padding": 1}),
+    ConvCase((3, 2, 3, 3), (2, 2, 3, 3), {"padding": 2}),
+    ConvCase((1, 2, 17, 15), (3, 2, 11, 7), {"padding": 3}),
+    ConvCase((1, 40, 4, 4), (100, 40, 3, 3), {"padding": 1}),
+    ConvCase((2, 2, 4, 5, 6), (3, 2, 3, 2, 3), {"padding": 1}),
+    ConvCase((1, 4, 5, 4, 7), (4, 2, 2, 3, 3), {"stride": (2, 1, 2), "padding": 1, "groups": 2}),
+]
+
+CONV_TRANSPOSE = [
+    ConvCase((2, 3, 5), (3, 4, 3), {"stride": 2, "padding": 1, "output_padding": 1}),
+    ConvCase((2, 3, 4, 5), (3, 2, 3, 3)),
+    ConvCase((1, 4, 5, 4), (4, 3, 4, 4), {"stride": 2, "padding": 1}),
+    ConvCase((1, 4, 3, 5), (4, 2, 3, 2), {"stride": 3, "groups": 2, "output_padding": (2, 1)}),
+    ConvCase((2, 2, 6, 5), (2, 3, 3, 3), {"dilation": 2, "padding": 2}),
+    ConvCase((1, 2, 3, 4, 3), (2, 2, 2, 3, 3), {"stride": 2, "padding": (0, 1, 1)}),
+]
+
+
+def integers(shape: tuple[int, ...], seed: int, dtype: Any = np.float32) -> np.ndarray:
+    """Integers from -3 to 3: sums of fewer than a million products of two are exact in float32."""
+    return np.random.default_rng(seed).integers(-3, 4, shape).astype(dtype)
+
+
+def reals(shape: tuple[int, ...], seed: int, dtype: Any = np.float32) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)

@@ -1,0 +1,250 @@
+"""Convolution: every registered kernel against the NumPy reference, through the public functions.
+
+Small integers make the sums exact, so most comparisons ask for equal bits. What is not covered here:
+speed, and error bounds of algorithms that are not exact on integers.
+"""
+
+from __future__ import annotations
+
+import time
+
+import cases
+import numpy as np
+import pytest
+import reference
+from numpy.testing import assert_array_equal
+
+import lamina
+import lamina.functional as F
+
+
+def conv(case, *args, **kwargs):
+    return getattr(F, f"conv{case.axes}d")(*args, **case.options, **kwargs)
+
+
+def run_named(kernel, function):
+    """function(algo) under the kernel's backend; skips, with its reason, what the kernel refuses."""
+    with lamina.backend(kernel.backend):
+        try:
+            return function(kernel.algo)
+        except ValueError as error:
+            if "no algorithm can run" not in str(error):
+                raise
+            pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("case", cases.CONV, ids=str)
+@pytest.mark.parametrize("kernel", lamina.kernels("conv", "fprop"), ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fprop_exact(kernel, case, dtype):
+    x, weight = cases.integers(case.x, 1, dtype), cases.integers(case.weight, 2, dtype)
+    bias = cases.integers(case.weight[:1], 3, dtype)
+    y = run_named(kernel, lambda algo: conv(case, x, weight, bias, algo=algo))
+    plan = lamina.last_plan()
+    assert (plan.backend, plan.pass_, plan.algo) == (kernel.backend, "fprop", kernel.algo)
+    assert y.dtype == dtype
+    assert_array_equal(y, reference.conv(x, weight, bias, **case.options))
+
+
+@pytest.mark.parametrize("case", cases.CONV, ids=str)
+@pytest.mark.parametrize(
+    "kernel", lamina.kernels("conv", "dgrad") + lamina.kernels("conv", "wgrad"), ids=str
+)
+def test_gradients_exact(kernel, case):
+    x, weight = cases.integers(case.x, 1), cases.integers(case.weight, 2)
+    bias = cases.integers(case.weight[:1], 3)
+    tensors = [lamina.tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    with lamina.backend(kernel.backend):
+        forwards = {k.algo for k in lamina.kernels("conv", "fprop", kernel.backend)}
+        algo = kernel.algo if kernel.algo in forwards else "auto"
+        try:
+            y = conv(case, *tensors, algo=algo)
+        except ValueError as error:
+            pytest.skip(str(error))
+        grad_y = cases.integers(y.shape, 4)
+        y.backward(grad_y)
+    options = {k: v for k, v in case.options.items()}
+    assert_array_equal(
+        tensors[0].grad.numpy(), reference.conv_dgrad(grad_y, weight, x.shape, **options)
+    )
+    assert_array_equal(
+        tensors[1].grad.numpy(), reference.conv_wgrad(x, grad_y, weight.shape, **options)
+    )
+    assert_array_equal(tensors[2].grad.numpy(), reference.conv_bgrad(grad_y))
+
+
+@pytest.mark.parametrize("case", cases.CONV_TRANSPOSE, ids=str)
+@pytest.mark.parametrize("kernel", lamina.kernels("conv", "dgrad"), ids=str)
+def test_conv_transpose_exact(kernel, case):
+    function = getattr(F, f"conv_transpose{case.axes}d")
+    expected = getattr(reference, f"conv_transpose{case.axes}d")
+    groups = case.options.get("groups", 1)
+    x, weight = cases.integers(case.x, 1), cases.integers(case.weight, 2)
+    bias = cases.integers((case.weight[1] * groups,), 3)
+    y = run_named(kernel, lambda algo: function(x, weight, bias, **case.options, algo=algo))
+    assert_array_equal(y, expected(x, weight, bias, **case.options))
+
+
+@pytest.mark.parametrize("case", cases.CONV, ids=str)
+def test_adjoint(backend, case):
+    """<conv(x), y> == <x, conv_transpose(y)>: dgrad is the transpose of fprop."""
+    x, weight = cases.integers(case.x, 1), cases.integers(case.weight, 2)
+    forward = conv(case, x, weight)
+    y = cases.integers(forward.shape, 3)
+    t = lamina.tensor(x, requires_grad=True)
+    conv(case, t, lamina.tensor(weight)).backward(y)
+    assert (forward * y).sum() == (x * t.grad.numpy()).sum()
+
+
+@pytest.mark.parametrize("kernel", lamina.kernels("conv", "fprop", "cpu"), ids=str)
+def test_same_bits_for_any_thread_count(kernel):
+    x, weight = cases.reals((2, 8, 30, 31), 1), cases.reals((20, 8, 3, 3), 2)
+    results = []
+    for threads in (1, 2, 3, 8):
+        lamina.set_num_threads(threads)
+        tx, tw = lamina.tensor(x, requires_grad=True), lamina.tensor(weight, requires_grad=True)
+        y = run_named(kernel, lambda algo, tx=tx, tw=tw: F.conv2d(tx, tw, padding=1, algo=algo))
+        y.backward(np.ones(y.shape, np.float32))
+        results.append((y.data, tx.grad.data, tw.grad.data))
+    for other in results[1:]:
+        for first, second in zip(results[0], other, strict=True):
+            assert_array_equal(first, second)
+
+
+LAYOUTS = {
+    "transposed": lambda a: np.swapaxes(np.swapaxes(a, 0, 1).copy(), 0, 1),
+    "negative strides": lambda a: a[..., ::-1].copy()[..., ::-1],
+    "fortran": np.asfortranarray,
+    "sliced": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "byte-swapped": lambda a: a.astype(a.dtype.newbyteorder()),
+    "misaligned": lambda a: (
+        np.frombuffer(b"\0" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_and_read_only_inputs(backend, layout):
+    x, weight = cases.integers((2, 3, 6, 5), 1), cases.integers((4, 3, 3, 3), 2)
+    expected = reference.conv(x, weight, padding=1)
+    odd_x, odd_weight = LAYOUTS[layout](x), LAYOUTS[layout](weight)
+    for array in (odd_x, odd_weight):
+        array.flags.writeable = False
+    assert_array_equal(F.conv2d(odd_x, odd_weight, padding=1), expected)
+    assert_array_equal(odd_x, x)
+
+
+def test_empty_batch(backend):
+    x = lamina.tensor(np.zeros((0, 3, 5, 5), np.float32), requires_grad=True)
+    weight = lamina.tensor(np.ones((4, 3, 3, 3), np.float32), requires_grad=True)
+    bias = lamina.tensor(np.ones(4, np.float32), requires_grad=True)
+    y = F.conv2d(x, weight, bias)
+    y.backward(np.zeros(y.shape, np.float32))
+    assert y.shape == (0, 4, 3, 3)
+    assert x.grad.shape == (0, 3, 5, 5)
+    assert not weight.grad.data.any()
+    assert not bias.grad.data.any()
+
+
+def test_nan_reaches_exactly_its_windows(backend):
+    x = cases.integers((1, 2, 7, 7), 1)
+    x[0, 1, 3, 3] = np.nan
+    y = F.conv2d(x, cases.integers((3, 2, 3, 3), 2), algo="auto")
+    touched = np.zeros((5, 5), bool)
+    touched[1:4, 1:4] = True
+    assert_array_equal(np.isnan(y[0]), np.broadcast_to(touched, (3, 5, 5)))
+
+
+def test_workspace_limit_and_refusals():
+    x, weight = cases.integers((1, 8, 9, 9), 1), cases.integers((8, 8, 3, 3), 2)
+    F.conv2d(x, weight, algo="im2col")
+    needed = lamina.last_plan().workspace_bytes
+    assert needed == 8 * 9 * 49 * 4
+    F.conv2d(x, weight, workspace_limit=needed - 1)
+    plan = lamina.last_plan()
+    assert plan.algo != "im2col"
+    assert any("workspace_limit" in reason for _, reason in plan.refusals)
+    with pytest.raises(ValueError, match="above workspace_limit=0"):
+        F.conv2d(x, weight, algo="im2col", workspace_limit=0)
+
+
+X, W = (2, 4, 8, 8), (6, 4, 3, 3)
+BAD = [
+    (dict(x=(4, 8)), ValueError, "input must have 3 or 4 dimensions"),
+    (dict(x=(2, 4, 8, 8, 8)), ValueError, "input must have 3 or 4 dimensions"),
+    (dict(w=(6, 4, 3)), ValueError, "weight must have 4 dimensions"),
+    (dict(w=(6, 3, 3, 3)), ValueError, "x has 4 channels but weight expects 3"),
+    (dict(w=(5, 2, 3, 3), groups=2), ValueError, "groups must divide the output channels"),
+    (dict(groups=0), ValueError, "groups must be at least 1"),
+    (dict(groups=1.0), TypeError, "groups must be an integer"),
+    (dict(stride=0), ValueError, "stride must be at least 1"),
+    (dict(stride=-1), ValueError, "stride must be at least 1"),
+    (dict(stride=(1, 2, 3)), ValueError, "stride must be an integer or 2 of them"),
+    (dict(stride="2"), TypeError, "stride must be an integer"),
+    (dict(stride=True), TypeError, "stride must be an integer"),
+    (dict(dilation=0), ValueError, "dilation must be at least 1"),
+    (dict(dilation=2**40), ValueError, "dilation must be below"),
+    (dict(padding=-1), ValueError, "padding must be at least 0"),
+    (dict(padding="full"), ValueError, "padding must be one of"),
+    (dict(padding=((1, 1), 1)), ValueError, "padding must be a number"),
+    (dict(padding=2**40), ValueError, "padding must be below"),
+    (dict(padding=2**30), ValueError, "more elements than 64 bits count"),
+    (dict(padding=2**20), MemoryError, "the result needs"),
+    (dict(dilation=4), ValueError, "the kernel reaches over 9 positions"),
+    (dict(w=(6, 4, 9, 3)), ValueError, "the kernel reaches over 9 positions"),
+    (dict(w=(6, 4, 0, 3)), ValueError, "the kernel must not be empty"),
+    (dict(bias=(5,)), ValueError, "bias must have one element per output channel"),
+    (dict(dtype=np.int64), TypeError, "must be float32 or float64, got dtype=int64"),
+    (dict(dtype=np.complex64), TypeError, "must be float32 or float64, got dtype=complex64"),
+    (dict(dtype=object), TypeError, "must be float32 or float64, got dtype=object"),
+    (dict(dtype="U3"), TypeError, "must be float32 or float64, got dtype=<U3"),
+    (dict(wdtype=np.float64), TypeError, "all arrays must have one dtype"),
+    (dict(algo="fastest"), ValueError, "algo must be one of"),
+    (dict(workspace_limit=-5), ValueError, "workspace_limit must be at least 0"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "text"), BAD, ids=lambda v: str(v)[:40])
+def test_bad_input(change, error, text):
+    change = dict(change)
+    dtype = change.pop("dtype", np.float32)
+    x = np.zeros(change.pop("x", X), dtype)
+    weight = np.zeros(change.pop("w", W), change.pop("wdtype", dtype))
+    bias = np.zeros(change.pop("bias"), dtype) if "bias" in change else None
+    start = time.perf_counter()
+    with pytest.raises(error, match="^conv2d: ") as caught:
+        F.conv2d(x, weight, bias, **change)
+    assert text in str(caught.value)
+    assert time.perf_counter() - start < 0.5
+
+
+BAD_TRANSPOSE = [
+    (dict(x=(4, 8)), ValueError, "input must have 3 or 4 dimensions"),
+    (dict(x=(1, 4, 0, 3)), ValueError, "the input is empty"),
+    (dict(w=(4, 6, 3)), ValueError, "weight must have 4 dimensions"),
+    (dict(w=(3, 6, 3, 3)), ValueError, "x has 4 channels but weight expects 3"),
+    (dict(groups=3), ValueError, "groups must divide the input channels"),
+    (dict(stride=0), ValueError, "stride must be at least 1"),
+    (dict(dilation=0), ValueError, "dilation must be at least 1"),
+    (dict(padding=-1), ValueError, "padding must be at least 0"),
+    (dict(padding="same"), ValueError, "padding must be numbers"),
+    (dict(padding=9), ValueError, "the output would have size"),
+    (dict(output_padding=1), ValueError, "output_padding must be smaller"),
+    (dict(stride=2, output_padding=2), ValueError, "output_padding must be smaller"),
+    (dict(stride=2, output_size=40), ValueError, "output_size along spatial axis 0"),
+    (dict(bias=(5,)), ValueError, "bias must have one element"),
+    (dict(stride=2**31 - 1), MemoryError, "the result needs"),
+    (dict(dtype=np.int32), TypeError, "must be float32 or float64"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "text"), BAD_TRANSPOSE, ids=lambda v: str(v)[:40])
+def test_bad_input_of_conv_transpose(change, error, text):
+    change = dict(change)
+    dtype = change.pop("dtype", np.float32)
+    x = np.zeros(change.pop("x", X), dtype)
+    weight = np.zeros(change.pop("w", (4, 6, 3, 3)), dtype)
+    bias = np.zeros(change.pop("bias"), dtype) if "bias" in change else None
+    with pytest.raises(error, match="^conv_transpose2d: ") as caught:
+        F.conv_transpose2d(x, weight, bias, **change)
+    assert text in str(caught.value)
