@@ -1,7 +1,7 @@
 """Convolution: every registered kernel against the NumPy reference, through the public functions.
 
-Small integers make the sums exact, so most comparisons ask for equal bits. What is not covered here:
-speed, and error bounds of algorithms that are not exact on integers.
+Small integers make the sums exact, so most comparisons ask for equal bits. Not covered: speed, and
+error bounds of algorithms that are not exact on integers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def conv(case, *args, **kwargs):
 
 
 def run_named(kernel, function):
-    """function(algo) under the kernel's backend; skips, with its reason, what the kernel refuses."""
+    """function(algo) under the kernel's backend; skips what the kernel refuses, with its reason."""
     with lamina.backend(kernel.backend):
         try:
             return function(kernel.algo)
@@ -62,12 +62,11 @@ def test_gradients_exact(kernel, case):
             pytest.skip(str(error))
         grad_y = cases.integers(y.shape, 4)
         y.backward(grad_y)
-    options = {k: v for k, v in case.options.items()}
     assert_array_equal(
-        tensors[0].grad.numpy(), reference.conv_dgrad(grad_y, weight, x.shape, **options)
+        tensors[0].grad.numpy(), reference.conv_dgrad(grad_y, weight, x.shape, **case.options)
     )
     assert_array_equal(
-        tensors[1].grad.numpy(), reference.conv_wgrad(x, grad_y, weight.shape, **options)
+        tensors[1].grad.numpy(), reference.conv_wgrad(x, grad_y, weight.shape, **case.options)
     )
     assert_array_equal(tensors[2].grad.numpy(), reference.conv_bgrad(grad_y))
 
@@ -187,16 +186,16 @@ BAD = [
     (dict(padding="full"), ValueError, "padding must be one of"),
     (dict(padding=((1, 1), 1)), ValueError, "padding must be a number"),
     (dict(padding=2**40), ValueError, "padding must be below"),
-    (dict(padding=2**30), ValueError, "more elements than 64 bits count"),
+    (dict(padding=2**30), ValueError, "fewer than 2**63 bytes"),
     (dict(padding=2**20), MemoryError, "the result needs"),
     (dict(dilation=4), ValueError, "the kernel reaches over 9 positions"),
     (dict(w=(6, 4, 9, 3)), ValueError, "the kernel reaches over 9 positions"),
     (dict(w=(6, 4, 0, 3)), ValueError, "the kernel must not be empty"),
     (dict(bias=(5,)), ValueError, "bias must have one element per output channel"),
-    (dict(dtype=np.int64), TypeError, "must be float32 or float64, got dtype=int64"),
-    (dict(dtype=np.complex64), TypeError, "must be float32 or float64, got dtype=complex64"),
-    (dict(dtype=object), TypeError, "must be float32 or float64, got dtype=object"),
-    (dict(dtype="U3"), TypeError, "must be float32 or float64, got dtype=<U3"),
+    (dict(dtype=np.int64), TypeError, "must be float32 or float64, got input.dtype=int64"),
+    (dict(dtype=np.complex64), TypeError, "must be float32 or float64, got input.dtype=complex64"),
+    (dict(dtype=object), TypeError, "must be float32 or float64, got input.dtype=object"),
+    (dict(dtype="U3"), TypeError, "must be float32 or float64, got input.dtype=<U3"),
     (dict(wdtype=np.float64), TypeError, "all arrays must have one dtype"),
     (dict(algo="fastest"), ValueError, "algo must be one of"),
     (dict(workspace_limit=-5), ValueError, "workspace_limit must be at least 0"),
@@ -232,7 +231,7 @@ BAD_TRANSPOSE = [
     (dict(stride=2, output_padding=2), ValueError, "output_padding must be smaller"),
     (dict(stride=2, output_size=40), ValueError, "output_size along spatial axis 0"),
     (dict(bias=(5,)), ValueError, "bias must have one element"),
-    (dict(stride=2**31 - 1), ValueError, "more elements than 64 bits count"),
+    (dict(stride=2**31 - 1), ValueError, "fewer than 2**63 bytes"),
     (dict(stride=2**20), MemoryError, "the result needs"),
     (dict(dtype=np.int32), TypeError, "must be float32 or float64"),
 ]

@@ -418,8 +418,8 @@ def conv1d(
 ) -> Any:
     """1-D convolution (cross-correlation) of input [N, C, L] or [C, L].
 
-    weight [K, C/groups, S], bias [K], all float32 or all float64. padding: a number, one number
-    or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
+    weight [K, C/groups, S], bias [K], all float32 or all float64. padding: a number,
+    one number or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
     workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
     TypeError for dtypes.
     """
@@ -440,8 +440,8 @@ def conv2d(
 ) -> Any:
     """2-D convolution (cross-correlation) of input [N, C, H, W] or [C, H, W].
 
-    weight [K, C/groups, R, S], bias [K], all float32 or all float64. padding: a number, one number
-    or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
+    weight [K, C/groups, R, S], bias [K], all float32 or all float64. padding: a number,
+    one number or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
     workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
     TypeError for dtypes.
     """
@@ -462,8 +462,8 @@ def conv3d(
 ) -> Any:
     """3-D convolution (cross-correlation) of input [N, C, D, H, W] or [C, D, H, W].
 
-    weight [K, C/groups, T, R, S], bias [K], all float32 or all float64. padding: a number, one number
-    or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
+    weight [K, C/groups, T, R, S], bias [K], all float32 or all float64. padding: a number,
+    one number or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
     workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
     TypeError for dtypes.
     """
