@@ -62,14 +62,15 @@ def _gradients(
     outputs = [y for y in _outputs(fn(*arguments)) if y.requires_grad]
     if not outputs:
         raise AssertionError("gradcheck: no result of fn requires a gradient")
-    total = None
+    total: Any = None
     for y, weight in zip(outputs, _weights(outputs, seed), strict=True):
         term = (y * weight).sum()
         total = term if total is None else total + term
     total.backward()
+    found = [arguments[i].grad for i in chosen]
     return [
-        np.zeros(arrays[i].shape) if arguments[i].grad is None else arguments[i].grad.numpy()
-        for i in chosen
+        np.zeros(arrays[i].shape) if gradient is None else gradient.numpy()
+        for i, gradient in zip(chosen, found, strict=True)
     ]
 
 
