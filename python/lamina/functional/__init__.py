@@ -6,4 +6,5 @@ Plain arrays in give plain arrays out; one Tensor among the arguments gives Tens
 from .activation import *
 from .conv import *
 from .cross_entropy import *
+from .pooling import *
 from .softmax import *
