@@ -18,8 +18,10 @@ def _tables(in_size: int, step: int, start: Any, count: Any, divisor: Any) -> An
     """Windows from starts, tap counts and divisors, with the inverse tables for gradients."""
     positions = np.arange(in_size)
     last_tap = start + np.maximum(count - 1, 0) * step
-    first = np.searchsorted(last_tap, positions, "left")
-    last = np.searchsorted(start, positions, "right")
+    # Clipped dilated windows may begin or end before an earlier one does; monotone bounds around
+    # them give ranges that hold every covering window (the kernels test the members).
+    first = np.searchsorted(np.maximum.accumulate(last_tap), positions, "left")
+    last = np.searchsorted(np.minimum.accumulate(start[::-1])[::-1], positions, "right")
     tables = (start, count, divisor, first, np.maximum(last, first))
     return _C.Windows(in_size, step, *(np.ascontiguousarray(t, np.int64) for t in tables))
 
