@@ -6,5 +6,8 @@ Plain arrays in give plain arrays out; one Tensor among the arguments gives Tens
 from .activation import *
 from .conv import *
 from .cross_entropy import *
+from .distance import *
+from .loss import *
+from .margin_loss import *
 from .pooling import *
 from .softmax import *

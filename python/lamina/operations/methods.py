@@ -44,6 +44,9 @@ class Methods:
     __and__ = logical_and = elementwise.logical_and
     __or__ = logical_or = elementwise.logical_or
     __xor__ = logical_xor = elementwise.logical_xor
+    __rand__ = _reflected(elementwise.logical_and)
+    __ror__ = _reflected(elementwise.logical_or)
+    __rxor__ = _reflected(elementwise.logical_xor)
     __invert__ = logical_not = elementwise.logical_not
     eq = elementwise.eq
     ne = elementwise.ne

@@ -1,0 +1,89 @@
+"""Distances and similarities between vectors, and what the losses share with them.
+
+`on_tensors` lets a function that is written with Tensor operations take plain arrays too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import arrays
+from ..tensor import Tensor
+from ._arguments import normal_axis, real, same_dtype
+
+__all__ = ["cosine_similarity", "pairwise_distance"]
+
+
+def on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Plain arrays in, plain arrays out; one Tensor among the arguments gives a Tensor."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        tensors = any(isinstance(x, Tensor) for x in (*args, *kwargs.values()))
+        return result if tensors or not isinstance(result, Tensor) else result.data
+
+    return wrapped
+
+
+def operands(op: str, **named: Any) -> list[Any]:
+    """The arguments as Tensors of one floating dtype whose shapes broadcast; None stays None.
+
+    Raises TypeError for the kinds and dtypes, ValueError for the shapes.
+    """
+    tensors: dict[str, Any] = {}
+    for name, x in named.items():
+        if isinstance(x, Tensor):
+            arrays.check_float(op, name, x.data)
+            tensors[name] = x
+        else:
+            tensors[name] = None if x is None else Tensor(arrays.asarray(op, name, x))
+    present = {name: x for name, x in tensors.items() if x is not None}
+    same_dtype(op, **present)
+    try:
+        np.broadcast_shapes(*[x.shape for x in present.values()])
+    except ValueError:
+        shapes = ", ".join(f"{name}.shape={x.shape}" for name, x in present.items())
+        raise ValueError(f"{op}: shapes must broadcast, got {shapes}; reshape one") from None
+    return list(tensors.values())
+
+
+@on_tensors
+def pairwise_distance(
+    x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
+) -> Any:
+    """The p-norm of x1 - x2 + eps over the last dimension, [..., D] -> [...].
+
+    Raises ValueError for the shapes or an array without dimensions, TypeError for the dtypes.
+    """
+    first, second = operands("pairwise_distance", x1=x1, x2=x2)
+    difference = first - second + real("pairwise_distance", "eps", eps)
+    normal_rank("pairwise_distance", x1=difference)
+    return difference.norm(real("pairwise_distance", "p", p), -1, keepdim)
+
+
+def normal_rank(op: str, **named: Any) -> None:
+    """Raises ValueError for an array without dimensions."""
+    for name, x in named.items():
+        if x.ndim == 0:
+            raise ValueError(f"{op}: {name} must have a dimension, got {name}.shape=()")
+
+
+@on_tensors
+def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
+    """x1 . x2 / (max(|x1|, eps) max(|x2|, eps)) over the dimension `dim`, broadcast.
+
+    Raises ValueError for the shapes and `dim`, TypeError for the dtypes.
+    """
+    op = "cosine_similarity"
+    first, second = operands(op, x1=x1, x2=x2)
+    shape = np.broadcast_shapes(first.shape, second.shape)
+    axis = normal_axis(op, "dim", dim, len(shape))
+    first, second = first.expand(*shape), second.expand(*shape)
+    least = real(op, "eps", eps)
+    scale = first.norm(2, axis).clamp(min=least) * second.norm(2, axis).clamp(min=least)
+    return (first * second).sum(axis) / scale

@@ -1,0 +1,243 @@
+"""The arithmetic losses: torch on every option, gradients, formulas on paper, bad input."""
+
+from __future__ import annotations
+
+import lamina
+import lamina.functional as F
+import numpy as np
+import pytest
+from lamina import Tensor
+from lamina.testing import gradcheck
+
+RNG = np.random.default_rng(3)
+X, T = RNG.standard_normal((4, 5)), RNG.standard_normal((4, 5))
+P, Q = RNG.uniform(0.05, 0.95, (4, 5)), RNG.uniform(0.05, 0.95, (4, 5))
+W = RNG.uniform(0.5, 2, (4, 5))
+SIGNS = np.where(RNG.random((4, 5)) < 0.5, 1.0, -1.0)
+BINARY = (SIGNS > 0).astype(float)
+A, B, C = (RNG.standard_normal((4, 5)) for _ in range(3))
+CLASSES = np.array([1, 0, 4, 2])
+LABELS = np.array([[3, 0, -1, 1, 2], [-1, 1, 2, 3, 4], [4, -1, -1, -1, -1], [0, 1, 2, 3, 4]])
+
+# id: (function, inputs, options)
+CASES = {
+    "l1": ("l1_loss", [X, T], {}),
+    "l1_weight": ("l1_loss", [X, T], {"weight": W}),
+    "mse": ("mse_loss", [X, T], {}),
+    "mse_weight": ("mse_loss", [X, T], {"weight": W}),
+    "smooth_l1": ("smooth_l1_loss", [X, T], {}),
+    "smooth_l1_beta": ("smooth_l1_loss", [X, T], {"beta": 0.3}),
+    "smooth_l1_zero": ("smooth_l1_loss", [X, T], {"beta": 0.0}),
+    "huber": ("huber_loss", [X, T], {"delta": 0.7}),
+    "huber_weight": ("huber_loss", [X, T], {"weight": W}),
+    "kl": ("kl_div", [np.log(P), Q], {}),
+    "kl_log": ("kl_div", [np.log(P), np.log(Q)], {"log_target": True}),
+    "bce": ("binary_cross_entropy", [P, Q], {}),
+    "bce_weight": ("binary_cross_entropy", [P, BINARY], {"weight": W[0]}),
+    "logits": ("binary_cross_entropy_with_logits", [X * 5, Q], {}),
+    "logits_weights": (
+        "binary_cross_entropy_with_logits",
+        [X, BINARY],
+        {"weight": W, "pos_weight": W[1]},
+    ),
+    "poisson": ("poisson_nll_loss", [X, P * 5], {}),
+    "poisson_full": ("poisson_nll_loss", [P, Q * 5], {"log_input": False, "full": True}),
+    "gaussian": ("gaussian_nll_loss", [X, T, W], {}),
+    "gaussian_rows": ("gaussian_nll_loss", [X, T, W[:, 0]], {"full": True}),
+    "gaussian_one": ("gaussian_nll_loss", [X, T, W[:, :1]], {}),
+    "hinge": ("hinge_embedding_loss", [X, SIGNS], {"margin": 0.8}),
+    "ranking": ("margin_ranking_loss", [A, B, SIGNS], {"margin": 0.2}),
+    "cosine": ("cosine_embedding_loss", [A, B, SIGNS[:, 0]], {"margin": 0.1}),
+    "cosine_vector": ("cosine_embedding_loss", [A[0], B[0], np.array(SIGNS[0, 0])], {}),
+    "soft_margin": ("soft_margin_loss", [X, SIGNS], {}),
+    "multi": ("multi_margin_loss", [X, CLASSES], {}),
+    "multi_2": ("multi_margin_loss", [X, CLASSES], {"p": 2, "margin": 0.5, "weight": W[0]}),
+    "multi_vector": ("multi_margin_loss", [X[0], np.array(2)], {}),
+    "multilabel": ("multilabel_margin_loss", [X, LABELS], {}),
+    "multilabel_vector": ("multilabel_margin_loss", [X[0], LABELS[0]], {}),
+    "multilabel_soft": ("multilabel_soft_margin_loss", [X, BINARY], {"weight": W[0]}),
+    "triplet": ("triplet_margin_loss", [A, B, C], {}),
+    "triplet_swap": ("triplet_margin_loss", [A, B, C], {"swap": True, "p": 3, "margin": 2.0}),
+    "triplet_distance": ("triplet_margin_with_distance_loss", [A, B, C], {"swap": True}),
+}
+# The gradient of these targets is not what torch or a difference can compare.
+LABELLED = ("hinge", "ranking", "cosine", "soft_margin")
+MODES = ["none", "mean", "sum"]
+
+
+def _differentiable(case, inputs):
+    count = len(inputs) - 1 if case.startswith(LABELLED) else len(inputs)
+    return [i for i, x in enumerate(inputs[:count]) if x.dtype.kind == "f"]
+
+
+def _options(options, convert):
+    return {k: convert(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("reduction", MODES)
+def test_gradient(case, reduction):
+    name, inputs, options = CASES[case]
+    chosen = _differentiable(case, inputs)
+
+    def loss(*moved):
+        arguments = list(inputs)
+        for i, x in zip(chosen, moved, strict=True):
+            arguments[i] = x
+        return getattr(F, name)(*arguments, **options, reduction=reduction)
+
+    assert gradcheck(loss, [inputs[i] for i in chosen])
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:reduction")  # torch on kl_div's mean
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("reduction", MODES)
+def test_like_torch(case, reduction, dtype):
+    torch = pytest.importorskip("torch")
+    name, inputs, options = CASES[case]
+    chosen = _differentiable(case, inputs)
+
+    def cast(x):
+        return x.astype(dtype) if x.dtype.kind == "f" else x
+
+    ours = [Tensor(cast(x), requires_grad=i in chosen) for i, x in enumerate(inputs)]
+    peers = [torch.tensor(cast(x), requires_grad=i in chosen) for i, x in enumerate(inputs)]
+    y = getattr(F, name)(*ours, **_options(options, cast), reduction=reduction)
+    peer_options = _options(options, lambda x: torch.tensor(cast(x)))
+    expected = getattr(torch.nn.functional, name)(*peers, **peer_options, reduction=reduction)
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype == np.float32 else {"rtol": 1e-10, "atol": 1e-12}
+    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), **close)
+    assert y.dtype == dtype and y.shape == tuple(expected.shape)
+    y.sum().backward()
+    expected.sum().backward()
+    for i in chosen:
+        np.testing.assert_allclose(ours[i].grad.numpy(), peers[i].grad.numpy(), **close)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_plain_arrays(case):
+    name, inputs, options = CASES[case]
+    kept = [x.copy() for x in inputs]
+    y = getattr(F, name)(*inputs, **options)
+    assert isinstance(y, np.ndarray) and y.dtype == np.float64 and y.shape == ()
+    for x, before in zip(inputs, kept, strict=True):
+        assert np.array_equal(x, before)
+    tensors = [Tensor(x) for x in inputs]
+    assert getattr(F, name)(*tensors, **options).item() == y
+    mixed = [Tensor(inputs[0]), *inputs[1:]]
+    assert isinstance(getattr(F, name)(*mixed, **options), Tensor)
+
+
+def test_on_paper():
+    x, t = np.array([0.0, 1, 4]), np.array([0.0, 3, 1])
+    assert F.l1_loss(x, t, reduction="none").tolist() == [0, 2, 3]
+    assert F.mse_loss(x, t, reduction="sum") == 13
+    assert F.smooth_l1_loss(x, t, reduction="none").tolist() == [0, 1.5, 2.5]
+    assert F.huber_loss(x, t, delta=2.0, reduction="none").tolist() == [0, 2, 4]
+    assert F.gaussian_nll_loss(x, t, 1.0, reduction="sum") == 6.5
+    assert F.margin_ranking_loss(x, t, np.array([1.0, -1, 1]), reduction="sum") == 0
+    half = F.binary_cross_entropy(np.full(3, 0.5), np.array([0.0, 1, 0.3]))
+    np.testing.assert_allclose(half, np.log(2), rtol=1e-15)
+    assert F.kl_div(np.log(P), P, reduction="batchmean") == 0
+
+
+def test_older_spelling_of_reduction():
+    assert F.mse_loss(X, T, size_average=False) == F.mse_loss(X, T, reduction="sum")
+    assert F.mse_loss(X, T, reduce=False).shape == X.shape
+    assert F.l1_loss(X, T, True, True, "sum") == F.l1_loss(X, T)
+
+
+@pytest.mark.torch
+def test_extremes_like_torch():
+    torch = pytest.importorskip("torch")
+    x = np.array([0.0, 1, 0, 1, np.nan])
+    t = np.array([1.0, 0, 0, 1, 0.5])
+    ours, peer = Tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y = F.binary_cross_entropy(ours[:4], t[:4], reduction="none")
+    z = torch.nn.functional.binary_cross_entropy(peer[:4], torch.tensor(t[:4]), reduction="none")
+    y.sum().backward()
+    z.sum().backward()
+    np.testing.assert_array_equal(y.detach().numpy(), z.detach().numpy())
+    np.testing.assert_allclose(ours.grad.numpy(), peer.grad.numpy(), rtol=1e-8)  # 1e-12f there
+    x = np.array([1e4, -1e4, 0, np.nan])
+    y = F.binary_cross_entropy_with_logits(x, np.ones(4), reduction="none")
+    assert y[:3].tolist() == [0, 1e4, np.log1p(1)] and np.isnan(y[3])
+
+
+def test_nan_stays():
+    x = X.copy()
+    x[0, 0] = np.nan
+    for case in ("mse", "smooth_l1", "huber", "hinge", "multi", "multilabel", "soft_margin"):
+        name, inputs, options = CASES[case]
+        assert np.isnan(getattr(F, name)(x, *inputs[1:], **options)), case
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_cosine_similarity(dim):
+    torch = pytest.importorskip("torch")
+    for second in (B, B[:1], B * 0):
+        y = F.cosine_similarity(A, second, dim)
+        z = torch.nn.functional.cosine_similarity(torch.tensor(A), torch.tensor(second), dim)
+        np.testing.assert_allclose(y, z.numpy(), rtol=1e-12)
+    assert gradcheck(lambda a, b: F.cosine_similarity(a, b, dim), [A, B])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.5, np.inf])
+def test_pairwise_distance(p):
+    torch = pytest.importorskip("torch")
+    y = F.pairwise_distance(A, B[0], p, keepdim=True)
+    z = torch.nn.functional.pairwise_distance(torch.tensor(A), torch.tensor(B[0]), p, keepdim=True)
+    np.testing.assert_allclose(y, z.numpy(), rtol=1e-12)
+    assert gradcheck(lambda a, b: F.pairwise_distance(a, b, p), [A, B])
+
+
+def test_zero_batch():
+    empty = np.zeros((0, 5))
+    assert F.mse_loss(empty, empty, reduction="sum") == 0
+    assert np.isnan(F.mse_loss(empty, empty))
+    assert F.multi_margin_loss(empty, np.zeros(0, int), reduction="none").shape == (0,)
+
+
+ONE = np.ones(3)
+BAD = [
+    (lambda: F.mse_loss(ONE, np.ones(2)), ValueError, r"mse_loss: .*target.shape=\(2,\)"),
+    (lambda: F.mse_loss(ONE, ONE.astype("f")), TypeError, "target.dtype=float32"),
+    (lambda: F.mse_loss(ONE, [1.0]), TypeError, "mse_loss: target must be .*list"),
+    (lambda: F.mse_loss(ONE, ONE, reduction="max"), ValueError, "mse_loss: reduction must be"),
+    (lambda: F.mse_loss(ONE, ONE, reduction="batchmean"), ValueError, "reduction must be"),
+    (lambda: F.l1_loss(ONE, ONE, weight=np.ones(1)), ValueError, r"weight.shape=\(1,\)"),
+    (lambda: F.l1_loss(lamina.arange(3), ONE), TypeError, "l1_loss: input must be float32"),
+    (lambda: F.smooth_l1_loss(ONE, ONE, beta=-1), ValueError, "beta must be at least 0"),
+    (lambda: F.smooth_l1_loss(ONE, ONE, beta=np.nan), ValueError, "beta must be at least 0"),
+    (lambda: F.smooth_l1_loss(ONE, ONE, beta="a"), TypeError, "beta must be a number"),
+    (lambda: F.huber_loss(ONE, ONE, delta=0), ValueError, "delta must be above 0"),
+    (lambda: F.binary_cross_entropy(ONE * 2, ONE), ValueError, "probabilities from 0 to 1"),
+    (lambda: F.binary_cross_entropy(ONE, np.ones(1)), ValueError, "shapes must be equal"),
+    (lambda: F.gaussian_nll_loss(ONE, ONE, -ONE), ValueError, "var must not be negative"),
+    (lambda: F.gaussian_nll_loss(ONE, ONE, ONE, eps=0), ValueError, "eps must be above 0"),
+    (lambda: F.hinge_embedding_loss(ONE, ONE * 0), ValueError, "target must hold 1 and -1"),
+    (lambda: F.soft_margin_loss(ONE, ONE * 2), ValueError, "target must hold 1 and -1"),
+    (lambda: F.margin_ranking_loss(ONE, ONE, ONE * 0), ValueError, "target must hold"),
+    (lambda: F.cosine_embedding_loss(A, B, ONE), ValueError, r"target.shape=\(3,\)"),
+    (lambda: F.multi_margin_loss(X, CLASSES + 1), ValueError, "target must be from 0 to 4"),
+    (lambda: F.multi_margin_loss(X, CLASSES * 1.0), TypeError, "target must be an array of int"),
+    (lambda: F.multi_margin_loss(X, CLASSES[:2]), ValueError, r"target.shape=\(2,\)"),
+    (lambda: F.multi_margin_loss(X, CLASSES, p=3), ValueError, "p must be 1 or 2"),
+    (lambda: F.multi_margin_loss(X, CLASSES, weight=ONE), ValueError, r"weight.shape=\(3,\)"),
+    (lambda: F.multilabel_margin_loss(X, LABELS - 1), ValueError, "target must be from -1 to 4"),
+    (lambda: F.multilabel_margin_loss(X, LABELS[0]), ValueError, r"target.shape=\(5,\)"),
+    (lambda: F.triplet_margin_loss(A, B, C, margin=0), ValueError, "margin must be above 0"),
+    (lambda: F.triplet_margin_loss(A, B, ONE), ValueError, "triplet_margin_loss: shapes must"),
+    (lambda: F.pairwise_distance(np.ones(()), np.ones(())), ValueError, "must have a dimension"),
+    (lambda: F.cosine_similarity(A, B, 2), ValueError, "cosine_similarity: dim must be from"),
+]
+
+
+@pytest.mark.parametrize("call, error, message", BAD, ids=range(len(BAD)))
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
