@@ -6,6 +6,7 @@ Plain arrays in give plain arrays out; one Tensor among the arguments gives Tens
 from .activation import *
 from .conv import *
 from .cross_entropy import *
+from .ctc import *
 from .distance import *
 from .loss import *
 from .margin_loss import *
