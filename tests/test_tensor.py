@@ -429,6 +429,8 @@ BAD = [
     (lambda: X.reshape(4, -1), ValueError, "reshape: shape must hold 6 elements"),
     (lambda: X.reshape(-1, -1), ValueError, "at most one size may be -1"),
     (lambda: X.reshape(2.0, 3), TypeError, "reshape: sizes must be integers"),
+    (lambda: lamina.reshape([1, 2], 2), TypeError, "reshape: x must be a Tensor.*list"),
+    (lambda: lamina.flatten(3), TypeError, "flatten: x must be a Tensor.*int"),
     (lambda: X.permute(0, 0), ValueError, "permute: dims must name each"),
     (lambda: X.transpose(0, 2), ValueError, "transpose: dim must be from -2 to 1, got dim=2"),
     (lambda: X.flatten(1, 0), ValueError, "flatten: start_dim"),

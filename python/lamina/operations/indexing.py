@@ -11,6 +11,7 @@ import numpy as np
 
 from ..arrays import is_array, module_of
 from ..autograd import Context, Function
+from ._common import as_array, one_dim
 
 
 def array_index(op: str, x: Any, index: Any) -> tuple[Any, ...]:
@@ -55,6 +56,7 @@ def _is_basic(key: tuple[Any, ...]) -> bool:
 class Index(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, index: Any) -> Any:
+        x = as_array("getitem", x)
         key = array_index("getitem", x, index)
         ctx.shape, ctx.key = x.shape, key
         try:
@@ -104,8 +106,6 @@ def gather(x: Any, dim: int, index: Any) -> Any:
 
     Raises TypeError unless `index` holds integers, ValueError for its shape or values.
     """
-    from ._common import one_dim
-
     axis = one_dim("gather", dim, x.ndim)
     positions = index.data if hasattr(index, "requires_grad") else index
     if not is_array(positions) or positions.dtype.kind not in "iu":

@@ -5,12 +5,29 @@ Results share the memory of the input where NumPy allows it.
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from ..arrays import device_of, module_of, to_device
 from ..autograd import Context, Function
 from ._common import all_dims, as_array, common_dtype, one_dim, unbroadcast
+
+
+def _of_tensor(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Raises TypeError unless the first argument is a Tensor or an array."""
+
+    @functools.wraps(function)
+    def checked(x: Any, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(x, "ndim"):
+            raise TypeError(
+                f"{function.__name__}: x must be a Tensor or an array, got {type(x).__name__}; "
+                "convert it with lamina.tensor"
+            )
+        return function(x, *args, **kwargs)
+
+    return checked
 
 
 class Reshape(Function):
@@ -114,6 +131,7 @@ def _sizes(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(size.__index__() for size in given)
 
 
+@_of_tensor
 def reshape(x: Any, *shape: Any) -> Any:
     """The elements in C order in another shape; one size may be -1. Raises ValueError."""
     sizes = _sizes("reshape", shape)
@@ -131,16 +149,19 @@ def reshape(x: Any, *shape: Any) -> Any:
     return Reshape.apply(x, sizes)
 
 
+@_of_tensor
 def view(x: Any, *shape: Any) -> Any:
     """As `reshape`: it copies only where the memory order asks for it."""
     return reshape(x, *shape)
 
 
+@_of_tensor
 def view_as(x: Any, other: Any) -> Any:
     """As `reshape` to the shape of `other`."""
     return reshape(x, other.shape)
 
 
+@_of_tensor
 def permute(x: Any, *dims: Any) -> Any:
     """The dimensions in the order `dims`. Raises ValueError unless each is named once."""
     given = _sizes("permute", dims)
@@ -152,6 +173,7 @@ def permute(x: Any, *dims: Any) -> Any:
     return Permute.apply(x, order)
 
 
+@_of_tensor
 def transpose(x: Any, dim0: int, dim1: int) -> Any:
     """Dimensions dim0 and dim1 swapped. Raises ValueError for a dimension out of range."""
     first, second = one_dim("transpose", dim0, x.ndim), one_dim("transpose", dim1, x.ndim)
@@ -161,11 +183,13 @@ def transpose(x: Any, dim0: int, dim1: int) -> Any:
     return Permute.apply(x, tuple(order))
 
 
+@_of_tensor
 def swapaxes(x: Any, axis0: int, axis1: int) -> Any:
     """As `transpose`."""
     return transpose(x, axis0, axis1)
 
 
+@_of_tensor
 def movedim(x: Any, source: Any, destination: Any) -> Any:
     """Dimensions `source` at the places `destination`, the others in order. Raises ValueError."""
     given = [s if isinstance(s, (tuple, list)) else (s,) for s in (source, destination)]
@@ -181,6 +205,7 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
     return Permute.apply(x, tuple(order))
 
 
+@_of_tensor
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions start_dim to end_dim as one. Raises ValueError for their order or range."""
     start, end = one_dim("flatten", start_dim, x.ndim), one_dim("flatten", end_dim, x.ndim)
@@ -193,12 +218,14 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     return Reshape.apply(x, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
 
+@_of_tensor
 def unflatten(x: Any, dim: int, sizes: Any) -> Any:
     """Dimension `dim` as several of `sizes`. Raises ValueError where they do not fit."""
     axis = one_dim("unflatten", dim, x.ndim)
     return reshape(x, (*x.shape[:axis], *_sizes("unflatten", (sizes,)), *x.shape[axis + 1 :]))
 
 
+@_of_tensor
 def squeeze(x: Any, dim: Any = None) -> Any:
     """Without the dimensions of size one, of all or of `dim`."""
     dims = all_dims("squeeze", dim, x.ndim)
@@ -206,12 +233,14 @@ def squeeze(x: Any, dim: Any = None) -> Any:
     return Reshape.apply(x, tuple(size for d, size in enumerate(x.shape) if d not in gone))
 
 
+@_of_tensor
 def unsqueeze(x: Any, dim: int) -> Any:
     """With a dimension of size one at `dim`. Raises ValueError out of range."""
     axis = one_dim("unsqueeze", dim, x.ndim + 1)
     return Reshape.apply(x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
+@_of_tensor
 def expand(x: Any, *shape: Any) -> Any:
     """Broadcast to `shape` without a copy; -1 keeps a size. Raises ValueError."""
     sizes = _sizes("expand", shape)
@@ -229,26 +258,31 @@ def expand(x: Any, *shape: Any) -> Any:
     return Expand.apply(x, full)
 
 
+@_of_tensor
 def expand_as(x: Any, other: Any) -> Any:
     """As `expand` to the shape of `other`."""
     return expand(x, other.shape)
 
 
+@_of_tensor
 def broadcast_to(x: Any, shape: Any) -> Any:
     """As `expand`."""
     return expand(x, shape)
 
 
+@_of_tensor
 def flip(x: Any, *dims: Any) -> Any:
     """The order along `dims` turned around. Raises ValueError out of range."""
     return Flip.apply(x, all_dims("flip", _sizes("flip", dims), x.ndim))
 
 
+@_of_tensor
 def clone(x: Any) -> Any:
     """A copy, through which gradients flow."""
     return Clone.apply(x)
 
 
+@_of_tensor
 def contiguous(x: Any) -> Any:
     """The tensor itself where it is C-contiguous, else a copy that is."""
     array = x if hasattr(x, "flags") else x.data
@@ -306,6 +340,7 @@ def _several(op: str, tensors: Any) -> list[Any]:
     return list(tensors)
 
 
+@_of_tensor
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     """Elements start to start + length along `dim`. Raises ValueError out of range."""
     axis = one_dim("narrow", dim, x.ndim)
@@ -319,6 +354,7 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     return index(x, (slice(None),) * axis + (slice(start, start + length),))
 
 
+@_of_tensor
 def split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]:
     """Parts of one size (the last may be smaller) or of the given sizes along `dim`.
 
@@ -344,6 +380,7 @@ def split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]:
     return tuple(narrow(x, axis, start, size) for start, size in zip(starts, sizes, strict=True))
 
 
+@_of_tensor
 def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     """At most `chunks` parts of one size along `dim`, the last smaller. Raises ValueError."""
     if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
@@ -353,6 +390,7 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     return split(x, max(-(-total // chunks), 1), axis)
 
 
+@_of_tensor
 def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
     """The slices along `dim`, without it."""
     axis = one_dim("unbind", dim, x.ndim)
