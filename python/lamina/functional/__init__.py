@@ -8,6 +8,7 @@ from .conv import *
 from .cross_entropy import *
 from .ctc import *
 from .distance import *
+from .linear import *
 from .loss import *
 from .margin_loss import *
 from .pooling import *

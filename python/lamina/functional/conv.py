@@ -64,6 +64,12 @@ def _shape(
     )
 
 
+def conv_shape(geometry: Geometry, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> Any:
+    """The kernels' description of a whole convolution, for plans and benchmarks."""
+    out = output_size(geometry, x_shape[2:], weight_shape[2:])
+    return _shape(geometry, x_shape, weight_shape, out)
+
+
 def _run(
     geometry: Geometry,
     pass_: str,

@@ -1,0 +1,18 @@
+"""Layers with torch's names, constructor arguments and state_dict keys."""
+
+from . import init
+from .activation import *
+from .container import Flatten, Identity, ModuleList, Sequential
+from .conv import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+)
+from .linear import Linear
+from .loss import CrossEntropyLoss, NLLLoss
+from .module import Module
+from .parameter import Parameter
+from .pooling import *
