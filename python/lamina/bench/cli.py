@@ -1,0 +1,115 @@
+"""The command line: `lamina train | bench | check | info | plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Handwritten neural-network kernels."
+)
+train_app = typer.Typer(no_args_is_help=True, help="Train a network on real data.")
+app.add_typer(train_app, name="train")
+console = Console()
+
+
+@train_app.command("digits")
+def train_digits(
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training images.")] = 30,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Where weights and pictures go.")] = Path("runs/digits"),
+) -> None:
+    """A LeNet-style network on scikit-learn's handwritten digits."""
+    from .train import train_digits as run
+
+    result = run(console, epochs, batch_size, seed, out)
+    console.print(
+        f"test accuracy [bold]{result.accuracy:.2%}[/bold] after {epochs} epochs in "
+        f"{result.seconds:.1f} s; saved {result.weights} and {result.picture}"
+    )
+
+
+@app.command()
+def bench(
+    family: Annotated[str, typer.Argument(help="A family of kernels; so far: conv.")] = "conv",
+    layers: Annotated[str, typer.Option(help="Only layers whose name contains this.")] = "",
+    batch: Annotated[int, typer.Option(min=1)] = 1,
+    seconds: Annotated[float, typer.Option(min=0.01, help="Time per kernel and layer.")] = 0.3,
+    vs: Annotated[str, typer.Option(help="Compare with an installed peer: torch.")] = "",
+    ref: Annotated[bool, typer.Option(help="Time the reference backend too (slow).")] = True,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a roofline picture here.")] = None,
+) -> None:
+    """Time every algorithm and backend on named layers of known networks."""
+    from . import measure
+
+    if family != "conv":
+        raise typer.BadParameter(f"unknown family {family!r}; so far: conv")
+    if vs not in ("", "torch"):
+        raise typer.BadParameter(f"unknown peer {vs!r}; so far: torch")
+    report = measure.bench_conv(console, layers, batch, seconds, bool(vs), ref)
+    if json_path:
+        json_path.write_text(json.dumps(report, indent=1) + "\n")
+    if plot:
+        from .plot import roofline
+
+        roofline(report, plot)
+
+
+@app.command()
+def check() -> None:
+    """Run every kernel on small shapes and compare it with NumPy in float64."""
+    from .check import run_checks
+
+    failures = run_checks(console)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def info() -> None:
+    """This installation and machine."""
+    import platform
+
+    import numpy
+
+    import lamina
+
+    from .. import _C
+
+    table = Table(show_header=False, box=None)
+    for name, value in {
+        "lamina": lamina.__version__,
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "machine": f"{platform.machine()}, {lamina.get_num_threads()} threads",
+        "instruction set": f"{lamina.isa()} (compiled: {', '.join(_C.compiled_isas())})",
+        "backends": ", ".join(lamina.backends()),
+        "kernels": str(len(lamina.kernels())),
+    }.items():
+        table.add_row(name, value)
+    console.print(table)
+
+
+@app.command()
+def plan(
+    x: Annotated[str, typer.Argument(help="Input shape, e.g. 1x64x56x56.")],
+    weight: Annotated[str, typer.Argument(help="Filter shape, e.g. 64x64x3x3.")],
+    stride: Annotated[int, typer.Option(min=1)] = 1,
+    padding: Annotated[int, typer.Option(min=0)] = 0,
+    dilation: Annotated[int, typer.Option(min=1)] = 1,
+    groups: Annotated[int, typer.Option(min=1)] = 1,
+) -> None:
+    """Which kernel a convolution gets in each pass, and why not the others."""
+    from .plan import explain
+
+    try:
+        console.print(explain(x, weight, stride, padding, dilation, groups))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None

@@ -1,0 +1,3 @@
+"""Data sets as NumPy arrays."""
+
+from .digits import Split, digits
