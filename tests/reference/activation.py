@@ -17,6 +17,8 @@ from ._arrays import Array, real
 SELU_ALPHA = 1.6732632423543772848170429916717
 SELU_SCALE = 1.0507009873554804934193349852946
 
+# inf 0 and inf / inf are NaN by IEEE rules: these formulas mean it, NumPy need not warn.
+_infinity_may_give_nan = np.errstate(invalid="ignore")
 _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
@@ -222,6 +224,7 @@ def softplus_backward(
     return real(grad_y) * np.where(beta * x > threshold, 1.0, sigmoid(x, beta))
 
 
+@_infinity_may_give_nan
 def softsign(x: ArrayLike) -> Array:
     """x / (1 + |x|)."""
     x = real(x)
@@ -230,7 +233,8 @@ def softsign(x: ArrayLike) -> Array:
 
 def softsign_backward(grad_y: ArrayLike, x: ArrayLike) -> Array:
     """1 / (1 + |x|)^2."""
-    return real(grad_y) / (1 + np.abs(real(x))) ** 2
+    inverse = 1 / (1 + np.abs(real(x)))
+    return real(grad_y) * inverse * inverse
 
 
 def softshrink(x: ArrayLike, lambd: float = 0.5) -> Array:
@@ -265,10 +269,10 @@ def hardsigmoid_backward(grad_y: ArrayLike, x: ArrayLike) -> Array:
     return np.where(np.abs(real(x)) < 3, real(grad_y) / 6, 0.0)
 
 
+@_infinity_may_give_nan
 def hardswish(x: ArrayLike) -> Array:
     """x hardsigmoid(x) (Howard et al. 2019)."""
-    x = real(x)
-    return np.where(x >= 3, x, np.where(x <= -3, 0.0, x * hardsigmoid(x)))
+    return real(x) * hardsigmoid(x)
 
 
 def hardswish_backward(grad_y: ArrayLike, x: ArrayLike) -> Array:
@@ -277,44 +281,55 @@ def hardswish_backward(grad_y: ArrayLike, x: ArrayLike) -> Array:
     return real(grad_y) * np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5))
 
 
+@_infinity_may_give_nan
 def silu(x: ArrayLike) -> Array:
     """x sigmoid(x)."""
     return real(x) * sigmoid(x)
 
 
+@_infinity_may_give_nan
 def silu_backward(grad_y: ArrayLike, x: ArrayLike) -> Array:
     """s (1 + x (1 - s)) with s = sigmoid(x)."""
     x = real(x)
     return real(grad_y) * sigmoid(x) * (1 + x * sigmoid(-x))
 
 
+@_infinity_may_give_nan
 def mish(x: ArrayLike) -> Array:
     """x tanh(log(1 + exp(x))) (Misra 2019)."""
     x = real(x)
-    return x * np.tanh(np.logaddexp(0, x))
+    return x * np.tanh(-logsigmoid(-x))
 
 
+@_infinity_may_give_nan
 def mish_backward(grad_y: ArrayLike, x: ArrayLike) -> Array:
     """t + x (1 - t^2) sigmoid(x) with t = tanh(log(1 + exp(x)))."""
     x = real(x)
-    t = np.tanh(np.logaddexp(0, x))
+    t = np.tanh(-logsigmoid(-x))
     return real(grad_y) * (t + x * (1 - t * t) * sigmoid(x))
 
 
+@_infinity_may_give_nan
 def gelu(x: ArrayLike, approximate: str = "none") -> Array:
     """x Phi(x), or its 'tanh' approximation (Hendrycks & Gimpel 2016)."""
     x = real(x)
     if approximate == "tanh":
-        return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+        return 0.5 * x * (1 + _gelu_tanh(x)[0])
     return 0.5 * x * (1 + _erf(x / math.sqrt(2)))
 
 
+@_infinity_may_give_nan
 def gelu_backward(grad_y: ArrayLike, x: ArrayLike, approximate: str = "none") -> Array:
     """Phi(x) + x phi(x), or the derivative of the 'tanh' approximation."""
     grad_y, x = real(grad_y), real(x)
     if approximate == "tanh":
-        a = math.sqrt(2 / math.pi)
-        t = np.tanh(a * (x + 0.044715 * x**3))
-        return grad_y * 0.5 * (1 + t + x * (1 - t * t) * a * (1 + 3 * 0.044715 * x**2))
-    density = np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        t, slope = _gelu_tanh(x)
+        return grad_y * 0.5 * (1 + t + x * (1 - t * t) * slope)
+    density = np.exp(-0.5 * np.clip(x, -1e3, 1e3) ** 2) / math.sqrt(2 * math.pi)
     return grad_y * (0.5 * (1 + _erf(x / math.sqrt(2))) + x * density)
+
+
+def _gelu_tanh(x: Array) -> tuple[Array, Array]:
+    """tanh(u) and du/dx, u = sqrt(2 / pi) (x + 0.044715 x^3); beyond 1000 tanh is +-1."""
+    a, x = math.sqrt(2 / math.pi), np.clip(x, -1e3, 1e3)
+    return np.tanh(a * (x + 0.044715 * x**3)), a * (1 + 3 * 0.044715 * x**2)

@@ -46,7 +46,7 @@ def tuple_of(op: str, name: str, value: Any, n: int, minimum: int | None = None)
 
 def real(op: str, name: str, value: Any) -> float:
     """value as a float. TypeError for strings, bools, complex numbers and arrays."""
-    if isinstance(value, bool | np.bool_ | str | bytes | complex) or getattr(value, "shape", ()):
+    if isinstance(value, bool | np.bool_ | str | bytes | complex) or np.ndim(value) > 0:
         raise TypeError(f"{op}: {name} must be a number, got {name}={value!r}")
     try:
         return float(value)

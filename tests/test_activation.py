@@ -1,0 +1,159 @@
+"""Activations and softmax: values and derivatives against the NumPy reference, kinks, NaN, tails.
+
+Tolerance: a kernel's exp, log and tanh are good to a few units in the last place, and so are the
+divisions around them; 16 eps of the larger of 1 and the value holds all formulas here.
+"""
+
+from __future__ import annotations
+
+import cases
+import lamina
+import lamina.functional as F
+import numpy as np
+import pytest
+import reference
+from numpy.testing import assert_allclose, assert_array_equal
+
+KINDS = [
+    ("relu", {}),
+    ("relu6", {}),
+    ("leaky_relu", {"negative_slope": 0.2}),
+    ("elu", {"alpha": 0.7}),
+    ("selu", {}),
+    ("celu", {"alpha": 0.6}),
+    ("gelu", {}),
+    ("gelu", {"approximate": "tanh"}),
+    ("silu", {}),
+    ("mish", {}),
+    ("softplus", {"beta": 2.0, "threshold": 3.0}),
+    ("softsign", {}),
+    ("softshrink", {"lambd": 0.4}),
+    ("hardshrink", {}),
+    ("tanhshrink", {}),
+    ("hardtanh", {"min_val": -0.5, "max_val": 0.8}),
+    ("hardsigmoid", {}),
+    ("hardswish", {}),
+    ("threshold", {"threshold": 0.1, "value": -3.0}),
+    ("logsigmoid", {}),
+    ("sigmoid", {"slope": 1.5}),
+    ("tanh", {}),
+    ("step", {}),
+]
+KINKS = [0.0, -0.0, 3.0, -3.0, 0.5, -0.5, 0.4, -0.4, 6.0, 0.1, 0.8, 30.0, -30.0, 1e-30, -1e-8]
+
+
+def samples(dtype, size=97):
+    return np.concatenate([cases.reals((size,), 5, dtype) * 3, KINKS]).astype(dtype)
+
+
+@pytest.mark.parametrize(("name", "options"), KINDS, ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_value_and_derivative(backend, name, options, dtype):
+    x = samples(dtype)
+    options = {k: float(dtype(v)) if isinstance(v, float) else v for k, v in options.items()}
+    grad_y = cases.reals(x.shape, 6, dtype)
+    t = lamina.tensor(x, requires_grad=True)
+    y = getattr(F, name)(t, **options)
+    y.backward(grad_y)
+    bound = 16 * np.finfo(dtype).eps
+    assert_allclose(y.data, getattr(reference, name)(x, **options), rtol=bound, atol=bound)
+    expected = getattr(reference, f"{name}_backward")(grad_y, x, **options)
+    assert_allclose(t.grad.data, expected, rtol=bound, atol=bound)
+    assert y.dtype == t.grad.dtype == dtype
+
+
+@pytest.mark.parametrize(("name", "options"), KINDS, ids=str)
+def test_nan_and_vector_tails(backend, name, options):
+    """Every length from 0 to 65 gives the prefix of the longest; NaN stays in its place."""
+    x = samples(np.float32)[:65]
+    x[[3, 40, 64]] = np.nan
+    full = getattr(F, name)(x, **options)
+    assert_array_equal(np.isnan(full), np.isnan(x))
+    for size in range(65):
+        assert_array_equal(getattr(F, name)(x[:size], **options), full[:size])
+
+
+def test_prelu(backend):
+    x = cases.integers((2, 3, 5), 1)
+    for channels in (1, 3):
+        weight = cases.integers((channels,), 2)
+        tx = lamina.tensor(x, requires_grad=True)
+        tw = lamina.tensor(weight, requires_grad=True)
+        y = F.prelu(tx, tw)
+        grad_y = cases.integers(x.shape, 3)
+        y.backward(grad_y)
+        assert_array_equal(y.data, reference.prelu(x, weight))
+        grad_x, grad_weight = reference.prelu_backward(grad_y, x, weight)
+        assert_array_equal(tx.grad.data, grad_x)
+        assert_array_equal(tw.grad.data, grad_weight)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((7,), 0), ((3, 5), 1), ((2, 37, 9), 1), ((2, 3, 70), 2), ((0, 5), 1)]
+)
+def test_softmax(backend, name, shape, dim):
+    x, grad_y = cases.reals(shape, 1, np.float64) * 5, cases.reals(shape, 2, np.float64)
+    t = lamina.tensor(x, requires_grad=True)
+    y = getattr(F, name)(t, dim)
+    y.backward(grad_y)
+    bound = 32 * np.finfo(np.float64).eps
+    assert_allclose(y.data, getattr(reference, name)(x, dim), rtol=bound, atol=bound)
+    expected = getattr(reference, f"{name}_backward")(grad_y, x, dim)
+    assert_allclose(t.grad.data, expected, rtol=bound, atol=bound)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 4, 3), (6,)])
+def test_cross_entropy(backend, reduction, smoothing, shape):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape)
+    classes = shape[1] if len(shape) > 1 else shape[0]
+    target = np.asarray(rng.integers(0, classes, shape[:1] + shape[2:] if len(shape) > 1 else ()))
+    weight = rng.random(classes)
+    options = dict(reduction=reduction, label_smoothing=smoothing)
+    y = F.cross_entropy(x, target, weight, **options)
+    log_p = x - np.log(np.exp(x).sum(min(1, x.ndim - 1), keepdims=True))
+    log_p = np.moveaxis(log_p, min(1, x.ndim - 1), -1)
+    picked = -weight[target] * np.take_along_axis(log_p, target[..., None], -1)[..., 0]
+    loss = (1 - smoothing) * picked - smoothing / classes * (weight * log_p).sum(-1)
+    expected = {"none": loss, "sum": loss.sum(), "mean": loss.sum() / weight[target].sum()}
+    assert_allclose(y, expected[reduction], rtol=1e-13)
+    lamina.testing.gradcheck(lambda t: F.cross_entropy(t, target, weight, **options), [x])
+
+
+def test_targets_are_checked_before_anything_is_written(backend):
+    x = np.zeros((2, 3), np.float32)
+    for bad in (3, -1, 2**31, -(2**63), 2**63 - 1):
+        with pytest.raises(ValueError, match="^cross_entropy: target must be from 0 to 2"):
+            F.cross_entropy(x, np.array([0, bad]))
+    assert F.cross_entropy(x, np.array([0, -100]), reduction="none")[1] == 0
+
+
+BAD = [
+    (lambda x: F.relu(x.astype(int)), TypeError, "relu: input must be float32 or float64"),
+    (lambda x: F.relu(x.astype(complex)), TypeError, "relu: input must be float32 or float64"),
+    (lambda x: F.relu([1.0]), TypeError, "relu: input must be"),
+    (lambda x: F.relu(x.astype(np.float16)), TypeError, "relu: input must be float32 or float64"),
+    (lambda x: F.elu(x, alpha="1"), TypeError, "elu: alpha must be a number"),
+    (lambda x: F.celu(x, alpha=0), ValueError, "celu: alpha must not be zero"),
+    (lambda x: F.gelu(x, "fast"), ValueError, "gelu: approximate must be"),
+    (lambda x: F.softplus(x, beta=0), ValueError, "softplus: beta must not be zero"),
+    (lambda x: F.softshrink(x, -1), ValueError, "softshrink: lambd must not be negative"),
+    (lambda x: F.hardtanh(x, 2, 1), ValueError, "hardtanh: min_val must not exceed max_val"),
+    (lambda x: F.glu(x[:, :3]), ValueError, "glu: the halved dimension must be even"),
+    (lambda x: F.prelu(x, np.ones(3, np.float32)), ValueError, "prelu: weight must have 1"),
+    (lambda x: F.prelu(x, np.ones(4)), TypeError, "prelu: all arrays must have one dtype"),
+    (lambda x: F.softmax(x, 2), ValueError, "softmax: dim must be from -2 to 1"),
+    (lambda x: F.softmax(x, 1.0), TypeError, "softmax: dim must be an integer"),
+    (lambda x: F.cross_entropy(x, np.zeros(3, int)), ValueError, "target must have the shape"),
+    (lambda x: F.cross_entropy(x, np.zeros(2, bool)), TypeError, "target must be"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), BAD, ids=[text for _, _, text in BAD])
+def test_bad_input(call, error, text):
+    with pytest.raises(error) as caught:
+        call(np.ones((2, 4), np.float32))
+    assert text in str(caught.value)

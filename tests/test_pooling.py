@@ -1,0 +1,180 @@
+"""Pooling and unpooling against the NumPy reference: values, indices and gathered gradients."""
+
+from __future__ import annotations
+
+import itertools
+
+import cases
+import lamina
+import lamina.functional as F
+import numpy as np
+import pytest
+import reference
+from numpy.testing import assert_allclose, assert_array_equal
+
+SIZES = {1: (11,), 2: (9, 11), 3: (5, 6, 7)}
+
+
+def pool(name, axes, x, *args, **options):
+    """Runs the function and, backwards, integers; returns values (and indices) and gradient."""
+    t = lamina.tensor(x, requires_grad=True)
+    result = getattr(F, f"{name}{axes}d")(t, *args, **options)
+    y, *index = result if isinstance(result, tuple) else (result,)
+    grad_y = cases.integers(y.shape, 9, x.dtype)
+    y.backward(grad_y)
+    return y.data, [i.data for i in index], grad_y, t.grad.data
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation", "ceil_mode"),
+    list(itertools.product((2, 3), (None, 1, 3), (0, 1), (1, 2), (False, True))),
+)
+def test_max_pool(backend, axes, kernel, stride, padding, dilation, ceil_mode):
+    x = cases.reals((2, 3, *SIZES[axes]), 1)
+    options = dict(stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode)
+    y, (index,), grad_y, grad_x = pool("max_pool", axes, x, kernel, return_indices=True, **options)
+    function = getattr(reference, f"max_pool{axes}d")
+    expected, positions = function(x, kernel, return_indices=True, **options)
+    assert_array_equal(y, expected)
+    assert_array_equal(index, positions)
+    scattered = np.zeros((6, x[0, 0].size))
+    np.add.at(scattered, (np.arange(6)[:, None], index.reshape(6, -1)), grad_y.reshape(6, -1))
+    assert_array_equal(grad_x, scattered.reshape(x.shape))
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("count_include_pad", [True, False])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "ceil_mode"),
+    list(itertools.product((2, 3), (None, 1, 3), (0, 1), (False, True))),
+)
+def test_avg_pool(backend, axes, kernel, stride, padding, ceil_mode, count_include_pad):
+    x = cases.reals((2, 3, *SIZES[axes]), 1, np.float64)
+    options = dict(
+        stride=stride, padding=padding, ceil_mode=ceil_mode, count_include_pad=count_include_pad
+    )
+    y, _, grad_y, grad_x = pool("avg_pool", axes, x, kernel, **options)
+    expected = getattr(reference, f"avg_pool{axes}d")(x, kernel, **options)
+    assert_allclose(y, expected, rtol=0, atol=1e-14)
+    # The average is linear, so its gradient is its transpose: <pool(u), g> == <u, grad>.
+    u = cases.reals(x.shape, 2, np.float64)
+    forward = getattr(reference, f"avg_pool{axes}d")(u, kernel, **options)
+    assert_allclose((forward * grad_y).sum(), (u * grad_x).sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_adaptive_pools(backend, axes, size):
+    x = cases.integers((2, 2, *SIZES[axes]), 1)
+    windows = [
+        [slice(o * n // size, -(-(o + 1) * n // size)) for o in range(size)] for n in SIZES[axes]
+    ]
+    cells = [(..., *cell) for cell in itertools.product(*windows)]
+    spatial = tuple(range(-axes, 0))
+    largest = np.stack([x[cell].max(spatial) for cell in cells], -1)
+    mean = np.stack([x[cell].mean(spatial) for cell in cells], -1)
+    shape = (2, 2, *(size,) * axes)
+    y, _, _, _ = pool("adaptive_max_pool", axes, x, size)
+    assert_array_equal(y, largest.reshape(shape))
+    y, _, _, _ = pool("adaptive_avg_pool", axes, x, size)
+    assert_allclose(y, mean.reshape(shape), rtol=1e-6)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_lp_pool_gradient(backend, axes):
+    x = np.abs(cases.reals((1, 2, *SIZES[axes]), 1, np.float64)) + 0.1
+    lamina.testing.gradcheck(lambda t: getattr(F, f"lp_pool{axes}d")(t, 3.0, 2, 2), [x])
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+def test_fractional_max_pool(backend, axes):
+    """Graham's windows: starts never fall, all stay inside, the last ends the axis."""
+    x = cases.reals((2, 3, *SIZES[axes]), 1)
+    rng = np.random.default_rng(0)
+    random_samples = rng.random((2, 3, axes)).astype(np.float32)
+    function = getattr(F, f"fractional_max_pool{axes}d")
+    t = lamina.tensor(x, requires_grad=True)
+    y, index = function(t, 2, 3, return_indices=True, _random_samples=random_samples)
+    y.backward(np.ones(y.shape, np.float32))
+    flat = x.reshape(6, -1)
+    rows = np.arange(6)[:, None]
+    assert_array_equal(flat[rows, index.data.reshape(6, -1)], y.data.reshape(6, -1))
+    counts = np.zeros_like(flat)
+    np.add.at(counts, (rows, index.data.reshape(6, -1)), 1)
+    assert_array_equal(t.grad.data.reshape(6, -1), counts)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_max_unpool_inverts_max_pool(backend, axes):
+    x = cases.reals((2, 3, *SIZES[axes]), 1)
+    y, index = getattr(F, f"max_pool{axes}d")(x, 2, return_indices=True)
+    t = lamina.tensor(y, requires_grad=True)
+    restored = getattr(F, f"max_unpool{axes}d")(t, index, 2, output_size=SIZES[axes])
+    grad_y = cases.reals(x.shape, 3)
+    restored.backward(grad_y)
+    kept = np.zeros((6, x[0, 0].size), np.float32)
+    rows = np.arange(6)[:, None]
+    kept[rows, index.reshape(6, -1)] = y.reshape(6, -1)
+    assert_array_equal(restored.data, kept.reshape(x.shape))
+    expected = grad_y.reshape(6, -1)[rows, index.reshape(6, -1)]
+    assert_array_equal(t.grad.data, expected.reshape(y.shape))
+
+
+@pytest.mark.parametrize("bad", [-1, 16, 2**31, -(2**63), 2**63 - 1])
+def test_unpool_indices_are_checked(backend, bad):
+    x = np.ones((1, 1, 2, 2), np.float32)
+    index = np.array([[[[0, 5], [bad, 3]]]])
+    with pytest.raises(ValueError, match=r"indices must be from 0 to 15 .* at position \(0, 0, 1"):
+        F.max_unpool2d(x, index, 2)
+
+
+def test_nan_wins(backend):
+    x = cases.reals((1, 1, 6, 6), 1)
+    x[0, 0, 2, 3] = np.nan
+    assert_array_equal(np.argwhere(np.isnan(F.max_pool2d(x, 2)[0, 0])), [[1, 1]])
+    assert_array_equal(np.argwhere(np.isnan(F.avg_pool2d(x, 2)[0, 0])), [[1, 1]])
+
+
+def test_same_bits_for_any_thread_count():
+    x = cases.reals((3, 5, 33, 47), 1)
+    results = []
+    for threads in (1, 2, 3, 8):
+        lamina.set_num_threads(threads)
+        results.append(
+            pool("avg_pool", 2, x, 3, stride=2)[3].tobytes()
+            + pool("max_pool", 2, x, 3, stride=2)[3].tobytes()
+        )
+    assert len(set(results)) == 1
+
+
+def test_empty_batch_and_unbatched(backend):
+    assert F.max_pool2d(np.zeros((0, 3, 4, 4), np.float32), 2).shape == (0, 3, 2, 2)
+    assert F.avg_pool1d(np.zeros((3, 4), np.float32), 2).shape == (3, 2)
+
+
+BAD = [
+    (dict(kernel_size=0), ValueError, "kernel_size must be at least 1"),
+    (dict(kernel_size=-2), ValueError, "kernel_size must be at least 1"),
+    (dict(kernel_size=2.0), TypeError, "kernel_size must be an integer"),
+    (dict(kernel_size=(2, 2, 2)), ValueError, "kernel_size must be an integer or 2"),
+    (dict(kernel_size="2"), TypeError, "kernel_size must be an integer"),
+    (dict(kernel_size=9), ValueError, "the output size would be 0"),
+    (dict(kernel_size=2**40), ValueError, "kernel_size must be below"),
+    (dict(kernel_size=2, stride=0), ValueError, "stride must be at least 1"),
+    (dict(kernel_size=2, padding=-1), ValueError, "padding must be at least 0"),
+    (dict(kernel_size=2, padding=2), ValueError, "padding must be at most half"),
+    (dict(kernel_size=2, dilation=0), ValueError, "dilation must be at least 1"),
+    (dict(kernel_size=2, shape=(4, 4)), ValueError, "input must have 3 or 4 dimensions"),
+    (dict(kernel_size=2, dtype=np.int64), TypeError, "input must be float32 or float64"),
+    (dict(kernel_size=2, dtype=object), TypeError, "input must be float32 or float64"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "text"), BAD, ids=lambda v: str(v)[:50])
+def test_bad_input(change, error, text):
+    change = dict(change)
+    x = np.zeros(change.pop("shape", (1, 2, 8, 8)), change.pop("dtype", np.float32))
+    with pytest.raises(error, match="^max_pool2d: ") as caught:
+        F.max_pool2d(x, **change)
+    assert text in str(caught.value)
