@@ -29,7 +29,8 @@ def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
 
 
 def _refuse_empty(op: str, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
-    if _count(shape, dims) == 0 and math.prod([s for d, s in enumerate(shape) if d not in dims]):
+    kept = tuple(d for d in range(len(shape)) if d not in dims)
+    if _count(shape, dims) == 0 and _count(shape, kept):
         raise ValueError(
             f"{op}: x must have an element to reduce, got x.shape={shape}, dim={dims}; "
             "this reduction has no value for none"
