@@ -31,14 +31,13 @@ namespace lamina::ops {
 //   sigmoid       1 / (1 + exp(-a x))
 //   tanh          tanh(x)
 //   step          x > 0 ? 1 : 0; f' = 0 everywhere
-#define LAMINA_ACTIVATIONS(X)                                                                      \
-  X(relu)                                                                                          \
-  X(leaky_relu)                                                                                    \
-  X(elu)                                                                                           \
-  X(selu)                                                                                          \
-  X(celu) X(gelu) X(gelu_tanh) X(silu) X(mish) X(softplus) X(softsign) X(softshrink) X(hardshrink) \
-      X(tanhshrink) X(hardtanh) X(hardsigmoid) X(hardswish) X(threshold) X(logsigmoid) X(sigmoid)  \
-          X(tanh) X(step)
+// clang-format off
+#define LAMINA_ACTIVATIONS(X)                                                \
+  X(relu) X(leaky_relu) X(elu) X(selu) X(celu) X(gelu) X(gelu_tanh) X(silu)  \
+  X(mish) X(softplus) X(softsign) X(softshrink) X(hardshrink) X(tanhshrink)  \
+  X(hardtanh) X(hardsigmoid) X(hardswish) X(threshold) X(logsigmoid)         \
+  X(sigmoid) X(tanh) X(step)
+// clang-format on
 
 enum class Activation {
 #define LAMINA_ENUMERATE(kind) kind,
