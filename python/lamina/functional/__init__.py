@@ -11,5 +11,6 @@ from .distance import *
 from .linear import *
 from .loss import *
 from .margin_loss import *
+from .normalization import *
 from .pooling import *
 from .softmax import *

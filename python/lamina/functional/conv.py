@@ -245,8 +245,8 @@ def _padding_pairs(
 
 def _operands(op: str, n: int, x: Any, weight: Any, bias: Any) -> tuple[Any, Any, Any, bool]:
     """Checked arrays or Tensors; x gets a batch axis if it has none (the last result says so)."""
-    x, weight = _checked(op, "input", x), _checked(op, "weight", weight)
-    bias = None if bias is None else _checked(op, "bias", bias)
+    x, weight = as_operand(op, "input", x), as_operand(op, "weight", weight)
+    bias = None if bias is None else as_operand(op, "bias", bias)
     check_rank(op, "input", x, (n + 1, n + 2), "(a batch axis is optional)")
     check_rank(op, "weight", weight, (n + 2,))
     same_dtype(op, input=x, weight=weight, bias=bias)
@@ -256,7 +256,7 @@ def _operands(op: str, n: int, x: Any, weight: Any, bias: Any) -> tuple[Any, Any
     return (x.reshape(1, *x.shape) if unbatched else x), weight, bias, unbatched
 
 
-def _checked(op: str, name: str, value: Any) -> Any:
+def as_operand(op: str, name: str, value: Any) -> Any:
     """Tensors stay Tensors (they carry gradients) unless their array needs converting first."""
     from ..tensor import Tensor
 

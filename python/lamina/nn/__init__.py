@@ -14,5 +14,6 @@ from .conv import (
 from .linear import Linear
 from .loss import CrossEntropyLoss, NLLLoss
 from .module import Module
+from .normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
 from .parameter import Parameter
 from .pooling import *

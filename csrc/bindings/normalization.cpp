@@ -1,0 +1,72 @@
+#include "ops/normalization.h"
+
+#include "bindings/common.h"
+
+LAMINA_ARGS(BatchNormArgs)
+LAMINA_ARGS(GroupNormArgs)
+
+namespace lamina::bindings {
+namespace {
+
+using Optional = std::optional<py::array>;
+
+void batch_norm(const py::array& x, const Optional& weight, const Optional& bias, py::array mean,
+                py::array var, const Optional& grad_y, py::array result, Optional grad_weight,
+                Optional grad_bias, int64_t n, int64_t c, int64_t inner, bool training,
+                double eps) {
+  visit_dtype(result, [&]<class T>(T) {
+    ops::BatchNormArgs<T> args;
+    args.n = n, args.c = c, args.inner = inner, args.training = training;
+    args.eps = static_cast<T>(eps);
+    args.x = input<T>(x, "x", n * c * inner);
+    args.weight = optional_input<T>(weight, "weight", c);
+    args.bias = optional_input<T>(bias, "bias", c);
+    args.mean = output<T>(mean, "mean", c), args.var = output<T>(var, "var", c);
+    args.grad_y = optional_input<T>(grad_y, "grad_y", n * c * inner);
+    args.result = output<T>(result, "result", n * c * inner);
+    args.grad_weight = optional_output<T>(grad_weight, "grad_weight", c);
+    args.grad_bias = optional_output<T>(grad_bias, "grad_bias", c);
+    expect(!grad_y || (grad_weight && grad_bias), "grad_weight", "is missing");
+    py::gil_scoped_release release;
+    ops::run("batch_norm", grad_y ? "dgrad" : "fprop", args);
+  });
+}
+
+void group_norm(const py::array& x, const Optional& weight, const Optional& bias, py::array mean,
+                py::array rstd, const Optional& grad_y, py::array result, Optional grad_weight,
+                Optional grad_bias, int64_t outer, int64_t groups, int64_t channels, int64_t inner,
+                double eps) {
+  visit_dtype(result, [&]<class T>(T) {
+    const int64_t size = outer * groups * channels * inner, affine = groups * channels;
+    ops::GroupNormArgs<T> args;
+    args.outer = outer, args.groups = groups, args.channels = channels, args.inner = inner;
+    args.eps = static_cast<T>(eps);
+    args.x = input<T>(x, "x", size);
+    args.weight = optional_input<T>(weight, "weight", affine);
+    args.bias = optional_input<T>(bias, "bias", affine);
+    args.mean = output<T>(mean, "mean", outer * groups);
+    args.rstd = output<T>(rstd, "rstd", outer * groups);
+    args.grad_y = optional_input<T>(grad_y, "grad_y", size);
+    args.result = output<T>(result, "result", size);
+    args.grad_weight = optional_output<T>(grad_weight, "grad_weight", affine);
+    args.grad_bias = optional_output<T>(grad_bias, "grad_bias", affine);
+    expect(!grad_y || (grad_weight && grad_bias), "grad_weight", "is missing");
+    py::gil_scoped_release release;
+    ops::run("group_norm", grad_y ? "dgrad" : "fprop", args);
+  });
+}
+
+}  // namespace
+
+LAMINA_BINDINGS(normalization) {
+  module.def("batch_norm", &batch_norm, py::arg("x"), py::arg("weight"), py::arg("bias"),
+             py::arg("mean"), py::arg("var"), py::arg("grad_y"), py::arg("result"),
+             py::arg("grad_weight"), py::arg("grad_bias"), py::arg("n"), py::arg("c"),
+             py::arg("inner"), py::arg("training"), py::arg("eps"));
+  module.def("group_norm", &group_norm, py::arg("x"), py::arg("weight"), py::arg("bias"),
+             py::arg("mean"), py::arg("rstd"), py::arg("grad_y"), py::arg("result"),
+             py::arg("grad_weight"), py::arg("grad_bias"), py::arg("outer"), py::arg("groups"),
+             py::arg("channels"), py::arg("inner"), py::arg("eps"));
+}
+
+}  // namespace lamina::bindings

@@ -1,0 +1,53 @@
+// Normalisation: y = (x - mean) / sqrt(var + eps) * weight + bias, over sets of elements.
+#pragma once
+
+#include <cstdint>
+
+namespace lamina::ops {
+
+// batch_norm: one set per channel of x [n][c][inner]; var is biased (divided by the set's size m).
+//   fprop  training: mean and var are computed and written; else they are read.
+//   dgrad  with h = (x - mean) rstd, rstd = 1 / sqrt(var + eps):
+//          grad_bias = sum grad_y, grad_weight = sum grad_y h,
+//          grad_x = weight rstd (grad_y - grad_bias / m - h grad_weight / m)   in training,
+//                   weight rstd grad_y                                          with fixed
+//                   statistics
+template <class T>
+struct BatchNormArgs {
+  int64_t n = 0, c = 0, inner = 0;
+  bool training = false;
+  T eps = 0;
+  const T* x = nullptr;
+  const T* weight = nullptr;  // [c] or null: 1
+  const T* bias = nullptr;    // [c] or null: 0
+  T* mean = nullptr;          // [c]
+  T* var = nullptr;           // [c]
+  const T* grad_y = nullptr;  // dgrad
+  T* result = nullptr;        // y or grad_x, like x
+  T* grad_weight = nullptr;   // [c], dgrad
+  T* grad_bias = nullptr;     // [c], dgrad
+};
+
+// group_norm: one set per row of x [outer][groups][channels][inner], a row being (channels, inner).
+// weight and bias have one element per (group, channel). Layer norm is groups = inner = 1, instance
+// norm is channels = 1.
+//   fprop  mean and rstd [outer][groups] are written for the way back
+//   dgrad  with h = (x - mean) rstd and g = grad_y weight, averages over the row:
+//          grad_x = rstd (g - avg g - h avg(g h));
+//          grad_bias = sum grad_y and grad_weight = sum grad_y h over outer and inner
+template <class T>
+struct GroupNormArgs {
+  int64_t outer = 0, groups = 0, channels = 0, inner = 0;
+  T eps = 0;
+  const T* x = nullptr;
+  const T* weight = nullptr;  // [groups * channels] or null: 1
+  const T* bias = nullptr;    // likewise or null: 0
+  T* mean = nullptr;
+  T* rstd = nullptr;
+  const T* grad_y = nullptr;
+  T* result = nullptr;
+  T* grad_weight = nullptr;
+  T* grad_bias = nullptr;
+};
+
+}  // namespace lamina::ops

@@ -1,0 +1,247 @@
+"""Batch, layer, group and instance normalisation: (x - mean) / sqrt(var + eps) * weight + bias.
+
+Ioffe & Szegedy 2015, Ba et al. 2016, Wu & He 2018, Ulyanov et al. 2016. The variance that divides
+is the biased one; running statistics take the unbiased one, as in torch. Inputs are float32 or
+float64. All functions raise ValueError for shapes that do not match and TypeError for dtypes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import _C, arrays
+from ..autograd import Function
+from ..tensor import Tensor
+from ._arguments import check_rank, integer, real, same_dtype
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm"]
+
+
+def _affine(op: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Checked weight and bias of one shape; either may be None."""
+    checked = []
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            value = arrays.asarray(op, name, value)
+            same_dtype(op, **{"input": x, name: value})
+            if value.shape != shape:
+                raise ValueError(
+                    f"{op}: {name} must have shape {shape}, got {name}.shape={value.shape}, "
+                    f"input.shape={x.shape}"
+                )
+        checked.append(value)
+    return checked[0], checked[1]
+
+
+def _epsilon(op: str, eps: Any) -> float:
+    value = real(op, "eps", eps)
+    if not value >= 0:
+        raise ValueError(f"{op}: eps must not be negative, got eps={value}")
+    return value
+
+
+class BatchNorm(Function):
+    """Returns y and the statistics used: mean [C] and biased variance [C]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, eps: float
+    ) -> Any:
+        n, c, inner = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+        ctx.layout = (n, c, inner, training, eps)
+        mean = np.empty(c, x.dtype) if training else mean.copy()
+        var = np.empty(c, x.dtype) if training else var.copy()
+        y = arrays.empty("batch_norm", x.shape, x.dtype)
+        _C.batch_norm(x, weight, bias, mean, var, None, y, None, None, *ctx.layout)
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.mark_non_differentiable(mean, var)
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any, *_: Any) -> Any:
+        x, weight, mean, var = ctx.saved
+        grad_y = arrays.asarray("batch_norm", "grad_y", grad_y)
+        grads = np.empty_like(x), np.empty_like(mean), np.empty_like(mean)
+        _C.batch_norm(x, weight, None, mean, var, grad_y, *grads, *ctx.layout)
+        return *grads, None, None, None, None
+
+
+def _running(op: str, name: str, value: Any, channels: int) -> Any:
+    """The array of running statistics, which training updates in place."""
+    array = value.data if isinstance(value, Tensor) else value
+    if array is not None and array.shape != (channels,):
+        raise ValueError(
+            f"{op}: {name} must have one element per channel, ({channels},), "
+            f"got {name}.shape={array.shape}"
+        )
+    return array
+
+
+def batch_norm(
+    input: Any,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Normalises each channel of input [N, C, ...] over the batch and all positions.
+
+    training: statistics of this batch, and running_mean and running_var [C] (arrays or Tensors,
+    may be None) move towards them by `momentum`, in place. Otherwise they are the statistics.
+    weight, bias: [C] or None.
+    """
+    op = "batch_norm"
+    x = _input(op, input, range(2, 65))
+    c = x.shape[1]
+    weight, bias = _tensors(op, x, weight, bias, (c,))
+    mean = _running(op, "running_mean", running_mean, c)
+    var = _running(op, "running_var", running_var, c)
+    eps, momentum = _epsilon(op, eps), real(op, "momentum", momentum)
+    if not training and (mean is None or var is None):
+        raise ValueError(f"{op}: running_mean and running_var are needed when not training")
+    count = x.shape[0] * math.prod(x.shape[2:])
+    if training and count < 2:
+        raise ValueError(
+            f"{op}: training needs more than 1 value per channel, got input.shape={x.shape}"
+        )
+    fixed = [None if s is None else arrays.asarray(op, "running", s) for s in (mean, var)]
+    if not training:
+        same_dtype(op, input=x, running_mean=fixed[0], running_var=fixed[1])
+    y, used_mean, used_var = BatchNorm.apply(x, weight, bias, *fixed, bool(training), eps)
+    if training:
+        unbiased = _plain(used_var) * (count / (count - 1))
+        for running, batch in ((mean, _plain(used_mean)), (var, unbiased)):
+            if running is not None:
+                running += momentum * (batch - running)
+    return y
+
+
+def _plain(x: Any) -> Any:
+    return x.data if isinstance(x, Tensor) else x
+
+
+def _input(op: str, input: Any, ranks: Any) -> Any:
+    """A contiguous array or Tensor of an accepted rank."""
+    from .conv import as_operand
+
+    x = as_operand(op, "input", input)
+    check_rank(op, "input", x, ranks)
+    return x
+
+
+def _tensors(op: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """weight and bias checked; Tensors stay Tensors so that gradients reach them."""
+    from .conv import as_operand
+
+    _affine(op, _plain(x), _plain(weight), _plain(bias), shape)
+    return tuple(
+        None if value is None else as_operand(op, name, value)
+        for name, value in (("weight", weight), ("bias", bias))
+    )  # type: ignore[return-value]
+
+
+class GroupNorm(Function):
+    """layout: (outer, groups, channels, inner) as in csrc/ops/normalization.h."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, op: str, x: Any, weight: Any, bias: Any, layout: tuple[int, ...], eps: float
+    ) -> Any:
+        ctx.op, ctx.options = op, (*layout, eps)
+        mean, rstd = (np.empty(layout[0] * layout[1], x.dtype) for _ in range(2))
+        y = arrays.empty(op, x.shape, x.dtype)
+        _C.group_norm(x, weight, bias, mean, rstd, None, y, None, None, *ctx.options)
+        ctx.save_for_backward(x, weight, mean, rstd)
+        ctx.affine_shape = (layout[1] * layout[2],) if weight is None else weight.shape
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any) -> Any:
+        x, weight, mean, rstd = ctx.saved
+        grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
+        affine = [np.empty(ctx.affine_shape, x.dtype) for _ in range(2)]
+        grad_x = np.empty_like(x)
+        _C.group_norm(x, weight, None, mean, rstd, grad_y, grad_x, *affine, *ctx.options)
+        return None, grad_x, *affine, None, None
+
+
+def group_norm(
+    input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    """Normalises each of num_groups groups of channels of each image of input [N, C, ...].
+
+    weight, bias: [C] or None. num_groups must divide C.
+    """
+    op = "group_norm"
+    x = _input(op, input, range(2, 65))
+    groups = integer(op, "num_groups", num_groups, minimum=1)
+    if x.shape[1] % groups:
+        raise ValueError(
+            f"{op}: num_groups must divide the channels, got num_groups={groups}, "
+            f"input.shape={x.shape}"
+        )
+    weight, bias = _tensors(op, x, weight, bias, (x.shape[1],))
+    layout = (x.shape[0], groups, x.shape[1] // groups, math.prod(x.shape[2:]))
+    return GroupNorm.apply(op, x, weight, bias, layout, _epsilon(op, eps))
+
+
+def layer_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
+) -> Any:
+    """Normalises over the last axes of input, whose sizes are normalized_shape.
+
+    weight, bias: of normalized_shape, or None.
+    """
+    op = "layer_norm"
+    x = _input(op, input, range(1, 65))
+    given = normalized_shape if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
+    shape = tuple(integer(op, "normalized_shape", size, minimum=1) for size in given)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise ValueError(
+            f"{op}: normalized_shape must be the last axes of input, "
+            f"got normalized_shape={shape}, input.shape={x.shape}"
+        )
+    weight, bias = _tensors(op, x, weight, bias, shape)
+    outer = math.prod(x.shape[: x.ndim - len(shape)])
+    return GroupNorm.apply(op, x, weight, bias, (outer, 1, math.prod(shape), 1), _epsilon(op, eps))
+
+
+def instance_norm(
+    input: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Normalises each channel of each image of input [N, C, ...].
+
+    use_input_stats: statistics of each image, whose means over the batch move running_mean and
+    running_var [C] by `momentum`, in place. Otherwise those are the statistics, as in batch_norm.
+    """
+    op = "instance_norm"
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    x = _input(op, input, range(3, 65))
+    n, c, size = x.shape[0], x.shape[1], math.prod(x.shape[2:])
+    if size < 2:
+        raise ValueError(f"{op}: needs more than 1 position per image, got input.shape={x.shape}")
+    weight, bias = _tensors(op, x, weight, bias, (c,))
+    rate = real(op, "momentum", momentum)
+    flat = _plain(x).reshape(n, c, size)
+    for name, running, batch in (
+        ("running_mean", running_mean, lambda: flat.mean(2).mean(0)),
+        ("running_var", running_var, lambda: flat.var(2, ddof=1).mean(0)),
+    ):
+        array = _running(op, name, running, c)
+        if array is not None:
+            array += rate * (batch() - array)
+    return GroupNorm.apply(op, x, weight, bias, (n, c, 1, size), _epsilon(op, eps))

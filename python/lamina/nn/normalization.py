@@ -1,0 +1,143 @@
+"""Normalisation layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import functional as F
+from ..functional._arguments import check_rank
+from ..tensor import Tensor
+from .module import Module
+from .parameter import Parameter
+
+
+class _BatchNorm(Module):
+    """weight, bias [C]; buffers running_mean, running_var [C] and num_batches_tracked."""
+
+    ranks: tuple[int, ...]
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__()
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.affine, self.track_running_stats = affine, track_running_stats
+        ones, zeros = np.ones(num_features, dtype), np.zeros(num_features, dtype)
+        self.register_parameter("weight", Parameter(ones.copy()) if affine else None)
+        self.register_parameter("bias", Parameter(zeros.copy()) if affine else None)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", Tensor(zeros.copy()) if tracked else None)
+        self.register_buffer("running_var", Tensor(ones.copy()) if tracked else None)
+        count = Tensor(np.zeros((), np.int64)) if tracked else None
+        self.register_buffer("num_batches_tracked", count)
+
+    def forward(self, input: Any) -> Any:
+        check_rank(type(self).__name__, "input", input, self.ranks)
+        rate = 0.0 if self.momentum is None else self.momentum
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.data += 1
+            if self.momentum is None:  # cumulative average
+                rate = 1 / int(self.num_batches_tracked)
+        return F.batch_norm(
+            input,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            rate,
+            self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
+            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(_BatchNorm):
+    """functional.batch_norm of [N, C] or [N, C, L]."""
+
+    ranks = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """functional.batch_norm of [N, C, H, W]."""
+
+    ranks = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    """functional.batch_norm of [N, C, D, H, W]."""
+
+    ranks = (5,)
+
+
+class GroupNorm(Module):
+    """functional.group_norm; weight, bias [C]."""
+
+    def __init__(
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__()
+        self.num_groups, self.num_channels = num_groups, num_channels
+        self.eps, self.affine = eps, affine
+        self.register_parameter(
+            "weight", Parameter(np.ones(num_channels, dtype)) if affine else None
+        )
+        self.register_parameter(
+            "bias", Parameter(np.zeros(num_channels, dtype)) if affine else None
+        )
+
+    def forward(self, input: Any) -> Any:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+
+
+class LayerNorm(Module):
+    """functional.layer_norm; weight, bias of normalized_shape."""
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__()
+        shape = (
+            normalized_shape if isinstance(normalized_shape, tuple | list) else [normalized_shape]
+        )
+        self.normalized_shape = tuple(shape)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        has_bias = elementwise_affine and bias
+        self.register_parameter(
+            "weight",
+            Parameter(np.ones(shape, dtype)) if elementwise_affine else None,
+        )
+        self.register_parameter("bias", Parameter(np.zeros(shape, dtype)) if has_bias else None)
+
+    def forward(self, input: Any) -> Any:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        )
