@@ -122,6 +122,7 @@ def test_linear_refuses(shapes, error, text):
     assert text in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_forked_child_computes():
     """The child has none of the parent's worker threads and must start its own."""
     x = np.random.default_rng(0).normal(size=(4, 16, 20, 20)).astype(np.float32)
