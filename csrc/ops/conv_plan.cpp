@@ -19,6 +19,11 @@ int64_t no_workspace(ConvPass, const ConvShape&) {
   return 0;
 }
 
+std::string needs_depthwise(ConvPass, const ConvShape& s) {
+  if (s.c_per_group() == 1) return {};
+  return "needs one input channel a group, got " + std::to_string(s.c_per_group());
+}
+
 // One col matrix of one image and group.
 int64_t im2col_elements(ConvPass, const ConvShape& s) {
   return s.c_per_group() * s.kernel_size() * s.out_size();
@@ -53,6 +58,7 @@ struct ConvRule {
 
 constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
+    {"depthwise", needs_depthwise, no_workspace, direct_cost},
     {"im2col", never, im2col_elements, im2col_cost},
     {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
 };

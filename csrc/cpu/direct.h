@@ -1,0 +1,304 @@
+// The direct sum, for conv `direct` and `depthwise`: no unrolled matrix, no packed panel.
+//
+// Method        Output positions of a band of rows, flattened, are the vectors; Lanes output
+//               channels times Vectors vectors of sums stay in registers over all input channels
+//               and taps. Every tap is a shifted load from a padded copy (cpu/phase_plane.h).
+// Partitioning  image, group, output depth, band of rows, block of output channels; the weight
+//               gradient: group, block of input channels, block of output channels.
+// Numerics      one running sum an output element over (c, r) in order. The weight gradient sums
+//               within a band lane by lane, then the bands of all images in order.
+#pragma once
+
+#include "core/threads.h"
+#include "cpu/phase_plane.h"
+#include "cpu/scratch.h"
+#include "shared/conv_phase.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+inline constexpr int64_t kBandElements = 1 << 16;  // of the padded copy: stays within L2
+inline constexpr int64_t kLaneBlock = 64;          // output channels that share one copy
+
+struct Tap {
+  int64_t offset;  // in the phase plane
+  int64_t index;   // in the filter's kernel[0..2], flattened
+};
+
+// Output rows per band so that the copies of all channels of a group fit kBandElements.
+LAMINA_INLINE int64_t band_rows(const ops::ConvShape& s, int64_t channels) {
+  const PhasePlane row(s, 1);
+  const int64_t per_row = channels * row.size / row.height;
+  const int64_t rows = kBandElements / max_of<int64_t>(per_row, 1) - (row.height - 1);
+  return min_of(max_of<int64_t>(rows, 1), s.out[1]);
+}
+
+// What distinguishes fprop from a phase of dgrad: how weights and results are addressed.
+template <class T>
+struct DirectPass {
+  ops::ConvShape shape;
+  const T* x;                  // [n][c][in]
+  const T* weight;
+  const T* bias;               // [k] or null
+  T* y;
+  int64_t weight_group;        // steps in the weights: group, output channel, input channel
+  int64_t weight_lane, weight_channel;
+  int64_t kernel[3];           // extents of the filter
+  int64_t tap_first[3];        // tap t of the shape is tap_first + t * tap_step of the filter
+  int64_t tap_step[3];
+  int64_t y_size[3];           // extents of a result plane
+  int64_t y_step[3];           // position o of the shape is y_offset + o * y_step
+  int64_t y_offset[3];
+};
+
+template <class T, int Lanes, int Vectors>
+[[gnu::noinline]] static void direct_tile(const T* x, int64_t x_step, int64_t channels,
+                                          const Tap* taps, int64_t count, const T* weight,
+                                          int64_t lane_step, int64_t channel_step, T* tile) {
+  Vec<T> sum[Lanes][Vectors] = {};
+  for (int64_t c = 0; c < channels; ++c, x += x_step, weight += channel_step)
+    for (int64_t r = 0; r < count; ++r) {
+      const T* source = x + taps[r].offset;
+      const T* factor = weight + taps[r].index;
+      Vec<T> line[Vectors];
+#pragma GCC unroll 8
+      for (int j = 0; j < Vectors; ++j) line[j] = load(source + j * kLanes<T>);
+#pragma GCC unroll 8
+      for (int i = 0; i < Lanes; ++i)
+#pragma GCC unroll 8
+        for (int j = 0; j < Vectors; ++j) sum[i][j] += factor[i * lane_step] * line[j];
+    }
+#pragma GCC unroll 8
+  for (int i = 0; i < Lanes; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Vectors; ++j) store(tile + (i * Vectors + j) * kLanes<T>, sum[i][j]);
+}
+
+// Stores the valid columns of `count` flattened positions from q on; y is the plane's first element
+// of the band.
+template <class T>
+static void store_positions(const DirectPass<T>& pass, int64_t pitch, int64_t rows, int64_t q,
+                            int64_t count, const T* sums, T bias, T* y) {
+  const int64_t columns = pass.shape.out[2], end = min_of(q + count, rows * pitch);
+  const int64_t row_step = pass.y_step[1] * pass.y_size[2], step = pass.y_step[2];
+  for (int64_t position = q; position < end;) {
+    const int64_t row = position / pitch, column = position % pitch;
+    const int64_t stop = min_of(end, row * pitch + columns);
+    T* line = y + row * row_step + column * step;
+    const T* source = sums + (position - q);
+    for (int64_t j = 0; j < stop - position; ++j) line[j * step] = source[j] + bias;
+    position = (row + 1) * pitch;
+  }
+}
+
+template <class T, int Lanes, int Vectors>
+static void direct_convolution(const DirectPass<T>& pass) {
+  const ops::ConvShape& s = pass.shape;
+  const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
+  const int64_t band = band_rows(s, channels), bands = ceil_div(s.out[1], band);
+  const int64_t blocks = ceil_div(lanes, kLaneBlock);
+  constexpr int64_t kChunk = Vectors * kLanes<T>;
+  if (s.out_size() == 0) return;
+  parallel_for(s.n * s.groups * s.out[0] * bands * blocks, [&](int64_t task) {
+    const int64_t first_lane = task % blocks * kLaneBlock;
+    const int64_t row = task / blocks % bands * band, o0 = task / (blocks * bands) % s.out[0];
+    const int64_t image_group = task / (blocks * bands * s.out[0]);
+    const int64_t n = image_group / s.groups, g = image_group % s.groups;
+    const int64_t rows = min_of(band, s.out[1] - row);
+    const int64_t last_lane = min_of(lanes, first_lane + kLaneBlock);
+    const PhasePlane plane(s, rows);
+    const int64_t slack = kChunk + plane.slack;
+    Scratch<T> x(channels * plane.size + slack), tile(Lanes * kChunk);
+    for (int64_t j = 0; j < slack; ++j) x[channels * plane.size + j] = 0;
+    for (int64_t c = 0; c < channels; ++c)
+      fill_phase_plane(s, plane, pass.x + (n * s.c + g * channels + c) * s.in_size(), o0, row,
+                       &x[c * plane.size]);
+    Scratch<Tap> tap(taps);
+    for (int64_t r = 0; r < taps; ++r) {
+      const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
+                            r % s.kernel[2]};
+      tap[r] = {plane.offset(s, t[0], t[1], t[2]), 0};
+      for (int axis = 0; axis < 3; ++axis)
+        tap[r].index = tap[r].index * pass.kernel[axis] + pass.tap_first[axis] +
+                       t[axis] * pass.tap_step[axis];
+    }
+    const int64_t y_plane = pass.y_size[0] * pass.y_size[1] * pass.y_size[2];
+    const int64_t first_row = pass.y_offset[1] + row * pass.y_step[1];
+    T* y = pass.y + (n * s.k + g * lanes) * y_plane + pass.y_offset[2] +
+           ((pass.y_offset[0] + o0 * pass.y_step[0]) * pass.y_size[1] + first_row) * pass.y_size[2];
+    const T* weight = pass.weight + g * pass.weight_group;
+    for (int64_t q = 0; q < rows * plane.pitch; q += kChunk)
+      for (int64_t lane = first_lane; lane < last_lane;) {
+        const bool full = lane + Lanes <= last_lane;
+        const T* factor = weight + lane * pass.weight_lane;
+        if (full)
+          direct_tile<T, Lanes, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
+                                         pass.weight_lane, pass.weight_channel, tile.get());
+        else
+          direct_tile<T, 1, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
+                                     pass.weight_lane, pass.weight_channel, tile.get());
+        for (int64_t i = 0; i < (full ? Lanes : 1); ++i, ++lane)
+          store_positions(pass, plane.pitch, rows, q, kChunk, &tile[i * kChunk],
+                          pass.bias ? pass.bias[g * lanes + lane] : T(0), y + lane * y_plane);
+      }
+  });
+}
+
+template <class T, int Lanes, int Vectors>
+static void direct_fprop(const ops::ConvArgs<T>& args) {
+  const ops::ConvShape& s = args.shape;
+  DirectPass<T> pass{};
+  pass.shape = s;
+  pass.x = args.x, pass.weight = args.weight, pass.bias = args.bias, pass.y = args.result;
+  pass.weight_channel = s.kernel_size();
+  pass.weight_lane = s.c_per_group() * pass.weight_channel;
+  pass.weight_group = s.k_per_group() * pass.weight_lane;
+  for (int axis = 0; axis < 3; ++axis) {
+    pass.kernel[axis] = s.kernel[axis], pass.tap_step[axis] = 1;
+    pass.y_size[axis] = s.out[axis], pass.y_step[axis] = 1;
+  }
+  direct_convolution<T, Lanes, Vectors>(pass);
+}
+
+template <class T, int Lanes, int Vectors>
+static void direct_dgrad(const ops::ConvArgs<T>& args) {
+  const ops::ConvShape& s = args.shape;
+  for (int64_t index = 0; index < conv_phases(s); ++index) {
+    const ConvPhase phase = conv_phase(s, index);
+    DirectPass<T> pass{};
+    pass.shape = phase.shape;
+    pass.x = args.grad_y, pass.weight = args.weight, pass.bias = args.bias, pass.y = args.result;
+    pass.weight_lane = s.kernel_size();
+    pass.weight_channel = s.c_per_group() * pass.weight_lane;
+    pass.weight_group = s.k_per_group() * pass.weight_channel;
+    for (int axis = 0; axis < 3; ++axis) {
+      pass.kernel[axis] = s.kernel[axis];
+      pass.tap_first[axis] = phase.first[axis], pass.tap_step[axis] = -phase.step[axis];
+      pass.y_size[axis] = s.in[axis];
+      pass.y_step[axis] = s.stride[axis], pass.y_offset[axis] = phase.offset[axis];
+    }
+    direct_convolution<T, Lanes, Vectors>(pass);
+  }
+}
+
+// sum[i][j] += over q of grad_y[i][q] * x[q + taps[j]], lanes added up at the end.
+template <class T, int Lanes, int Taps>
+[[gnu::noinline]] static void direct_dot(const T* grad_y, int64_t lane_step, const T* x,
+                                         const Tap* taps, int64_t length, T* sums) {
+  Vec<T> sum[Lanes][Taps] = {};
+  for (int64_t q = 0; q < length; q += kLanes<T>) {
+    Vec<T> line[Taps];
+#pragma GCC unroll 8
+    for (int j = 0; j < Taps; ++j) line[j] = load(x + taps[j].offset + q);
+#pragma GCC unroll 8
+    for (int i = 0; i < Lanes; ++i) {
+      const Vec<T> y = load(grad_y + i * lane_step + q);
+#pragma GCC unroll 8
+      for (int j = 0; j < Taps; ++j) sum[i][j] += y * line[j];
+    }
+  }
+  for (int i = 0; i < Lanes; ++i)
+    for (int j = 0; j < Taps; ++j) sums[i * Taps + j] = sum_lanes<T>(sum[i][j]);
+}
+
+// One element of the weight gradient from the formula. The vectors above multiply the zeros between
+// rows of grad_y with whatever x holds there; only Inf and NaN show it, and then this decides.
+template <class T>
+static T exact_weight_gradient(const ops::ConvArgs<T>& args, int64_t k, int64_t c, int64_t r) {
+  const ops::ConvShape& s = args.shape;
+  const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
+                        r % s.kernel[2]};
+  T sum = 0;
+  for (int64_t n = 0; n < s.n; ++n)
+    for (int64_t o = 0; o < s.out_size(); ++o) {
+      const int64_t at[3] = {o / (s.out[1] * s.out[2]), o / s.out[2] % s.out[1], o % s.out[2]};
+      int64_t i = 0;
+      bool inside = true;
+      for (int axis = 0; axis < 3; ++axis) {
+        const int64_t p = at[axis] * s.stride[axis] - s.pad[axis] + t[axis] * s.dilation[axis];
+        inside &= p >= 0 && p < s.in[axis];
+        i = i * s.in[axis] + p;
+      }
+      if (inside)
+        sum += args.grad_y[(n * s.k + k) * s.out_size() + o] *
+               args.x[(n * s.c + k / s.k_per_group() * s.c_per_group() + c) * s.in_size() + i];
+    }
+  return sum;
+}
+
+template <class T, int Lanes, int Taps>
+static void direct_wgrad(const ops::ConvArgs<T>& args) {
+  const ops::ConvShape& s = args.shape;
+  const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
+  constexpr int64_t kChannelBlock = 4, kKBlock = 32;
+  const int64_t c_blocks = ceil_div(channels, kChannelBlock), k_blocks = ceil_div(lanes, kKBlock);
+  const int64_t band = band_rows(s, min_of(channels, kChannelBlock));
+  parallel_for(s.groups * c_blocks * k_blocks, [&](int64_t task) {
+    const int64_t c0 = task / k_blocks % c_blocks * kChannelBlock, k0 = task % k_blocks * kKBlock;
+    const int64_t g = task / (k_blocks * c_blocks);
+    const int64_t c_count = min_of(channels - c0, kChannelBlock);
+    const int64_t k_count = min_of(lanes - k0, kKBlock);
+    T* grad_weight = args.result + ((g * lanes + k0) * channels + c0) * taps;
+    for (int64_t k = 0; k < k_count; ++k)
+      for (int64_t i = 0; i < c_count * taps; ++i) grad_weight[k * channels * taps + i] = 0;
+    const PhasePlane whole(s, band);
+    const int64_t room = ceil_div(band * whole.pitch, kLanes<T>) * kLanes<T>;
+    Scratch<T> x(c_count * whole.size + whole.slack + kLanes<T>), y(Lanes * room);
+    Scratch<Tap> tap(taps);
+    T sums[Lanes * Taps];
+    for (int64_t n = 0; n < s.n; ++n)
+      for (int64_t o0 = 0; o0 < s.out[0]; ++o0)
+        for (int64_t row = 0; row < s.out[1]; row += band) {
+          const int64_t rows = min_of(band, s.out[1] - row);
+          const PhasePlane plane(s, rows);
+          const int64_t length = ceil_div(rows * plane.pitch, kLanes<T>) * kLanes<T>;
+          for (int64_t c = 0; c < c_count; ++c)
+            fill_phase_plane(s, plane, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(), o0,
+                             row, &x[c * plane.size]);
+          for (int64_t j = 0; j < plane.slack + kLanes<T>; ++j) x[c_count * plane.size + j] = 0;
+          for (int64_t r = 0; r < taps; ++r)
+            tap[r] = {plane.offset(s, r / (s.kernel[1] * s.kernel[2]),
+                                   r / s.kernel[2] % s.kernel[1], r % s.kernel[2]),
+                      r};
+          for (int64_t k = 0; k < k_count; k += Lanes) {
+            const int64_t some = min_of<int64_t>(Lanes, k_count - k);
+            for (int64_t i = 0; i < some; ++i) {  // grad_y at the plane's pitch, zeros between rows
+              const T* source = args.grad_y + (n * s.k + g * lanes + k0 + k + i) * s.out_size() +
+                                (o0 * s.out[1] + row) * s.out[2];
+              T* line = &y[i * length];
+              for (int64_t h = 0; h < rows; ++h, line += plane.pitch, source += s.out[2]) {
+                __builtin_memcpy(line, source, sizeof(T) * s.out[2]);
+                for (int64_t j = s.out[2]; j < plane.pitch; ++j) line[j] = 0;
+              }
+              for (int64_t j = rows * plane.pitch; j < length; ++j) y[i * length + j] = 0;
+            }
+            for (int64_t c = 0; c < c_count; ++c)
+              for (int64_t r = 0; r < taps;) {
+                const bool full = some == Lanes && r + Taps <= taps;
+                const int64_t lane_count = full ? Lanes : 1, tap_count = full ? Taps : 1;
+                T* destination = grad_weight + (k * channels + c) * taps + r;
+                for (int64_t first = 0; first < some; first += lane_count) {
+                  const T* line = &y[first * length];
+                  if (full)
+                    direct_dot<T, Lanes, Taps>(line, length, &x[c * plane.size], &tap[r], length,
+                                               sums);
+                  else
+                    direct_dot<T, 1, 1>(line, length, &x[c * plane.size], &tap[r], length, sums);
+                  for (int64_t i = 0; i < lane_count; ++i)
+                    for (int64_t j = 0; j < tap_count; ++j)
+                      destination[(first + i) * channels * taps + j] += sums[i * tap_count + j];
+                }
+                r += tap_count;
+              }
+          }
+        }
+    for (int64_t k = 0; k < k_count; ++k)
+      for (int64_t c = 0; c < c_count; ++c)
+        for (int64_t r = 0; r < taps; ++r) {
+          T& value = grad_weight[(k * channels + c) * taps + r];
+          if (!(value - value == T(0)))
+            value = exact_weight_gradient(args, g * lanes + k0 + k, c0 + c, r);
+        }
+  });
+}
+
+LAMINA_CPU_NAMESPACE_END

@@ -1,0 +1,81 @@
+// A zero-padded copy of input planes in which every tap of a convolution is one contiguous shift.
+//
+// Rows and columns are split by their remainder modulo the stride (those that taps fall on), so that the output position
+// (row, column), flattened to q = row * pitch + column, reads tap (r1, r2) at q + offset(r1, r2)
+// whatever stride, dilation and padding. Columns from out[2] to pitch give values nobody stores.
+//
+//   [depth tap][row remainder][column remainder][height][pitch]
+#pragma once
+
+#include "cpu/simd.h"
+#include "shared/conv_phase.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+struct PhasePlane {
+  int64_t remainders[2];  // rows, columns: how many remainders the taps fall on
+  int64_t height, pitch;  // of one remainder
+  int64_t size;           // elements of one channel, all depth taps
+  int64_t slack;          // positions read beyond the last plane, for columns nobody stores
+
+  // For `rows` output rows of the convolution.
+  LAMINA_INLINE PhasePlane(const ops::ConvShape& s, int64_t rows) {
+    for (int axis = 1; axis < 3; ++axis)
+      remainders[axis - 1] = min_of(s.kernel[axis], period(s, axis));
+    height = rows + extra(s, 1);
+    slack = extra(s, 2);
+    pitch = s.out[2] + slack;
+    size = s.kernel[0] * remainders[0] * remainders[1] * height * pitch;
+  }
+
+  // Taps this far apart share a remainder.
+  LAMINA_INLINE static int64_t period(const ops::ConvShape& s, int axis) {
+    return s.stride[axis] / greatest_divisor(s.stride[axis], s.dilation[axis]);
+  }
+
+  // Rows or columns beyond the output's that the taps reach; a phase of a gradient may have no tap.
+  LAMINA_INLINE static int64_t extra(const ops::ConvShape& s, int axis) {
+    return max_of<int64_t>(s.kernel[axis] - 1, 0) * s.dilation[axis] / s.stride[axis];
+  }
+
+  LAMINA_INLINE int64_t offset(const ops::ConvShape& s, int64_t r0, int64_t r1, int64_t r2) const {
+    const int64_t which =
+        (r0 * remainders[0] + r1 % period(s, 1)) * remainders[1] + r2 % period(s, 2);
+    return (which * height + r1 * s.dilation[1] / s.stride[1]) * pitch +
+           r2 * s.dilation[2] / s.stride[2];
+  }
+};
+
+// Fills one channel's plane for output depth o0 and output rows from `row`; x [in] is the channel.
+template <class T>
+static void fill_phase_plane(const ops::ConvShape& s, const PhasePlane& plane, const T* x,
+                             int64_t o0, int64_t row, T* rows) {
+  for (int64_t r0 = 0; r0 < s.kernel[0]; ++r0) {
+    const int64_t i0 = o0 * s.stride[0] - s.pad[0] + r0 * s.dilation[0];
+    for (int64_t a = 0; a < plane.remainders[0]; ++a)
+      for (int64_t b = 0; b < plane.remainders[1]; ++b) {
+        // Column j reads i2 = j * stride - low.
+        const int64_t low = s.pad[2] - b * s.dilation[2] % s.stride[2], end = s.in[2] + low;
+        const int64_t first =
+            min_of(low > 0 ? ceil_div(low, s.stride[2]) : int64_t{0}, plane.pitch);
+        const int64_t last =
+            max_of(first, min_of(end > 0 ? ceil_div(end, s.stride[2]) : int64_t{0}, plane.pitch));
+        for (int64_t h = 0; h < plane.height; ++h, rows += plane.pitch) {
+          const int64_t i1 = (row + h) * s.stride[1] + a * s.dilation[1] % s.stride[1] - s.pad[1];
+          const bool inside = i0 >= 0 && i0 < s.in[0] && i1 >= 0 && i1 < s.in[1];
+          const int64_t begin = inside ? first : plane.pitch, stop = inside ? last : plane.pitch;
+          for (int64_t j = 0; j < begin; ++j) rows[j] = 0;
+          if (begin < stop) {
+            const T* source = x + (i0 * s.in[1] + i1) * s.in[2];
+            if (s.stride[2] == 1)
+              __builtin_memcpy(rows + begin, source + begin - low, sizeof(T) * (stop - begin));
+            else
+              for (int64_t j = begin; j < stop; ++j) rows[j] = source[j * s.stride[2] - low];
+          }
+          for (int64_t j = stop; j < plane.pitch; ++j) rows[j] = 0;
+        }
+      }
+  }
+}
+
+LAMINA_CPU_NAMESPACE_END
