@@ -5,7 +5,8 @@
 //               and taps. Every tap is a shifted load from a padded copy (cpu/phase_plane.h).
 // Partitioning  image, group, output depth, band of rows, block of output channels; the weight
 //               gradient: group, block of input channels, block of output channels.
-// Numerics      one running sum an output element over (c, r) in order. The weight gradient sums
+// Numerics      an output element sums (c, r) in order, in runs of about 256 terms. The weight
+// gradient sums
 //               within a band lane by lane, then the bands of all images in order.
 #pragma once
 
@@ -18,6 +19,8 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 inline constexpr int64_t kBandElements = 1 << 16;  // of the padded copy: stays within L2
 inline constexpr int64_t kLaneBlock = 64;          // output channels that share one copy
+inline constexpr int64_t kRunTerms = 256;          // products summed in registers at a stretch
+inline constexpr int64_t kTaskTerms = 1 << 18;     // products that are worth a task
 
 struct Tap {
   int64_t offset;  // in the phase plane
@@ -36,41 +39,50 @@ LAMINA_INLINE int64_t band_rows(const ops::ConvShape& s, int64_t channels) {
 template <class T>
 struct DirectPass {
   ops::ConvShape shape;
-  const T* x;                  // [n][c][in]
+  const T* x;  // [n][c][in]
   const T* weight;
-  const T* bias;               // [k] or null
+  const T* bias;  // [k] or null
   T* y;
-  int64_t weight_group;        // steps in the weights: group, output channel, input channel
+  int64_t weight_group;  // steps in the weights: group, output channel, input channel
   int64_t weight_lane, weight_channel;
-  int64_t kernel[3];           // extents of the filter
-  int64_t tap_first[3];        // tap t of the shape is tap_first + t * tap_step of the filter
+  int64_t kernel[3];     // extents of the filter
+  int64_t tap_first[3];  // tap t of the shape is tap_first + t * tap_step of the filter
   int64_t tap_step[3];
-  int64_t y_size[3];           // extents of a result plane
-  int64_t y_step[3];           // position o of the shape is y_offset + o * y_step
+  int64_t y_size[3];  // extents of a result plane
+  int64_t y_step[3];  // position o of the shape is y_offset + o * y_step
   int64_t y_offset[3];
 };
 
+// tile[Lanes][Vectors] = the sums over channels and taps. Runs of about kRunTerms terms are summed
+// in registers and then added up in the tile: rounding grows with the run and the number of runs.
 template <class T, int Lanes, int Vectors>
 [[gnu::noinline]] static void direct_tile(const T* x, int64_t x_step, int64_t channels,
                                           const Tap* taps, int64_t count, const T* weight,
                                           int64_t lane_step, int64_t channel_step, T* tile) {
-  Vec<T> sum[Lanes][Vectors] = {};
-  for (int64_t c = 0; c < channels; ++c, x += x_step, weight += channel_step)
-    for (int64_t r = 0; r < count; ++r) {
-      const T* source = x + taps[r].offset;
-      const T* factor = weight + taps[r].index;
-      Vec<T> line[Vectors];
+  const int64_t run = max_of<int64_t>(kRunTerms / max_of<int64_t>(count, 1), 1);
+  for (int64_t begin = 0; begin == 0 || begin < channels; begin += run) {
+    const int64_t end = min_of(begin + run, channels);
+    Vec<T> sum[Lanes][Vectors] = {};
+    for (int64_t c = begin; c < end; ++c, x += x_step, weight += channel_step)
+      for (int64_t r = 0; r < count; ++r) {
+        const T* source = x + taps[r].offset;
+        const T* factor = weight + taps[r].index;
+        Vec<T> line[Vectors];
 #pragma GCC unroll 8
-      for (int j = 0; j < Vectors; ++j) line[j] = load(source + j * kLanes<T>);
+        for (int j = 0; j < Vectors; ++j) line[j] = load(source + j * kLanes<T>);
 #pragma GCC unroll 8
-      for (int i = 0; i < Lanes; ++i)
+        for (int i = 0; i < Lanes; ++i)
 #pragma GCC unroll 8
-        for (int j = 0; j < Vectors; ++j) sum[i][j] += factor[i * lane_step] * line[j];
-    }
+          for (int j = 0; j < Vectors; ++j) sum[i][j] += factor[i * lane_step] * line[j];
+      }
 #pragma GCC unroll 8
-  for (int i = 0; i < Lanes; ++i)
+    for (int i = 0; i < Lanes; ++i)
 #pragma GCC unroll 8
-    for (int j = 0; j < Vectors; ++j) store(tile + (i * Vectors + j) * kLanes<T>, sum[i][j]);
+      for (int j = 0; j < Vectors; ++j) {
+        T* place = tile + (i * Vectors + j) * kLanes<T>;
+        store(place, begin == 0 ? sum[i][j] : load(place) + sum[i][j]);
+      }
+  }
 }
 
 // Stores the valid columns of `count` flattened positions from q on; y is the plane's first element
@@ -85,8 +97,24 @@ static void store_positions(const DirectPass<T>& pass, int64_t pitch, int64_t ro
     const int64_t stop = min_of(end, row * pitch + columns);
     T* line = y + row * row_step + column * step;
     const T* source = sums + (position - q);
-    for (int64_t j = 0; j < stop - position; ++j) line[j * step] = source[j] + bias;
+    if (step == 1)
+      for (int64_t j = 0; j < stop - position; ++j) line[j] = source[j] + bias;
+    else
+      for (int64_t j = 0; j < stop - position; ++j) line[j * step] = source[j] + bias;
     position = (row + 1) * pitch;
+  }
+}
+
+template <class T>
+static void find_taps(const DirectPass<T>& pass, const PhasePlane& plane, Tap* taps) {
+  const ops::ConvShape& s = pass.shape;
+  for (int64_t r = 0; r < s.kernel_size(); ++r) {
+    const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
+                          r % s.kernel[2]};
+    taps[r] = {plane.offset(s, t[0], t[1], t[2]), 0};
+    for (int axis = 0; axis < 3; ++axis)
+      taps[r].index =
+          taps[r].index * pass.kernel[axis] + pass.tap_first[axis] + t[axis] * pass.tap_step[axis];
   }
 }
 
@@ -98,48 +126,48 @@ static void direct_convolution(const DirectPass<T>& pass) {
   const int64_t blocks = ceil_div(lanes, kLaneBlock);
   constexpr int64_t kChunk = Vectors * kLanes<T>;
   if (s.out_size() == 0) return;
-  parallel_for(s.n * s.groups * s.out[0] * bands * blocks, [&](int64_t task) {
-    const int64_t first_lane = task % blocks * kLaneBlock;
-    const int64_t row = task / blocks % bands * band, o0 = task / (blocks * bands) % s.out[0];
-    const int64_t image_group = task / (blocks * bands * s.out[0]);
-    const int64_t n = image_group / s.groups, g = image_group % s.groups;
-    const int64_t rows = min_of(band, s.out[1] - row);
-    const int64_t last_lane = min_of(lanes, first_lane + kLaneBlock);
-    const PhasePlane plane(s, rows);
-    const int64_t slack = kChunk + plane.slack;
-    Scratch<T> x(channels * plane.size + slack), tile(Lanes * kChunk);
-    for (int64_t j = 0; j < slack; ++j) x[channels * plane.size + j] = 0;
-    for (int64_t c = 0; c < channels; ++c)
-      fill_phase_plane(s, plane, pass.x + (n * s.c + g * channels + c) * s.in_size(), o0, row,
-                       &x[c * plane.size]);
+  const PhasePlane largest(s, band);
+  const int64_t work = band * largest.pitch * min_of(lanes, kLaneBlock) * channels * taps;
+  const int64_t grain = max_of<int64_t>(kTaskTerms / max_of<int64_t>(work, 1), 1);
+  const int64_t units = s.n * s.groups * s.out[0] * bands * blocks;
+  parallel_ranges(units, grain, [&](int64_t begin, int64_t end) {
+    const int64_t slack = kChunk + largest.slack;
+    Scratch<T> x(channels * largest.size + slack), tile(Lanes * kChunk);
     Scratch<Tap> tap(taps);
-    for (int64_t r = 0; r < taps; ++r) {
-      const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
-                            r % s.kernel[2]};
-      tap[r] = {plane.offset(s, t[0], t[1], t[2]), 0};
-      for (int axis = 0; axis < 3; ++axis)
-        tap[r].index = tap[r].index * pass.kernel[axis] + pass.tap_first[axis] +
-                       t[axis] * pass.tap_step[axis];
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const int64_t first_lane = unit % blocks * kLaneBlock;
+      const int64_t row = unit / blocks % bands * band, o0 = unit / (blocks * bands) % s.out[0];
+      const int64_t image_group = unit / (blocks * bands * s.out[0]);
+      const int64_t n = image_group / s.groups, g = image_group % s.groups;
+      const int64_t rows = min_of(band, s.out[1] - row);
+      const int64_t last_lane = min_of(lanes, first_lane + kLaneBlock);
+      const PhasePlane plane(s, rows);
+      for (int64_t j = 0; j < slack; ++j) x[channels * plane.size + j] = 0;
+      for (int64_t c = 0; c < channels; ++c)
+        fill_phase_plane(s, plane, pass.x + (n * s.c + g * channels + c) * s.in_size(), o0, row,
+                         &x[c * plane.size]);
+      find_taps(pass, plane, tap.get());
+      const int64_t y_plane = pass.y_size[0] * pass.y_size[1] * pass.y_size[2];
+      const int64_t first_row = pass.y_offset[1] + row * pass.y_step[1];
+      T* y =
+          pass.y + (n * s.k + g * lanes) * y_plane + pass.y_offset[2] +
+          ((pass.y_offset[0] + o0 * pass.y_step[0]) * pass.y_size[1] + first_row) * pass.y_size[2];
+      const T* weight = pass.weight + g * pass.weight_group;
+      for (int64_t q = 0; q < rows * plane.pitch; q += kChunk)
+        for (int64_t lane = first_lane; lane < last_lane;) {
+          const bool full = lane + Lanes <= last_lane;
+          const T* factor = weight + lane * pass.weight_lane;
+          if (full)
+            direct_tile<T, Lanes, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
+                                           pass.weight_lane, pass.weight_channel, tile.get());
+          else
+            direct_tile<T, 1, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
+                                       pass.weight_lane, pass.weight_channel, tile.get());
+          for (int64_t i = 0; i < (full ? Lanes : 1); ++i, ++lane)
+            store_positions(pass, plane.pitch, rows, q, kChunk, &tile[i * kChunk],
+                            pass.bias ? pass.bias[g * lanes + lane] : T(0), y + lane * y_plane);
+        }
     }
-    const int64_t y_plane = pass.y_size[0] * pass.y_size[1] * pass.y_size[2];
-    const int64_t first_row = pass.y_offset[1] + row * pass.y_step[1];
-    T* y = pass.y + (n * s.k + g * lanes) * y_plane + pass.y_offset[2] +
-           ((pass.y_offset[0] + o0 * pass.y_step[0]) * pass.y_size[1] + first_row) * pass.y_size[2];
-    const T* weight = pass.weight + g * pass.weight_group;
-    for (int64_t q = 0; q < rows * plane.pitch; q += kChunk)
-      for (int64_t lane = first_lane; lane < last_lane;) {
-        const bool full = lane + Lanes <= last_lane;
-        const T* factor = weight + lane * pass.weight_lane;
-        if (full)
-          direct_tile<T, Lanes, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
-                                         pass.weight_lane, pass.weight_channel, tile.get());
-        else
-          direct_tile<T, 1, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
-                                     pass.weight_lane, pass.weight_channel, tile.get());
-        for (int64_t i = 0; i < (full ? Lanes : 1); ++i, ++lane)
-          store_positions(pass, plane.pitch, rows, q, kChunk, &tile[i * kChunk],
-                          pass.bias ? pass.bias[g * lanes + lane] : T(0), y + lane * y_plane);
-      }
   });
 }
 

@@ -1,8 +1,9 @@
 // A zero-padded copy of input planes in which every tap of a convolution is one contiguous shift.
 //
-// Rows and columns are split by their remainder modulo the stride (those that taps fall on), so that the output position
-// (row, column), flattened to q = row * pitch + column, reads tap (r1, r2) at q + offset(r1, r2)
-// whatever stride, dilation and padding. Columns from out[2] to pitch give values nobody stores.
+// Rows and columns are split by their remainder modulo the stride (those that taps fall on), so
+// that the output position (row, column), flattened to q = row * pitch + column, reads tap (r1, r2)
+// at q + offset(r1, r2) whatever stride, dilation and padding. Columns from out[2] to pitch give
+// values nobody stores.
 //
 //   [depth tap][row remainder][column remainder][height][pitch]
 #pragma once

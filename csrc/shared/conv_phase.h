@@ -13,9 +13,9 @@
 namespace lamina {
 
 struct ConvPhase {
-  ops::ConvShape shape;        // x is grad_y, y the grad_x of this phase: c and k swap their roles
-  int64_t first[3], step[3];   // tap t of shape.kernel is tap first - t * step of the filter
-  int64_t offset[3];           // position j of the phase is offset + j * stride of grad_x
+  ops::ConvShape shape;       // x is grad_y, y the grad_x of this phase: c and k swap their roles
+  int64_t first[3], step[3];  // tap t of shape.kernel is tap first - t * step of the filter
+  int64_t offset[3];          // position j of the phase is offset + j * stride of grad_x
 
   constexpr int64_t tap(int axis, int64_t t) const { return first[axis] - t * step[axis]; }
 };
