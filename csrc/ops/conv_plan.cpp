@@ -3,6 +3,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "shared/conv_phase.h"
+#include "shared/winograd.h"
+
 namespace lamina::ops {
 
 const char* pass_name(ConvPass pass) {
@@ -22,6 +25,30 @@ int64_t no_workspace(ConvPass, const ConvShape&) {
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
   if (s.c_per_group() == 1) return {};
   return "needs one input channel a group, got " + std::to_string(s.c_per_group());
+}
+
+std::string needs_winograd(ConvPass, const ConvShape& s) {
+  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
+  if (s.kernel[1] != 3 || s.kernel[2] != 3)
+    return "needs a 3x3 filter, got " + std::to_string(s.kernel[1]) + "x" +
+           std::to_string(s.kernel[2]);
+  if (s.stride[1] != 1 || s.stride[2] != 1) return "needs stride 1";
+  if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
+  return {};
+}
+
+int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
+  return winograd::workspace_elements(pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s);
+}
+
+// 16 products for 36, and every transformed element written and read.
+double winograd_cost(ConvPass, const ConvShape& s) {
+  constexpr double kMacsPerMove = 8;
+  const winograd::Blocks blocks(s);
+  const double tiles = static_cast<double>(blocks.all_rows(s) * blocks.tiles_w);
+  const double weights = static_cast<double>(s.k * s.c_per_group());
+  const double moved = 2 * 16 * (weights + tiles * static_cast<double>(s.c + s.k));
+  return 16 * tiles * weights + kMacsPerMove * moved;
 }
 
 // One col matrix of one image and group.
@@ -60,6 +87,7 @@ constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, direct_cost},
     {"im2col", never, im2col_elements, im2col_cost},
+    {"winograd", needs_winograd, winograd_elements, winograd_cost},
     {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
 };
 

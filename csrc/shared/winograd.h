@@ -1,0 +1,87 @@
+// Winograd's minimal filtering F(2x2, 3x3) (Winograd 1980; Lavin & Gray 2016), points 0, 1, -1,
+// inf.
+//
+//   y = A^T [(G g G^T) * (B^T d B)] A        d 4x4 input tile, g 3x3 filter, y 2x2 output tile
+//
+// Each function transforms one line of a tile; a tile takes it along its columns, then its rows.
+// The transposes give the gradient: dg = G^T [(A dy A^T) * (B^T d B)] G.
+#pragma once
+
+#include "ops/conv.h"
+
+namespace lamina::winograd {
+
+inline constexpr int kTile = 4, kOut = 2, kFilter = 3;
+
+// B^T d
+template <class V>
+[[gnu::always_inline]] constexpr void input_line(const V (&d)[4], V (&v)[4]) {
+  v[0] = d[0] - d[2], v[1] = d[1] + d[2], v[2] = d[2] - d[1], v[3] = d[1] - d[3];
+}
+
+// G g
+template <class V, class S>
+[[gnu::always_inline]] constexpr void filter_line(const V (&g)[3], V (&u)[4], S half) {
+  const V ends = g[0] + g[2];
+  u[0] = g[0], u[1] = (ends + g[1]) * half, u[2] = (ends - g[1]) * half, u[3] = g[2];
+}
+
+// A^T m
+template <class V>
+[[gnu::always_inline]] constexpr void output_line(const V (&m)[4], V (&y)[2]) {
+  y[0] = m[0] + m[1] + m[2], y[1] = m[1] - m[2] - m[3];
+}
+
+// A dy
+template <class V>
+[[gnu::always_inline]] constexpr void output_gradient_line(const V (&dy)[2], V (&m)[4]) {
+  m[0] = dy[0], m[1] = dy[0] + dy[1], m[2] = dy[0] - dy[1], m[3] = -dy[1];
+}
+
+// G^T du
+template <class V, class S>
+[[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[4], V (&dg)[3], S half) {
+  dg[0] = du[0] + (du[1] + du[2]) * half, dg[1] = (du[1] - du[2]) * half;
+  dg[2] = (du[1] + du[2]) * half + du[3];
+}
+
+// The same along both axes of a tile: line(in[From], out[To]).
+template <int From, int To, class V, class Line>
+[[gnu::always_inline]] constexpr void both_axes(const V (&in)[From][From], V (&out)[To][To],
+                                                Line line) {
+  V half_done[To][From];
+  for (int column = 0; column < From; ++column) {
+    V source[From], result[To];
+    for (int row = 0; row < From; ++row) source[row] = in[row][column];
+    line(source, result);
+    for (int row = 0; row < To; ++row) half_done[row][column] = result[row];
+  }
+  for (int row = 0; row < To; ++row) {
+    V source[From], result[To];
+    for (int column = 0; column < From; ++column) source[column] = half_done[row][column];
+    line(source, result);
+    for (int column = 0; column < To; ++column) out[row][column] = result[column];
+  }
+}
+
+// How the output is cut: tile rows of all images in order, a block of them at a time.
+struct Blocks {
+  int64_t tiles_h, tiles_w;  // per image
+  int64_t rows;              // tile rows of a block
+  int64_t pitch;             // row length of the blocks' matrices, off powers of two
+
+  constexpr explicit Blocks(const ops::ConvShape& s) {
+    constexpr int64_t kTilesPerBlock = 512;  // 16 matrices of C x 512 floats stay near the caches
+    tiles_h = (s.out[1] + kOut - 1) / kOut, tiles_w = (s.out[2] + kOut - 1) / kOut;
+    rows = tiles_w < kTilesPerBlock && tiles_w > 0 ? kTilesPerBlock / tiles_w : 1;
+    if (rows > s.n * tiles_h) rows = s.n * tiles_h;
+    pitch = (rows * tiles_w + 15) / 16 * 16 + 16;
+  }
+  constexpr int64_t all_rows(const ops::ConvShape& s) const { return s.n * tiles_h; }
+};
+
+constexpr int64_t workspace_elements(const ops::ConvShape& s) {
+  return kTile * kTile * (s.k * s.c_per_group() + (s.c + s.k) * Blocks(s).pitch);
+}
+
+}  // namespace lamina::winograd
