@@ -11,6 +11,7 @@
 // Numerics      adds before it multiplies: about twice the rounding of the direct sum, and Inf or
 // NaN
 //               reaches every output of the tiles it lies in. Exact on small integers.
+#include "cpu/filters.h"
 #include "cpu/gemm.h"
 #include "cpu/phase_plane.h"
 #include "ops/instantiate.h"
@@ -27,25 +28,16 @@ using winograd::kTile;
 
 inline constexpr int64_t kElements = kTile * kTile;
 
-// Where weight (output channel, input channel) lies; dgrad reads them swapped and turned.
-template <class T>
-struct Filters {
-  const T* weight;
-  int64_t lane, channel;  // steps
-  bool turned;
-};
-
 // u[e][output][input] for all groups' output channels.
 template <class T>
 static void transform_filters(const ConvShape& s, const Filters<T>& filters, T* u) {
-  const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), matrix = s.k * channels;
+  const int64_t channels = s.c_per_group(), matrix = s.k * channels;
   parallel_for(s.k, [&](int64_t k) {
-    const int64_t first = k / lanes * lanes * channels * 9;  // of the group
     for (int64_t c = 0; c < channels; c += kLanes<T>) {
       const int64_t count = min_of<int64_t>(kLanes<T>, channels - c);
       T taps[3][3][kLanes<T>] = {};
       for (int64_t i = 0; i < count; ++i) {
-        const T* g = filters.weight + first + k % lanes * filters.lane + (c + i) * filters.channel;
+        const T* g = filters.at(s, k, c + i);
         for (int64_t r = 0; r < 9; ++r) taps[r / 3][r % 3][i] = g[filters.turned ? 8 - r : r];
       }
       Vec<T> g[3][3], tile[kTile][kTile];
@@ -176,15 +168,14 @@ static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, 
 template <class T>
 void conv_fprop_winograd(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
-  convolve(s, args.x, {args.weight, s.c_per_group() * 9, 9, false}, args.bias, args.result,
-           args.workspace);
+  convolve(s, args.x, forward_filters(args), args.bias, args.result, args.workspace);
 }
 
 template <class T>
 void conv_dgrad_winograd(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
-  convolve(conv_phase(s, 0).shape, args.grad_y, {args.weight, 9, s.c_per_group() * 9, true},
-           args.bias, args.result, args.workspace);
+  convolve(conv_phase(s, 0).shape, args.grad_y, backward_filters(args), args.bias, args.result,
+           args.workspace);
 }
 
 template <class T>

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "shared/conv_phase.h"
+#include "shared/fft_tiles.h"
 #include "shared/winograd.h"
 
 namespace lamina::ops {
@@ -27,6 +28,10 @@ std::string needs_depthwise(ConvPass, const ConvShape& s) {
   return "needs one input channel a group, got " + std::to_string(s.c_per_group());
 }
 
+ConvShape forward_shape(ConvPass pass, const ConvShape& s) {
+  return pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
+}
+
 std::string needs_winograd(ConvPass, const ConvShape& s) {
   if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
   if (s.kernel[1] != 3 || s.kernel[2] != 3)
@@ -38,7 +43,7 @@ std::string needs_winograd(ConvPass, const ConvShape& s) {
 }
 
 int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
-  return winograd::workspace_elements(pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s);
+  return winograd::workspace_elements(forward_shape(pass, s));
 }
 
 // 16 products for 36, and every transformed element written and read.
@@ -49,6 +54,35 @@ double winograd_cost(ConvPass, const ConvShape& s) {
   const double weights = static_cast<double>(s.k * s.c_per_group());
   const double moved = 2 * 16 * (weights + tiles * static_cast<double>(s.c + s.k));
   return 16 * tiles * weights + kMacsPerMove * moved;
+}
+
+std::string needs_fft(ConvPass, const ConvShape& s) {
+  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
+  if (s.stride[1] != 1 || s.stride[2] != 1) return "needs stride 1";
+  for (int axis = 1; axis < 3; ++axis)
+    if (FftTiles::span(s, axis) > kLargestFft * 3 / 4)
+      return "needs filters that span at most " + std::to_string(kLargestFft * 3 / 4) +
+             " positions, got " + std::to_string(FftTiles::span(s, axis));
+  return {};
+}
+
+int64_t fft_elements(ConvPass pass, const ConvShape& s) {
+  const ConvShape shape = forward_shape(pass, s);
+  return FftTiles(shape).workspace_elements(shape);
+}
+
+// Four real products a complex one; transforms of about 5 log2(side^2) operations an element that,
+// like moves, cost a multiple of a product's.
+double fft_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerMove = 8, kMacsPerTransform = 60;
+  const ConvShape shape = forward_shape(pass, s);
+  const FftTiles tiles(shape);
+  const double count = static_cast<double>(tiles.all(shape));
+  const double frequencies = static_cast<double>(tiles.frequencies());
+  const double weights = static_cast<double>(shape.k * shape.c_per_group());
+  const double transformed = frequencies * (weights + count * static_cast<double>(s.c + s.k));
+  return 4 * frequencies * count * weights +
+         (4 * kMacsPerMove + 2 * kMacsPerTransform) * transformed;
 }
 
 // One col matrix of one image and group.
@@ -88,6 +122,7 @@ constexpr ConvRule kRules[] = {
     {"depthwise", needs_depthwise, no_workspace, direct_cost},
     {"im2col", never, im2col_elements, im2col_cost},
     {"winograd", needs_winograd, winograd_elements, winograd_cost},
+    {"fft", needs_fft, fft_elements, fft_cost},
     {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
 };
 
