@@ -1,10 +1,9 @@
 #include "ops/conv.h"
 
 #include <array>
-#include <cstdlib>
-#include <memory>
 
 #include "bindings/common.h"
+#include "core/workspace.h"
 #include "ops/conv_plan.h"
 
 LAMINA_ARGS(ConvArgs)
@@ -41,10 +40,7 @@ void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std:
               int64_t workspace_limit) {
   const ops::Kernel& kernel =
       ops::choose_conv(op.c_str(), pass, args.shape, algo, workspace_limit, sizeof(T));
-  const int64_t bytes = (ops::last_plan().workspace_bytes + 63) / 64 * 64;
-  std::unique_ptr<void, decltype(&std::free)> workspace(
-      bytes ? std::aligned_alloc(64, static_cast<size_t>(bytes)) : nullptr, &std::free);
-  if (bytes && !workspace) throw std::bad_alloc();
+  const Workspace workspace(ops::last_plan().workspace_bytes);
   args.workspace = static_cast<T*>(workspace.get());
   py::gil_scoped_release release;
   ops::call_kernel(kernel, args);

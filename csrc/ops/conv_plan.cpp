@@ -16,98 +16,119 @@ const char* pass_name(ConvPass pass) {
 
 namespace {
 
+// Costs count multiply-adds at the speed of the direct kernel; the factors are fitted to medians of
+// `lamina bench conv` over all passes (AVX-512, two cores). Only their order matters.
+constexpr double kMacsPerMove = 8;  // of a float through the caches
+
 std::string never(ConvPass, const ConvShape&) {
   return {};
 }
 int64_t no_workspace(ConvPass, const ConvShape&) {
   return 0;
 }
+// The input gradient at stride 1 is a convolution of grad_y.
+ConvShape forward_shape(ConvPass pass, const ConvShape& s) {
+  return pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
+}
+double filters(const ConvShape& s) {
+  return static_cast<double>(s.k * s.c_per_group());
+}
+
+// ---- direct and depthwise
+
+// Vectors of 8 output channels; those left over run one at a time, at a third of the speed.
+double direct_cost(ConvPass pass, const ConvShape& s) {
+  const double macs = static_cast<double>(s.macs());
+  if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
+    constexpr double kMacsPerSum = 750;
+    return 1.35 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
+  }
+  const int64_t lanes = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
+  return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes);
+}
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
   if (s.c_per_group() == 1) return {};
   return "needs one input channel a group, got " + std::to_string(s.c_per_group());
 }
-
-ConvShape forward_shape(ConvPass pass, const ConvShape& s) {
-  return pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
+double depthwise_cost(ConvPass pass, const ConvShape& s) {
+  return 0.8 * direct_cost(pass, s);
 }
 
-std::string needs_winograd(ConvPass, const ConvShape& s) {
-  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
-  if (s.kernel[1] != 3 || s.kernel[2] != 3)
-    return "needs a 3x3 filter, got " + std::to_string(s.kernel[1]) + "x" +
-           std::to_string(s.kernel[2]);
-  if (s.stride[1] != 1 || s.stride[2] != 1) return "needs stride 1";
-  if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
-  return {};
-}
-
-int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
-  return winograd::workspace_elements(forward_shape(pass, s));
-}
-
-// 16 products for 36, and every transformed element written and read.
-double winograd_cost(ConvPass, const ConvShape& s) {
-  constexpr double kMacsPerMove = 8;
-  const winograd::Blocks blocks(s);
-  const double tiles = static_cast<double>(blocks.all_rows(s) * blocks.tiles_w);
-  const double weights = static_cast<double>(s.k * s.c_per_group());
-  const double moved = 2 * 16 * (weights + tiles * static_cast<double>(s.c + s.k));
-  return 16 * tiles * weights + kMacsPerMove * moved;
-}
-
-std::string needs_fft(ConvPass, const ConvShape& s) {
-  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
-  if (s.stride[1] != 1 || s.stride[2] != 1) return "needs stride 1";
-  for (int axis = 1; axis < 3; ++axis)
-    if (FftTiles::span(s, axis) > kLargestFft * 3 / 4)
-      return "needs filters that span at most " + std::to_string(kLargestFft * 3 / 4) +
-             " positions, got " + std::to_string(FftTiles::span(s, axis));
-  return {};
-}
-
-int64_t fft_elements(ConvPass pass, const ConvShape& s) {
-  const ConvShape shape = forward_shape(pass, s);
-  return FftTiles(shape).workspace_elements(shape);
-}
-
-// Four real products a complex one; transforms of about 5 log2(side^2) operations an element that,
-// like moves, cost a multiple of a product's.
-double fft_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kMacsPerMove = 8, kMacsPerTransform = 60;
-  const ConvShape shape = forward_shape(pass, s);
-  const FftTiles tiles(shape);
-  const double count = static_cast<double>(tiles.all(shape));
-  const double frequencies = static_cast<double>(tiles.frequencies());
-  const double weights = static_cast<double>(shape.k * shape.c_per_group());
-  const double transformed = frequencies * (weights + count * static_cast<double>(s.c + s.k));
-  return 4 * frequencies * count * weights +
-         (4 * kMacsPerMove + 2 * kMacsPerTransform) * transformed;
-}
+// ---- im2col and implicit GEMM
 
 // One col matrix of one image and group.
 int64_t im2col_elements(ConvPass, const ConvShape& s) {
   return s.c_per_group() * s.kernel_size() * s.out_size();
 }
-
-double direct_cost(ConvPass, const ConvShape& s) {
-  return static_cast<double>(s.macs());
-}
-
-// The col matrix is written once and read once; a float moves in the time of about 8 multiply-adds
-// of a matrix product at its peak.
+// The col matrix is written once and read once.
 double im2col_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kMacsPerMove = 8;
   const double moved = 2.0 * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  return static_cast<double>(s.macs()) + kMacsPerMove * moved;
+  return (pass == ConvPass::wgrad ? 1.7 : 1.35) * static_cast<double>(s.macs()) +
+         kMacsPerMove * moved;
 }
 
 // Packs each panel of the unrolled input once per block of output channels.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kMacsPerMove = 8, kBlockChannels = 96;
+  constexpr double kBlockChannels = 96;
   const double blocks = std::ceil(static_cast<double>(s.k_per_group()) / kBlockChannels);
   const double moved = static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  return static_cast<double>(s.macs()) + kMacsPerMove * moved * blocks;
+  return 1.6 * static_cast<double>(s.macs()) + kMacsPerMove * moved * blocks;
+}
+
+// ---- winograd and fft
+
+std::string needs_plane_at_stride_1(const ConvShape& s) {
+  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
+  if (s.stride[1] != 1 || s.stride[2] != 1)
+    return "needs stride 1, got (" + std::to_string(s.stride[1]) + ", " +
+           std::to_string(s.stride[2]) + ")";
+  return {};
+}
+
+std::string needs_winograd(ConvPass, const ConvShape& s) {
+  if (s.kernel[1] != 3 || s.kernel[2] != 3)
+    return "needs a 3x3 filter, got " + std::to_string(s.kernel[1]) + "x" +
+           std::to_string(s.kernel[2]);
+  if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
+  return needs_plane_at_stride_1(s);
+}
+int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
+  return winograd::workspace_elements(forward_shape(pass, s));
+}
+// 16 products for 36, and transforms of the filters and of every tile.
+double winograd_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerTransform = 100;
+  const winograd::Blocks blocks(forward_shape(pass, s));
+  const double tiles = static_cast<double>(s.n * blocks.tiles_h * blocks.tiles_w);
+  const double transformed = 16 * (filters(s) + tiles * static_cast<double>(s.c + s.k));
+  return 1.35 * 16 * tiles * filters(s) + kMacsPerTransform * transformed;
+}
+
+std::string needs_fft(ConvPass, const ConvShape& s) {
+  constexpr int64_t kLargest = kLargestFft * 3 / 4;
+  for (int axis = 1; axis < 3; ++axis)
+    if (FftTiles::span(s, axis) > kLargest)
+      return "needs filters that span at most " + std::to_string(kLargest) + " positions, got " +
+             std::to_string(FftTiles::span(s, axis));
+  return needs_plane_at_stride_1(s);
+}
+int64_t fft_elements(ConvPass pass, const ConvShape& s) {
+  const ConvShape shape = forward_shape(pass, s);
+  return FftTiles(shape).workspace_elements(shape);
+}
+// Four real products a complex one, and transforms of 16 tiles or input channels at a time.
+double fft_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerTransform = 420;
+  const ConvShape shape = forward_shape(pass, s);
+  const FftTiles tiles(shape);
+  const auto vectors = [](int64_t count) { return static_cast<double>((count + 15) / 16 * 16); };
+  const double frequencies = static_cast<double>(tiles.frequencies());
+  const double transformed =
+      frequencies * (static_cast<double>(shape.k) * vectors(shape.c_per_group()) +
+                     vectors(tiles.all(shape)) * static_cast<double>(s.c + s.k));
+  return 1.35 * 4 * frequencies * static_cast<double>(tiles.all(shape)) * filters(s) +
+         kMacsPerTransform * transformed;
 }
 
 struct ConvRule {
@@ -119,11 +140,11 @@ struct ConvRule {
 
 constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
-    {"depthwise", needs_depthwise, no_workspace, direct_cost},
+    {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
+    {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
     {"winograd", needs_winograd, winograd_elements, winograd_cost},
     {"fft", needs_fft, fft_elements, fft_cost},
-    {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
 };
 
 const ConvRule& rule_of(const std::string& algo) {
