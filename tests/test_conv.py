@@ -1,7 +1,7 @@
 """Convolution: every registered kernel against the NumPy reference, through the public functions.
 
-Small integers make the sums exact (Winograd's halves and quarters too), so comparisons ask for equal
-bits, except for `fft`, whose transforms round. Not covered: speed.
+Small integers make the sums exact (Winograd's halves and quarters too), so comparisons ask for
+equal bits, except for `fft`, whose transforms round. Not covered: speed.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def test_fprop_exact(kernel, case, dtype):
     plan = lamina.last_plan()
     assert (plan.backend, plan.pass_, plan.algo) == (kernel.backend, "fprop", kernel.algo)
     assert y.dtype == dtype
-    assert_equal(
-        kernel.algo, y, reference.conv(x, weight, bias, **case.options), x, weight
-    )
+    assert_equal(kernel.algo, y, reference.conv(x, weight, bias, **case.options), x, weight)
 
 
 @pytest.mark.parametrize("case", cases.CONV, ids=str)

@@ -7,14 +7,15 @@ LAMINA_ARGS(GemmArgs)
 namespace lamina::bindings {
 namespace {
 
-// c [batch, m, n] = op(a) op(b) (+ bias_n); a is [batch, m, k] or its transpose, b likewise.
+// c [batch, m, n] = op(a) op(b) (+ bias_n), accumulate: added to c; a is [batch, m, k] or its
+// transpose, b likewise.
 void gemm(const py::array& a, const py::array& b, py::array c,
           const std::optional<py::array>& bias_n, int64_t batch, int64_t m, int64_t n, int64_t k,
-          bool trans_a, bool trans_b) {
+          bool trans_a, bool trans_b, bool accumulate) {
   visit_dtype(c, [&]<class T>(T) {
     ops::GemmArgs<T> args;
     args.batch = batch, args.m = m, args.n = n, args.k = k;
-    args.trans_a = trans_a, args.trans_b = trans_b;
+    args.trans_a = trans_a, args.trans_b = trans_b, args.beta = accumulate ? T(1) : T(0);
     args.a = input<T>(a, "a", batch * m * k), args.b = input<T>(b, "b", batch * k * n);
     args.c = output<T>(c, "c", batch * m * n);
     args.lda = trans_a ? m : k, args.ldb = trans_b ? k : n, args.ldc = n;
@@ -30,7 +31,7 @@ void gemm(const py::array& a, const py::array& b, py::array c,
 LAMINA_BINDINGS(gemm) {
   module.def("gemm", &gemm, py::arg("a"), py::arg("b"), py::arg("c"), py::arg("bias_n"),
              py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("trans_a"),
-             py::arg("trans_b"));
+             py::arg("trans_b"), py::arg("accumulate") = false);
 }
 
 }  // namespace lamina::bindings

@@ -13,4 +13,5 @@ from .loss import *
 from .margin_loss import *
 from .normalization import *
 from .pooling import *
+from .rnn import *
 from .softmax import *

@@ -1,0 +1,237 @@
+"""One time step of the plain RNN, the LSTM and the GRU.
+
+input [N, I] or [I], hidden states [N, H] or [H], weight_ih [G * H, I], weight_hh [G * H, H], biases
+[G * H] or None, all float32 or all float64. The G gates are stacked in torch's order. Two matrix
+products make the gates' sums; one fused kernel does the rest (csrc/ops/rnn.h).
+All functions raise ValueError for shapes that do not match and TypeError for dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import _C, arrays
+from ..autograd import Function
+from ._arguments import check_rank, same_dtype
+from .conv import as_operand
+
+__all__ = ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
+
+
+def _gates(op: str, x: Any, weight: Any, bias: Any, into: Any = None) -> Any:
+    """x weight^T + bias [N, G * H], added to `into` where one is given."""
+    n, rows = len(x), len(weight)
+    result = arrays.empty(op, (n, rows), x.dtype) if into is None else into
+    _C.gemm(x, weight, result, bias, 1, n, rows, x.shape[1], False, True, into is not None)
+    return result
+
+
+def _affine_backward(grad: Any, x: Any, weight: Any, into: Any = None) -> tuple[Any, Any, Any]:
+    """Gradients of x (added to `into` where one is given), weight and bias of `_gates`."""
+    n, rows = grad.shape
+    columns = x.shape[1]
+    grad_x = np.empty_like(x) if into is None else into
+    grad_weight = np.empty_like(weight)
+    _C.gemm(grad, weight, grad_x, None, 1, n, columns, rows, False, False, into is not None)
+    _C.gemm(grad, x, grad_weight, None, 1, rows, columns, n, True, False)
+    return grad_x, grad_weight, grad.sum(0)
+
+
+class RnnCell(Function):
+    """f(x weight_ih^T + h weight_hh^T + biases), f "tanh" or "relu" (Elman 1990)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any, f: str
+    ) -> Any:
+        sums = _gates("rnn_cell", x, weight_ih, bias_ih)
+        _gates("rnn_cell", h, weight_hh, bias_hh, sums)
+        y = np.empty_like(sums)
+        _C.activation(f, 0.0, 0.0, sums, None, y)
+        ctx.f = f
+        ctx.save_for_backward(x, h, weight_ih, weight_hh, sums)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any) -> Any:
+        x, h, weight_ih, weight_hh, sums = ctx.saved
+        grad = np.empty_like(sums)
+        grad_y = arrays.asarray("rnn_cell", "grad_y", grad_y)
+        _C.activation(ctx.f, 0.0, 0.0, sums, grad_y, grad)
+        grad_x, grad_ih, grad_bias = _affine_backward(grad, x, weight_ih)
+        grad_h, grad_hh, _ = _affine_backward(grad, h, weight_hh)
+        return grad_x, grad_h, grad_ih, grad_hh, grad_bias, grad_bias, None
+
+
+class LstmCell(Function):
+    """(h', c') from x, h, c, the weights, the biases, the peepholes [3 or 2, H] or None."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Any,
+        h: Any,
+        c: Any,
+        weight_ih: Any,
+        weight_hh: Any,
+        bias_ih: Any,
+        bias_hh: Any,
+        peephole: Any,
+        coupled: bool,
+    ) -> Any:
+        gates = _gates("lstm_cell", x, weight_ih, bias_ih)
+        _gates("lstm_cell", h, weight_hh, bias_hh, gates)
+        new_h, new_c = np.empty_like(h), np.empty_like(c)
+        ctx.layout = (*c.shape, coupled)
+        _C.lstm_cell_fprop(*ctx.layout, c, peephole, gates, new_c, new_h)
+        ctx.save_for_backward(x, h, c, weight_ih, weight_hh, peephole, gates, new_c)
+        return new_h, new_c
+
+    @staticmethod
+    def backward(ctx: Any, grad_h: Any, grad_c: Any) -> Any:
+        x, h, c, weight_ih, weight_hh, peephole, gates, new_c = ctx.saved
+        grads = [
+            np.zeros_like(c) if g is None else arrays.asarray("lstm_cell", "grad_y", g)
+            for g in (grad_h, grad_c)
+        ]
+        grad_gates, grad_old_c = np.empty_like(gates), np.empty_like(c)
+        grad_peephole = None if peephole is None else np.empty_like(peephole)
+        _C.lstm_cell_dgrad(
+            *ctx.layout, c, peephole, gates, new_c, *grads, grad_gates, grad_old_c, grad_peephole
+        )
+        grad_x, grad_ih, grad_bias = _affine_backward(grad_gates, x, weight_ih)
+        grad_old_h, grad_hh, _ = _affine_backward(grad_gates, h, weight_hh)
+        states = grad_x, grad_old_h, grad_old_c
+        return *states, grad_ih, grad_hh, grad_bias, grad_bias, grad_peephole, None
+
+
+class GruCell(Function):
+    """h' from x, h, the weights and the biases."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any
+    ) -> Any:
+        gates = _gates("gru_cell", x, weight_ih, bias_ih)
+        b = _gates("gru_cell", h, weight_hh, bias_hh)
+        new_h = np.empty_like(h)
+        _C.gru_cell_fprop(*h.shape, h, gates, b, new_h)
+        ctx.save_for_backward(x, h, weight_ih, weight_hh, gates, b)
+        return new_h
+
+    @staticmethod
+    def backward(ctx: Any, grad_new_h: Any) -> Any:
+        x, h, weight_ih, weight_hh, gates, b = ctx.saved
+        grad_new_h = arrays.asarray("gru_cell", "grad_y", grad_new_h)
+        grad_a, grad_b, grad_h = np.empty_like(gates), np.empty_like(gates), np.empty_like(h)
+        _C.gru_cell_dgrad(*h.shape, h, gates, b, grad_new_h, grad_a, grad_b, grad_h)
+        grad_x, grad_ih, grad_bias_ih = _affine_backward(grad_a, x, weight_ih)
+        _, grad_hh, grad_bias_hh = _affine_backward(grad_b, h, weight_hh, grad_h)
+        return grad_x, grad_h, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh
+
+
+def _check_size(op: str, name: str, array: Any, shape: tuple[int, ...], why: str) -> None:
+    if array is not None and array.shape != shape:
+        raise ValueError(
+            f"{op}: {name} must have shape {shape} ({why}), got {name}.shape={array.shape}"
+        )
+
+
+def _operands(
+    op: str,
+    gates: int,
+    input: Any,
+    states: dict[str, Any],
+    weights: tuple[Any, Any, Any, Any],
+) -> tuple[list[Any], bool]:
+    """Checked [x, *states, *weights]; whether the batch axis was added."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    given = {"input": input, **states, **dict(zip(names, weights, strict=True))}
+    checked = {
+        name: None if value is None and name.startswith("bias") else as_operand(op, name, value)
+        for name, value in given.items()
+    }
+    x, weight_ih, weight_hh = (checked[name] for name in ("input", "weight_ih", "weight_hh"))
+    same_dtype(op, **checked)
+    check_rank(op, "input", x, (1, 2), "(a batch axis is optional)")
+    check_rank(op, "weight_ih", weight_ih, (2,))
+    check_rank(op, "weight_hh", weight_hh, (2,))
+    hidden, features = weight_hh.shape[1], x.shape[-1]
+    rows = gates * hidden
+    why = f"{gates} gates of hidden size {hidden} = weight_hh.shape[1]"
+    _check_size(op, "weight_hh", weight_hh, (rows, hidden), why)
+    _check_size(op, "weight_ih", weight_ih, (rows, features), f"{why}, input size {features}")
+    for name in ("bias_ih", "bias_hh"):
+        _check_size(op, name, checked[name], (rows,), why)
+    unbatched = x.ndim == 1
+    lead = () if unbatched else (x.shape[0],)
+    for name in states:
+        _check_size(op, name, checked[name], (*lead, hidden), "batch of input, hidden size")
+    if unbatched:
+        for name in ("input", *states):
+            checked[name] = checked[name].reshape(1, -1)
+    return list(checked.values()), unbatched
+
+
+def _rnn_cell(op: str, f: str, input: Any, hx: Any, weights: tuple[Any, Any, Any, Any]) -> Any:
+    operands, unbatched = _operands(op, 1, input, {"hx": hx}, weights)
+    h = RnnCell.apply(*operands, f)
+    return h.reshape(-1) if unbatched else h
+
+
+def rnn_tanh_cell(
+    input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
+) -> Any:
+    """tanh(input w_ih^T + b_ih + hx w_hh^T + b_hh), [N, H] (Elman 1990)."""
+    return _rnn_cell("rnn_tanh_cell", "tanh", input, hx, (w_ih, w_hh, b_ih, b_hh))
+
+
+def rnn_relu_cell(
+    input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
+) -> Any:
+    """max(input w_ih^T + b_ih + hx w_hh^T + b_hh, 0), [N, H]."""
+    return _rnn_cell("rnn_relu_cell", "relu", input, hx, (w_ih, w_hh, b_ih, b_hh))
+
+
+def lstm_cell(
+    input: Any,
+    hx: Any,
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any = None,
+    b_hh: Any = None,
+    *,
+    weight_peephole: Any = None,
+    coupled: bool = False,
+) -> tuple[Any, Any]:
+    """(h', c') with c' = f c + i g and h' = o tanh(c'); hx = (h, c), gates i, f, g, o.
+
+    Hochreiter & Schmidhuber 1997, Gers et al. 2000. weight_peephole [3, H] (rows i, f, o): i and f
+    also see its product with c, o that with c' (Gers & Schmidhuber 2000). coupled: f = 1 - i, gates
+    i, g, o, weight_peephole [2, H] (rows i, o) (Greff et al. 2017).
+    """
+    op = "lstm_cell"
+    if not isinstance(hx, tuple | list) or len(hx) != 2:
+        raise ValueError(f"{op}: hx must be the pair (h, c), got {type(hx).__name__}")
+    if not isinstance(coupled, bool | np.bool_):
+        raise TypeError(f"{op}: coupled must be True or False, got coupled={coupled!r}")
+    states = {"h": hx[0], "c": hx[1]}
+    gates = 3 if coupled else 4
+    operands, unbatched = _operands(op, gates, input, states, (w_ih, w_hh, b_ih, b_hh))
+    peephole = None
+    if weight_peephole is not None:
+        peephole = as_operand(op, "weight_peephole", weight_peephole)
+        same_dtype(op, input=operands[0], weight_peephole=peephole)
+        shape = (gates - 1, operands[1].shape[1])
+        _check_size(op, "weight_peephole", peephole, shape, "one row a gate that sees the cell")
+    h, c = LstmCell.apply(*operands, peephole, bool(coupled))
+    return (h.reshape(-1), c.reshape(-1)) if unbatched else (h, c)
+
+
+def gru_cell(input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
+    """(1 - z) n + z hx, gates r, z, n (Cho et al. 2014; n = tanh(x_n + r h_n) as in cuDNN)."""
+    operands, unbatched = _operands("gru_cell", 3, input, {"hx": hx}, (w_ih, w_hh, b_ih, b_hh))
+    h = GruCell.apply(*operands)
+    return h.reshape(-1) if unbatched else h
