@@ -13,5 +13,7 @@ from .loss import *
 from .margin_loss import *
 from .normalization import *
 from .pooling import *
+from .resize import *
 from .rnn import *
+from .shuffle import *
 from .softmax import *

@@ -149,7 +149,7 @@ def _operands(
     """Checked [x, *states, *weights]; whether the batch axis was added."""
     names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     given = {"input": input, **states, **dict(zip(names, weights, strict=True))}
-    checked = {
+    checked: dict[str, Any] = {
         name: None if value is None and name.startswith("bias") else as_operand(op, name, value)
         for name, value in given.items()
     }

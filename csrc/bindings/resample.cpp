@@ -1,0 +1,90 @@
+#include "ops/resample.h"
+
+#include <array>
+#include <vector>
+
+#include "bindings/common.h"
+#include "ops/permute.h"
+
+LAMINA_ARGS(ResampleArgs)
+LAMINA_ARGS(PermuteArgs)
+
+namespace lamina::bindings {
+namespace {
+
+// A checked table from `in` to `out` positions; owns references to its arrays.
+class Taps {
+ public:
+  Taps(int64_t in_size, py::array begin, py::array index, py::array weight)
+      : in(in_size), out(begin.size() - 1), arrays_{begin, index, weight} {
+    begin_ = input<int64_t>(arrays_[0], "begin", out + 1);
+    const int64_t count = begin_[out];
+    index_ = input<int64_t>(arrays_[1], "index", count);
+    weight_ = input<double>(arrays_[2], "weight", count);
+    expect(begin_[0] == 0, "begin", "does not start at 0");
+    for (int64_t o = 0; o < out; ++o) expect(begin_[o] <= begin_[o + 1], "begin", "decreases");
+    for (int64_t t = 0; t < count; ++t)
+      expect(index_[t] >= 0 && index_[t] < in, "index", "leaves the axis");
+  }
+
+  void resample(int64_t outer, int64_t inner, const py::array& x, py::array result) const {
+    visit_dtype(x, [&]<class T>(T) {
+      const ops::ResampleArgs<T> args{outer,
+                                      in,
+                                      out,
+                                      inner,
+                                      begin_,
+                                      index_,
+                                      weight_,
+                                      input<T>(x, "x", outer * in * inner),
+                                      output<T>(result, "result", outer * out * inner)};
+      py::gil_scoped_release release;
+      ops::run("resample", "fprop", args);
+    });
+  }
+
+  const int64_t in, out;
+
+ private:
+  std::array<py::array, 3> arrays_;
+  const int64_t* begin_;
+  const int64_t* index_;
+  const double* weight_;
+};
+
+// result = x [shape] with its axes in the order `axes`.
+void permute(const py::array& x, const std::vector<int64_t>& shape,
+             const std::vector<int64_t>& axes, py::array result) {
+  const int rank = static_cast<int>(shape.size());
+  expect(rank <= ops::kPermuteAxes && axes.size() == shape.size(), "x", "has too many axes");
+  visit_dtype(x, [&]<class T>(T) {
+    std::vector<int64_t> stride(shape.size());
+    int64_t elements = 1;
+    for (int axis = rank - 1; axis >= 0; --axis) stride[axis] = elements, elements *= shape[axis];
+    ops::PermuteArgs<T> args;
+    for (int axis = 0; axis < ops::kPermuteAxes; ++axis) {
+      const int from = axis - (ops::kPermuteAxes - rank);
+      args.size[axis] = from < 0 ? 1 : shape.at(axes[from]);
+      args.stride[axis] = from < 0 ? 0 : stride.at(axes[from]);
+    }
+    args.x = input<T>(x, "x", elements), args.result = output<T>(result, "result", elements);
+    py::gil_scoped_release release;
+    ops::run("permute", "fprop", args);
+  });
+}
+
+}  // namespace
+
+LAMINA_BINDINGS(resample) {
+  py::class_<Taps>(module, "Taps")
+      .def(py::init<int64_t, py::array, py::array, py::array>(), py::arg("in_size"),
+           py::arg("begin"), py::arg("index"), py::arg("weight"))
+      .def_readonly("in_size", &Taps::in)
+      .def_readonly("out_size", &Taps::out)
+      .def("resample", &Taps::resample, py::arg("outer"), py::arg("inner"), py::arg("x"),
+           py::arg("result"));
+  module.def("permute", &permute, py::arg("x"), py::arg("shape"), py::arg("axes"),
+             py::arg("result"));
+}
+
+}  // namespace lamina::bindings
