@@ -540,6 +540,11 @@ class Tensor(Methods):
         return (self[index] for index in range(len(self)))
 
 
+def array_of(x: Any) -> Any:
+    """The array of a Tensor; anything else passes through."""
+    return x.data if isinstance(x, Tensor) else x
+
+
 def tensor(obj: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A new leaf with a copy of `obj`: an array, Tensor, number or nested list.
 

@@ -45,7 +45,7 @@ def embedding_backward(
 ) -> Array:
     """Gradients of equal indices add up (or average, by freq); the padding row gets none."""
     rows, grad = np.asarray(input).ravel(), np.zeros(np.shape(weight))
-    np.add.at(grad, rows, real(grad_y).reshape(len(rows), -1))
+    np.add.at(grad, rows, real(grad_y).reshape(len(rows), grad.shape[1]))
     if scale_grad_by_freq:
         grad /= np.maximum(np.bincount(rows, minlength=len(grad)), 1)[:, None]
     if padding_idx is not None:

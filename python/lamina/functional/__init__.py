@@ -8,7 +8,10 @@ from .conv import *
 from .cross_entropy import *
 from .ctc import *
 from .distance import *
+from .dropout import *
+from .embedding import *
 from .linear import *
+from .local_response_norm import *
 from .loss import *
 from .margin_loss import *
 from .normalization import *

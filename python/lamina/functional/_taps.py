@@ -23,11 +23,10 @@ class Table(NamedTuple):
     backward: Any
 
 
-def _table(in_size: int, index: np.ndarray, weight: np.ndarray) -> Table:
-    """From index and weight [out, taps]; taps of weight 0 are left out, so NaN stays local."""
-    out_size = len(index)
-    output, tap = np.nonzero(weight)
-    source, weight = index[output, tap], weight[output, tap]
+def from_entries(
+    in_size: int, out_size: int, output: np.ndarray, source: np.ndarray, weight: np.ndarray
+) -> Table:
+    """From the matrix' entries (output, source, weight), outputs ascending."""
     by_input = np.argsort(source, kind="stable")
     return Table(
         _csr(in_size, out_size, output, source, weight),
@@ -35,11 +34,18 @@ def _table(in_size: int, index: np.ndarray, weight: np.ndarray) -> Table:
     )
 
 
+def _table(in_size: int, index: np.ndarray, weight: np.ndarray) -> Table:
+    """From index and weight [out, taps]; taps of weight 0 are left out, so NaN stays local."""
+    output, tap = np.nonzero(weight)
+    return from_entries(in_size, len(index), output, index[output, tap], weight[output, tap])
+
+
 def _csr(in_size: int, out_size: int, row: Any, column: Any, weight: Any) -> Any:
     """Rows ascending."""
     begin = np.searchsorted(row, np.arange(out_size + 1))
     columns = np.ascontiguousarray(column, np.int64)
-    return _C.Taps(in_size, begin.astype(np.int64), columns, np.ascontiguousarray(weight))
+    weights = np.ascontiguousarray(weight, np.float64)
+    return _C.Taps(in_size, begin.astype(np.int64), columns, weights)
 
 
 @lru_cache(maxsize=256)

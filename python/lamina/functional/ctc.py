@@ -16,7 +16,7 @@ import numpy as np
 from .. import arrays
 from ..autograd import Function
 from ..operations import where
-from ..tensor import Tensor
+from ..tensor import Tensor, array_of
 from ._arguments import integer, one_of
 from .distance import on_tensors, operands
 
@@ -131,7 +131,7 @@ def ctc_loss(
     empty = integer(op, "blank", blank, 0)
     if empty >= classes:
         raise ValueError(f"{op}: blank must be below {classes} classes, got blank={blank}")
-    labels = targets.data if isinstance(targets, Tensor) else targets
+    labels = array_of(targets)
     labels = arrays.asindices(op, "targets", labels)
     inputs = _lengths(op, "input_lengths", input_lengths, count, steps)
     limit = labels.shape[-1] if labels.ndim else 0

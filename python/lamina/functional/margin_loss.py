@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import arrays
 from ..operations import minimum, where
-from ..tensor import Tensor
+from ..tensor import array_of
 from ._arguments import real
 from .distance import normal_rank, on_tensors, operands, pairwise_distance
 from .loss import Softplus, check_same_shape, reduced
@@ -41,7 +41,7 @@ def _check_signs(op: str, target: Any) -> None:
 
 
 def _indices(op: str, target: Any) -> Any:
-    return arrays.asindices(op, "target", target.data if isinstance(target, Tensor) else target)
+    return arrays.asindices(op, "target", array_of(target))
 
 
 @on_tensors

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
-from ..tensor import Tensor
+from ..tensor import array_of
 from ._arguments import check_rank, integer, real, same_dtype
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm"]
@@ -71,7 +71,7 @@ class BatchNorm(Function):
 
 def _running(op: str, name: str, value: Any, channels: int) -> Any:
     """The array of running statistics, which training updates in place."""
-    array = value.data if isinstance(value, Tensor) else value
+    array = array_of(value)
     if array is not None and array.shape != (channels,):
         raise ValueError(
             f"{op}: {name} must have one element per channel, ({channels},), "
@@ -115,15 +115,11 @@ def batch_norm(
         same_dtype(op, input=x, running_mean=fixed[0], running_var=fixed[1])
     y, used_mean, used_var = BatchNorm.apply(x, weight, bias, *fixed, bool(training), eps)
     if training:
-        unbiased = _plain(used_var) * (count / (count - 1))
-        for running, batch in ((mean, _plain(used_mean)), (var, unbiased)):
+        unbiased = array_of(used_var) * (count / (count - 1))
+        for running, batch in ((mean, array_of(used_mean)), (var, unbiased)):
             if running is not None:
                 running += momentum * (batch - running)
     return y
-
-
-def _plain(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x
 
 
 def _input(op: str, input: Any, ranks: Any) -> Any:
@@ -139,7 +135,7 @@ def _tensors(op: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) ->
     """weight and bias checked; Tensors stay Tensors so that gradients reach them."""
     from .conv import as_operand
 
-    _affine(op, _plain(x), _plain(weight), _plain(bias), shape)
+    _affine(op, array_of(x), array_of(weight), array_of(bias), shape)
     return tuple(
         None if value is None else as_operand(op, name, value)
         for name, value in (("weight", weight), ("bias", bias))
@@ -236,7 +232,7 @@ def instance_norm(
         raise ValueError(f"{op}: needs more than 1 position per image, got input.shape={x.shape}")
     weight, bias = _tensors(op, x, weight, bias, (c,))
     rate = real(op, "momentum", momentum)
-    flat = _plain(x).reshape(n, c, size)
+    flat = array_of(x).reshape(n, c, size)
     for name, running, batch in (
         ("running_mean", running_mean, lambda: flat.mean(2).mean(0)),
         ("running_var", running_var, lambda: flat.var(2, ddof=1).mean(0)),

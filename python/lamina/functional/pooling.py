@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
-from ..tensor import Tensor
+from ..tensor import array_of
 from . import _windows
 from ._arguments import check_rank, integer, real, tuple_of
 
@@ -53,10 +53,6 @@ __all__ = [
 def _three(windows: tuple[Any, ...]) -> tuple[Any, ...]:
     """Kernels always see three axes."""
     return (_windows.one(),) * (3 - len(windows)) + windows
-
-
-def _plain(x: Any) -> Any:
-    return x.data if isinstance(x, Tensor) else x
 
 
 class MaxPool(Function):
@@ -104,7 +100,7 @@ class AvgPool(Function):
 
 
 def _spatial(op: str, n: int, x: Any) -> tuple[int, ...]:
-    arrays.check_float(op, "input", _plain(x))
+    arrays.check_float(op, "input", array_of(x))
     check_rank(op, "input", x, (n + 1, n + 2), "(a batch axis is optional)")
     return x.shape[-n:]
 
@@ -261,7 +257,7 @@ def _fractional(
         from ..random import generator
 
         samples = generator().random((*batched, n))
-    samples = np.asarray(_plain(samples)).astype(x.dtype, copy=False)
+    samples = np.asarray(array_of(samples)).astype(x.dtype, copy=False)
     if samples.shape != (*batched, n):
         raise ValueError(
             f"{op}: _random_samples must have shape {(*batched, n)}, got {samples.shape}"

@@ -11,10 +11,19 @@ from .conv import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from .dropout import *
+from .embedding import *
 from .linear import Linear
 from .loss import CrossEntropyLoss, NLLLoss
 from .module import Module
-from .normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, GroupNorm, LayerNorm
+from .normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
+    BatchNorm3d,
+    GroupNorm,
+    LayerNorm,
+    LocalResponseNorm,
+)
 from .parameter import Parameter
 from .pooling import *
 from .resize import *

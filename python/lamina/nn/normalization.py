@@ -141,3 +141,28 @@ class LayerNorm(Module):
         return (
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
         )
+
+
+class LocalResponseNorm(Module):
+    """`functional.local_response_norm`; within: over windows of a map instead of channels."""
+
+    def __init__(
+        self,
+        size: int,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 1.0,
+        *,
+        within: bool = False,
+    ) -> None:
+        super().__init__()
+        self.size, self.alpha, self.beta, self.k, self.within = size, alpha, beta, k, within
+
+    def forward(self, input: Any) -> Any:
+        return F.local_response_norm(
+            input, self.size, self.alpha, self.beta, self.k, within=self.within
+        )
+
+    def extra_repr(self) -> str:
+        shown = f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
+        return shown + (", within=True" if self.within else "")
