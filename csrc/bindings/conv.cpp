@@ -64,6 +64,21 @@ void conv(const std::string& op, const std::string& pass_text, const ConvShape& 
   });
 }
 
+// x [n][c][in] to col [n][c * kernel][out], or the gradient of col to that of x.
+void im2col(const std::string& pass, const ConvShape& shape, const py::array& source,
+            py::array result) {
+  visit_dtype(result, [&]<class T>(T) {
+    const int64_t col = shape.n * shape.c * shape.kernel_size() * shape.out_size();
+    const bool forward = pass == "fprop";
+    ConvArgs<T> args;
+    args.shape = shape;
+    (forward ? args.x : args.grad_y) = input<T>(source, "source", forward ? shape.x_elems() : col);
+    args.result = output<T>(result, "result", forward ? col : shape.x_elems());
+    py::gil_scoped_release release;
+    ops::run("im2col", pass.c_str(), args);
+  });
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(conv) {
@@ -75,6 +90,8 @@ LAMINA_BINDINGS(conv) {
   module.def("conv", &conv, py::arg("op"), py::arg("pass_"), py::arg("shape"), py::arg("x"),
              py::arg("weight"), py::arg("bias"), py::arg("grad_y"), py::arg("result"),
              py::arg("algo") = "auto", py::arg("workspace_limit") = -1);
+  module.def("im2col", &im2col, py::arg("pass_"), py::arg("shape"), py::arg("source"),
+             py::arg("result"));
   module.def(
       "conv_plan",
       [](const std::string& op, const std::string& pass, const ConvShape& shape,

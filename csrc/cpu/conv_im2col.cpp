@@ -95,6 +95,19 @@ static void gather_row(const ConvShape& s, const T* col, int64_t i0, int64_t i1,
     }
 }
 
+// Planes of grad_x from the matrix of one image and group; bias [c_per_group] or null.
+template <class T>
+static void col2im(const ConvShape& s, const T* matrix, const T* bias, T* planes) {
+  parallel_for(s.c_per_group(), [&](int64_t c) {
+    T* plane = planes + c * s.in_size();
+    for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = bias ? bias[c] : T(0);
+    const T* col = matrix + c * s.kernel_size() * s.out_size();
+    for (int64_t i0 = 0; i0 < s.in[0]; ++i0)
+      for (int64_t i1 = 0; i1 < s.in[1]; ++i1)
+        gather_row(s, col, i0, i1, plane + (i0 * s.in[1] + i1) * s.in[2]);
+  });
+}
+
 template <class T>
 void conv_dgrad_im2col(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
@@ -106,20 +119,32 @@ void conv_dgrad_im2col(const ConvArgs<T>& args) {
     product.b = args.grad_y + y, product.ldb = product.n;
     product.c = args.workspace, product.ldc = product.n;
     gemm(product);
-    parallel_for(s.c_per_group(), [&](int64_t c) {
-      T* plane = args.result + x + c * s.in_size();
-      const T start = args.bias ? args.bias[g * s.c_per_group() + c] : T(0);
-      for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = start;
-      const T* col = args.workspace + c * s.kernel_size() * s.out_size();
-      for (int64_t i0 = 0; i0 < s.in[0]; ++i0)
-        for (int64_t i1 = 0; i1 < s.in[1]; ++i1)
-          gather_row(s, col, i0, i1, plane + (i0 * s.in[1] + i1) * s.in[2]);
-    });
+    col2im(s, args.workspace, args.bias ? args.bias + g * s.c_per_group() : nullptr,
+           args.result + x);
   });
+}
+
+// The matrix itself, for callers who want to see it: all channels of each image.
+template <class T>
+void im2col_fprop_rows(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  for (int64_t n = 0; n < s.n; ++n)
+    im2col(s, args.x + n * s.c * s.in_size(),
+           args.result + n * s.c * s.kernel_size() * s.out_size());
+}
+
+template <class T>
+void im2col_dgrad_rows(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  for (int64_t n = 0; n < s.n; ++n)
+    col2im<T>(s, args.grad_y + n * s.c * s.kernel_size() * s.out_size(), nullptr,
+              args.result + n * s.c * s.in_size());
 }
 
 LAMINA_INSTANTIATE(conv_fprop_im2col, ConvArgs)
 LAMINA_INSTANTIATE(conv_dgrad_im2col, ConvArgs)
 LAMINA_INSTANTIATE(conv_wgrad_im2col, ConvArgs)
+LAMINA_INSTANTIATE(im2col_fprop_rows, ConvArgs)
+LAMINA_INSTANTIATE(im2col_dgrad_rows, ConvArgs)
 
 LAMINA_CPU_NAMESPACE_END

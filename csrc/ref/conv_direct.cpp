@@ -102,6 +102,35 @@ void conv_bgrad_direct(const ConvArgs<T>& args) {
   grad_bias.store(args.result);
 }
 
+// A depthwise convolution with one-hot filters: row (c, r) of the matrix is output channel
+// c * taps + r.
+template <class Body>
+static void for_each_entry(const ConvShape& s, Body body) {
+  ConvShape unrolled = s;
+  unrolled.k = s.c * s.kernel_size(), unrolled.groups = s.c;
+  for_each_product(unrolled, [&](int64_t xi, int64_t wi, int64_t yi) {
+    const int64_t row = yi / s.out_size() % unrolled.k;
+    if (wi % s.kernel_size() == row % s.kernel_size()) body(xi, yi);
+  });
+}
+
+template <class T>
+void im2col_fprop_rows(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  for (int64_t i = 0; i < s.n * s.c * s.kernel_size() * s.out_size(); ++i) args.result[i] = 0;
+  for_each_entry(s, [&](int64_t xi, int64_t yi) { args.result[yi] = args.x[xi]; });
+}
+
+template <class T>
+void im2col_dgrad_rows(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  Accumulator grad_x(s.x_elems());
+  for_each_entry(s, [&](int64_t xi, int64_t yi) { grad_x[xi] += args.grad_y[yi]; });
+  grad_x.store(args.result);
+}
+
+LAMINA_INSTANTIATE(im2col_fprop_rows, ConvArgs)
+LAMINA_INSTANTIATE(im2col_dgrad_rows, ConvArgs)
 LAMINA_INSTANTIATE(conv_fprop_direct, ConvArgs)
 LAMINA_INSTANTIATE(conv_dgrad_direct, ConvArgs)
 LAMINA_INSTANTIATE(conv_wgrad_direct, ConvArgs)

@@ -10,11 +10,13 @@ from .ctc import *
 from .distance import *
 from .dropout import *
 from .embedding import *
+from .fold import *
 from .linear import *
 from .local_response_norm import *
 from .loss import *
 from .margin_loss import *
 from .normalization import *
+from .padding import *
 from .pooling import *
 from .resize import *
 from .rnn import *

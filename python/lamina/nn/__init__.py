@@ -24,6 +24,7 @@ from .normalization import (
     LayerNorm,
     LocalResponseNorm,
 )
+from .padding import *
 from .parameter import Parameter
 from .pooling import *
 from .resize import *

@@ -1,0 +1,148 @@
+"""Padding, fold and unfold against the NumPy reference. Small integers make everything exact."""
+
+from __future__ import annotations
+
+import cases
+import lamina
+import lamina.functional as F
+import numpy as np
+import pytest
+import reference
+from lamina import nn, ops
+from numpy.testing import assert_array_equal
+
+PADS = [
+    ((2, 3, 5), (2, 1)),
+    ((3, 5), (0, 3)),
+    ((2, 3, 5), (-1, 2)),
+    ((2, 3, 6, 5), (1, 2, 3, 0)),
+    ((3, 6, 5), (4, -2, -1, 2)),
+    ((2, 2, 4, 3, 5), (1, 1, 2, 0, 3, 2)),
+]
+
+
+def check(result, tensor, expected, backward):
+    grad = cases.integers(result.shape, 2, result.data.dtype)
+    result.backward(grad)
+    assert_array_equal(result.data, expected)
+    assert_array_equal(tensor.grad.data, backward(grad))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mode", ["constant", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(("shape", "pads"), PADS, ids=str)
+def test_pad(backend, shape, pads, mode, dtype):
+    x = cases.integers(shape, 1, dtype)
+    tensor = lamina.tensor(x, requires_grad=True)
+    value = 7.0 if mode == "constant" else None
+    check(
+        F.pad(tensor, pads, mode, value),
+        tensor,
+        reference.pad(x, pads, mode, value),
+        lambda grad: reference.pad_backward(grad, x, pads, mode),
+    )
+
+
+def test_pad_of_any_dtype_and_axes():
+    x = np.arange(6).reshape(2, 3)
+    assert_array_equal(
+        F.pad(x, (1, 0, 0, 2), value=-1), np.pad(x, ((0, 2), (1, 0)), constant_values=-1)
+    )
+    assert F.pad(np.zeros((1, 2, 3, 4, 5, 6)), (1,) * 12).shape == (3, 4, 5, 6, 7, 8)
+    assert F.pad(x, (-3, 0)).shape == (2, 0)
+
+
+FOLDS = [
+    ((2, 3, 6, 7), {"kernel_size": 3}),
+    ((1, 2, 9, 8), {"kernel_size": (2, 3), "stride": 2, "padding": 1}),
+    ((2, 9, 8), {"kernel_size": (2, 3), "dilation": (2, 1), "stride": (1, 3), "padding": (0, 2)}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("shape", "options"), FOLDS, ids=str)
+def test_unfold_and_fold(backend, shape, options, dtype):
+    x = cases.integers(shape, 1, dtype)
+    tensor = lamina.tensor(x, requires_grad=True)
+    columns = reference.unfold(x, **options)
+    size = shape[-2:]
+    check(
+        F.unfold(tensor, **options),
+        tensor,
+        columns,
+        lambda grad: reference.fold(grad, size, **options),
+    )
+    tensor = lamina.tensor(columns.astype(dtype), requires_grad=True)
+    check(
+        F.fold(tensor, size, **options),
+        tensor,
+        reference.fold(columns, size, **options),
+        lambda grad: reference.unfold(grad, **options),
+    )
+
+
+def test_names_in_ops():
+    x = cases.integers((1, 2, 4, 4), 1)
+    assert_array_equal(ops.im2col(x, 2), F.unfold(x, 2))
+    assert_array_equal(ops.col2im(ops.im2col(x, 2), 4, 2), F.fold(F.unfold(x, 2), 4, 2))
+
+
+def test_gradcheck(backend):
+    x = cases.reals((1, 2, 4, 5), 1, np.float64)
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        lamina.testing.gradcheck(lambda x, mode=mode: F.pad(x, (1, 2, 3, -1), mode), [x])
+    lamina.testing.gradcheck(lambda x: F.fold(F.unfold(x, 2), (4, 5), 2), [x])
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("kind", ["Constant", "Zero", "Reflection", "Replication", "Circular"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_layers_as_in_torch(kind, axes):
+    torch = pytest.importorskip("torch")
+    arguments = [2, 3.5] if kind == "Constant" else [tuple(range(1, 1 + 2 * axes))]
+    name = f"{kind}Pad{axes}d"
+    ours, theirs = getattr(nn, name)(*arguments), getattr(torch.nn, name)(*arguments)
+    assert repr(ours) == repr(theirs)
+    x = cases.integers((1, 2, 8, 7, 8)[: axes + 2], 1)
+    assert_array_equal(ours(x), theirs(torch.tensor(x)).numpy())
+
+
+X = np.ones((1, 2, 4, 5), np.float32)
+BAD = [
+    (lambda: F.pad(X, (1,)), ValueError, "pad must be pairs"),
+    (lambda: F.pad(X, 1), ValueError, "pad must be pairs"),
+    (lambda: F.pad(X, (1.5, 1)), TypeError, "pad must be an integer"),
+    (lambda: F.pad(X, (1,) * 10), ValueError, "at most 2 numbers per axis"),
+    (lambda: F.pad(X, (1, 1), "mirror"), ValueError, "mode must be one of"),
+    (lambda: F.pad(X, (1, 1), "reflect"), ValueError, "pads the last 1 to 3 axes"),
+    (lambda: F.pad(X, (5, 0, 0, 0), "reflect"), ValueError, "pads of at most 4"),
+    (lambda: F.pad(X, (6, 0, 0, 0), "circular"), ValueError, "pads of at most 5"),
+    (lambda: F.pad(X, (-3, -3)), ValueError, "the crop is larger"),
+    (lambda: F.pad(X, (-6, 2)), ValueError, "the crop is larger"),
+    (lambda: F.pad(X, (-5, 0, 0, 0), "replicate"), ValueError, "output would have size 0"),
+    (lambda: F.pad(X[..., :0], (1, 0, 0, 0), "replicate"), ValueError, "empty axis"),
+    (lambda: F.pad(X, (1, 1, 1, 1), "reflect", 2.0), ValueError, "value is for mode='constant'"),
+    (lambda: F.pad(X, (1, 1), value="a"), TypeError, "value must be a number"),
+    (lambda: F.pad(X.astype(int), (1, 1, 0, 0), "reflect"), TypeError, "float32 or float64"),
+    (lambda: F.pad(X, (2**31 - 1, 2**31 - 1, 2**31 - 1, 0)), (ValueError, MemoryError), "pad:"),
+    (lambda: nn.ZeroPad2d((1, 2, 3)), ValueError, "padding must be an integer or 4"),
+    (lambda: nn.ReflectionPad1d(1)(X), ValueError, "input must have 2 or 3"),
+    (lambda: F.unfold(X, 6), ValueError, "kernel reaches over 6 positions"),
+    (lambda: F.unfold(X, 0), ValueError, "kernel_size must be at least 1"),
+    (lambda: F.unfold(X, 2, stride=0), ValueError, "stride must be at least 1"),
+    (lambda: F.unfold(X, 2, dilation=-1), ValueError, "dilation must be at least 1"),
+    (lambda: F.unfold(X, 2, padding=-1), ValueError, "padding must be at least 0"),
+    (lambda: F.unfold(X[0, 0], 2), ValueError, "input must have 3 or 4"),
+    (lambda: F.unfold(X.astype(int), 2), TypeError, "float32 or float64"),
+    (lambda: F.fold(X[0], 4, 2), ValueError, "rows of input must be a multiple"),
+    (lambda: F.fold(X[0], (4, 4), (2, 2), stride=2), ValueError, "input must have 2 * 2 columns"),
+    (lambda: F.fold(X, 4, 2), ValueError, "input must have 2 or 3"),
+    (lambda: F.fold(X[0], 0, 2), ValueError, "output_size must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), BAD, ids=range(len(BAD)))
+def test_bad_input(call, error, text):
+    with pytest.raises(error) as caught:
+        call()
+    assert text in str(caught.value)
