@@ -45,9 +45,8 @@ def test_pad(backend, shape, pads, mode, dtype):
 
 def test_pad_of_any_dtype_and_axes():
     x = np.arange(6).reshape(2, 3)
-    assert_array_equal(
-        F.pad(x, (1, 0, 0, 2), value=-1), np.pad(x, ((0, 2), (1, 0)), constant_values=-1)
-    )
+    expected = np.pad(x, ((0, 2), (1, 0)), constant_values=-1)
+    assert_array_equal(F.pad(x, (1, 0, 0, 2), value=-1), expected)
     assert F.pad(np.zeros((1, 2, 3, 4, 5, 6)), (1,) * 12).shape == (3, 4, 5, 6, 7, 8)
     assert F.pad(x, (-3, 0)).shape == (2, 0)
 
@@ -134,7 +133,7 @@ BAD = [
     (lambda: F.unfold(X, 2, padding=-1), ValueError, "padding must be at least 0"),
     (lambda: F.unfold(X[0, 0], 2), ValueError, "input must have 3 or 4"),
     (lambda: F.unfold(X.astype(int), 2), TypeError, "float32 or float64"),
-    (lambda: F.fold(X[0], 4, 2), ValueError, "rows of input must be a multiple"),
+    (lambda: F.fold(X[0][:, :3], 4, 2), ValueError, "rows of input must be a multiple"),
     (lambda: F.fold(X[0], (4, 4), (2, 2), stride=2), ValueError, "input must have 2 * 2 columns"),
     (lambda: F.fold(X, 4, 2), ValueError, "input must have 2 or 3"),
     (lambda: F.fold(X[0], 0, 2), ValueError, "output_size must be at least 1"),

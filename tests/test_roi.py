@@ -1,7 +1,7 @@
 """RoI pool, RoI align and non-maximum suppression against the NumPy reference.
 
-RoI pool only moves elements; its gradient adds small integers: exact. RoI align sums products of two
-weights of at most 1 with fewer than 512 samples of order 1, the gradient likewise: 512 eps.
+RoI pool only moves elements; its gradient adds small integers: exact. RoI align sums products of
+two weights of at most 1 with fewer than 512 samples of order 1, the gradient likewise: 512 eps.
 """
 
 from __future__ import annotations

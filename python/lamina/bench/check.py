@@ -1,13 +1,10 @@
-"""`lamina check`: the kernels against NumPy in float64, on this machine, in seconds.
+"""`lamina check`: every registered kernel against NumPy, on this machine, in seconds.
 
-Each family has a definition here in a few lines of NumPy, and every backend runs it.
+Forward passes run in float32 and are compared with the formula in float64. Gradients run in float64
+and are compared with central differences of the formula along one random direction.
 """
 
 from __future__ import annotations
-
-import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -15,94 +12,74 @@ from rich.table import Table
 
 import lamina
 
-from .. import functional as F
-from .layers import ConvLayer
-from .measure import conv_reference
+from ..runtime import Kernel
+from .definitions import DEFINITIONS, Definition
 
-# An error of rounding grows like the square root of the sum's length; 16 eps covers the sums here.
-_EPS = 16 * float(np.finfo(np.float32).eps)
-
-
-def _conv(algo: str) -> float:
-    layer = ConvLayer("check", 6, 15, 9, 3, 1, 1, 1)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=layer.x_shape(1)).astype(np.float32)
-    weight = rng.normal(size=layer.weight_shape).astype(np.float32)
-    y = F.conv2d(x, weight, padding=1, algo=algo)
-    expected = np.stack([conv_reference(x, weight, layer, k) for k in range(layer.k)])
-    return float(np.abs(y[0] - expected).max() / np.abs(expected).max())
+# A rounding error grows like the square root of a sum's length: 16 eps covers the sums here.
+FORWARD_BOUND = 16 * float(np.finfo(np.float32).eps)
+# Central differences with step h err by h^2 of the third derivative and eps / h of the value.
+STEP = 1e-5
+GRADIENT_BOUND = 1e-7
 
 
-def _gemm() -> float:
+def _definition(kernel: Kernel) -> Definition:
+    return DEFINITIONS["depthwise" if kernel.algo == "depthwise" else kernel.op]
+
+
+def _forward_error(kernel: Kernel) -> float:
+    """Largest difference from the formula, relative to its largest value."""
+    definition = _definition(kernel)
+    single = [x.astype(np.float32) for x in definition.inputs()]
+    y = np.asarray(definition.call(kernel.algo, *single))
+    expected = definition.formula(*(x.astype(np.float64) for x in single))
+    if y.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(y - expected).max() / max(np.abs(expected).max(), 1.0))
+
+
+def _gradient_error(kernel: Kernel) -> float:
+    """Difference of two directional derivatives, relative to the norms that enter them."""
+    definition = _definition(kernel)
+    inputs = definition.inputs()
+    tensors = [lamina.tensor(x, requires_grad=True) for x in inputs]
+    y = definition.call(kernel.algo, *tensors)
     rng = np.random.default_rng(1)
-    a, b = (rng.normal(size=s).astype(np.float32) for s in ((37, 130), (53, 130)))
-    expected = a.astype(np.float64) @ b.astype(np.float64).T
-    return float(np.abs(F.linear(a, b) - expected).max() / np.abs(expected).max())
+    grad_y = rng.normal(size=y.shape)
+    directions = [rng.normal(size=x.shape) for x in inputs]
+    y.backward(grad_y)
+    ours = 0.0
+    for tensor, direction in zip(tensors, directions, strict=True):
+        if tensor.grad is not None:
+            ours += float((tensor.grad.data * direction).sum())
+    ends = [
+        definition.formula(*(x + sign * STEP * d for x, d in zip(inputs, directions, strict=True)))
+        for sign in (1, -1)
+    ]
+    expected = float(((ends[0] - ends[1]) / (2 * STEP) * grad_y).sum())
+    return abs(ours - expected) / max(float(np.abs(ends[0]).max()) * grad_y.size, 1.0)
 
 
-def _relative(y: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(y - expected).max() / max(np.abs(expected).max(), 1e-30))
-
-
-def _x() -> np.ndarray:
-    return np.random.default_rng(2).normal(size=(2, 3, 8, 10)).astype(np.float32)
-
-
-def _blocks() -> np.ndarray:
-    """x cut into 2 x 2 windows: [N, C, 4, 5, 2, 2]."""
-    x = _x().astype(np.float64)
-    return x.reshape(2, 3, 4, 2, 5, 2).swapaxes(3, 4)
-
-
-def _softmax() -> float:
-    e = np.exp(_x().astype(np.float64))
-    return _relative(F.softmax(_x(), 1), e / e.sum(1, keepdims=True))
-
-
-def _cross_entropy() -> float:
-    x = _x()[:, :, 0, 0]
-    target = np.array([2, 0])
-    log_p = x - np.log(np.exp(x.astype(np.float64)).sum(1, keepdims=True))
-    loss = F.cross_entropy(x, target, reduction="none")
-    return _relative(loss, -log_p[np.arange(2), target])
-
-
-def _gelu() -> float:
-    erf = np.vectorize(math.erf)
-    x = _x().astype(np.float64)
-    return _relative(F.gelu(_x()), x * 0.5 * (1 + erf(x / math.sqrt(2))))
-
-
-CHECKS: dict[str, Callable[[], float]] = {
-    "gemm": _gemm,
-    "max_pool": lambda: _relative(F.max_pool2d(_x(), 2), _blocks().max((-1, -2))),
-    "avg_pool": lambda: _relative(F.avg_pool2d(_x(), 2), _blocks().mean((-1, -2))),
-    "activation": _gelu,
-    "tanh": lambda: _relative(F.tanh(_x()), np.tanh(_x().astype(np.float64))),
-    "softmax": _softmax,
-    "cross_entropy": _cross_entropy,
-}
+def check_kernel(kernel: Kernel) -> tuple[float, float]:
+    """(error, bound) of one kernel; an error of infinity where nobody wrote a definition."""
+    forward = kernel.pass_ == "fprop"
+    bound = FORWARD_BOUND if forward else GRADIENT_BOUND
+    if kernel.op not in DEFINITIONS:
+        return float("inf"), bound
+    with lamina.backend(kernel.backend):
+        return (_forward_error if forward else _gradient_error)(kernel), bound
 
 
 def run_checks(console: Console) -> int:
     """Prints a table; returns the number of kernels whose error is above the bound."""
-    table = Table("backend", "kernel", "error", "bound", "")
+    table = Table("backend", "kernel", "pass", "algorithm", "error", "bound", "")
     failures = 0
-
-    def add(backend: str, name: str, check: Callable[..., float], *args: Any) -> None:
-        nonlocal failures
-        with lamina.backend(backend):
-            error = check(*args)
-        good = error <= _EPS
+    for kernel in lamina.kernels():
+        error, bound = check_kernel(kernel)
+        good = error <= bound
         failures += not good
         verdict = "[green]ok[/green]" if good else "[red]WRONG[/red]"
-        table.add_row(backend, name, f"{error:.1e}", f"{_EPS:.1e}", verdict)
-
-    for kernel in lamina.kernels("conv", "fprop"):
-        add(kernel.backend, f"conv {kernel.algo}", _conv, kernel.algo)
-    for backend in lamina.backends():
-        for name, check in CHECKS.items():
-            add(backend, name, check)
+        names = kernel.backend, kernel.op, kernel.pass_, kernel.algo
+        table.add_row(*names, f"{error:.1e}", f"{bound:.1e}", verdict)
     console.print(table)
     console.print(f"{table.row_count - failures} of {table.row_count} kernels agree with NumPy")
     return failures
