@@ -46,7 +46,9 @@ _LAZY = {
     "zeros_like": "creation",
     # random
     "manual_seed": "random",
-    # (further modules add their names here, one line each)
+    # serialization
+    "load": "serialization",
+    "save": "serialization",
 }
 
 __all__ = [  # noqa: PLE0604

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -56,7 +55,7 @@ def train_digits(console: Console, epochs: int, batch_size: int, seed: int, out:
     seconds = time.perf_counter() - start
     score = accuracy(network, data.test_images, data.test_labels)
     weights, picture = out / "weights.safetensors", out / "filters.png"
-    save(network, weights)
+    lamina.save(network.state_dict(), weights)
     draw_filters(network[0].weight.data, picture)
     return Result(score, seconds, weights, picture)
 
@@ -87,15 +86,6 @@ def _fit(
                 optimizer.step()
                 total += loss.item() * len(batch)
             progress.update(task, advance=1, loss=total / len(order))
-
-
-def save(network: nn.Module, path: Path) -> None:
-    """state_dict as safetensors; an interrupted write leaves no file of that name."""
-    from safetensors.numpy import save_file
-
-    partial = path.with_suffix(".partial")
-    save_file({name: array.copy() for name, array in network.state_dict().items()}, partial)
-    os.replace(partial, path)
 
 
 def draw_filters(weight: np.ndarray, path: Path) -> None:

@@ -1,6 +1,6 @@
 """Layers with torch's names, constructor arguments and state_dict keys."""
 
-from . import init
+from . import init, utils
 from .activation import *
 from .container import Flatten, Identity, ModuleList, Sequential
 from .conv import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Optimizer, check_options
+from .optimizer import Optimizer, check_options, decayed
 
 
 class Adam(Optimizer):
@@ -45,11 +45,10 @@ class Adam(Optimizer):
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         beta1, beta2 = group["betas"]
-        if group["weight_decay"]:
-            if self.decoupled:
-                array *= 1 - group["lr"] * group["weight_decay"]
-            else:
-                grad = grad + group["weight_decay"] * array
+        if self.decoupled:
+            array *= 1 - group["lr"] * group["weight_decay"]
+        else:
+            grad = decayed(array, grad, group)
         if "exp_avg" not in state:
             state["exp_avg"], state["exp_avg_sq"] = np.zeros_like(array), np.zeros_like(array)
         mean, square = state["exp_avg"], state["exp_avg_sq"]

@@ -61,8 +61,57 @@ class Optimizer:
                 self.update(param.data, -grad if group.get("maximize") else grad, state, group)
         return loss
 
+    def state_dict(self) -> dict[str, Any]:
+        """{"state": {index: state}, "param_groups": [options with the indices of their params]}."""
+        index: dict[int, int] = {}
+        groups = []
+        for group in self.param_groups:
+            for param in group["params"]:
+                index.setdefault(id(param), len(index))
+            groups.append({**group, "params": [index[id(param)] for param in group["params"]]})
+        state = {index[key]: dict(value) for key, value in self.state.items() if key in index}
+        return {"state": state, "param_groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over what `state_dict` returned; arrays are copied.
+
+        Raises ValueError, before anything changes, unless the groups have as many parameters.
+        """
+        saved = state_dict["param_groups"]
+        own_counts = [len(group["params"]) for group in self.param_groups]
+        counts = [len(group["params"]) for group in saved]
+        if own_counts != counts:
+            raise ValueError(
+                f"load_state_dict: {type(self).__name__} has groups of {own_counts} parameters, "
+                f"got groups of {counts}"
+            )
+        places: dict[int, int] = {}
+        for own, given in zip(self.param_groups, saved, strict=True):
+            places.update(zip(given["params"], map(id, own["params"]), strict=True))
+            own.update({key: value for key, value in given.items() if key != "params"})
+        self.state = {
+            places[index]: {
+                key: value.copy() if isinstance(value, np.ndarray) else value
+                for key, value in entry.items()
+            }
+            for index, entry in state_dict["state"].items()
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for index, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {index}")
+            options = sorted((key, value) for key, value in group.items() if key != "params")
+            lines += [f"    {key}: {value}" for key, value in options]
+        return "\n".join([*lines, ")"])
+
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define update()")
+
+
+def decayed(array: Any, grad: Any, group: dict[str, Any]) -> Any:
+    """The gradient with the weight decay's term."""
+    return grad + group["weight_decay"] * array if group["weight_decay"] else grad
 
 
 def check_options(name: str, **options: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .optimizer import Optimizer, check_options
+from .optimizer import Optimizer, check_options, decayed
 
 
 class SGD(Optimizer):
@@ -38,8 +38,7 @@ class SGD(Optimizer):
         )
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        if group["weight_decay"]:
-            grad = grad + group["weight_decay"] * array
+        grad = decayed(array, grad, group)
         if group["momentum"]:
             buffer = state.get("momentum_buffer")
             if buffer is None:
