@@ -67,6 +67,18 @@ def test_group_layer_and_instance_norm(backend, shape):
         assert_allclose(y, reference.instance_norm(x)[0], rtol=BOUND, atol=BOUND)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_rms_norm_and_normalize(shape):
+    x, weight, _ = operands(shape, shape[1:])
+    y = F.rms_norm(x, shape[1:], weight)
+    assert_allclose(y, reference.rms_norm(x, shape[1:], weight), rtol=BOUND, atol=BOUND)
+    lamina.testing.gradcheck(lambda *a: F.rms_norm(a[0], shape[1:], a[1], 0.1), [x, weight])
+    for p in (1.0, 2.0, 3.5):
+        y = F.normalize(x, p, -1)
+        assert_allclose(y, reference.normalize(x, p, -1), rtol=BOUND, atol=BOUND)
+        lamina.testing.gradcheck(lambda x, p=p: F.normalize(x, p, -1), [x])
+
+
 def test_batch_norm_layer_trains_and_infers():
     layer = nn.BatchNorm2d(3)
     x = lamina.Tensor(cases.reals((4, 3, 5, 5), 1))

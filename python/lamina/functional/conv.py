@@ -216,7 +216,7 @@ def output_size(
     return tuple(sizes)
 
 
-def _padding_pairs(
+def padding_pairs(
     op: str, padding: Any, in_size: Any, kernel: Any, stride: Any, dilation: Any
 ) -> tuple[tuple[int, int], ...]:
     """(low, high) per axis of a number, one number or one pair per axis, 'valid' or 'same'.
@@ -319,7 +319,7 @@ def _conv(
     _check_bias(op, bias, weight.shape[0])
     strides = tuple_of(op, "stride", stride, n, minimum=1)
     dilations = tuple_of(op, "dilation", dilation, n, minimum=1)
-    pairs = _padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
+    pairs = padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
     one_of(op, "algo", algo, ALGORITHMS)
     geometry = Geometry(op, strides, pairs, dilations, groups, algo, _limit(op, workspace_limit))
     y = Conv.apply(x, weight, bias, geometry)
@@ -398,7 +398,7 @@ def _conv_transpose(
     dilations = tuple_of(op, "dilation", dilation, n, minimum=1)
     if isinstance(padding, str):
         raise ValueError(f"{op}: padding must be numbers, got padding={padding!r}")
-    pairs = _padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
+    pairs = padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
     one_of(op, "algo", algo, ALGORITHMS)
     geometry = Geometry(op, strides, pairs, dilations, groups, algo, _limit(op, workspace_limit))
     if min(x.shape[2:]) < 1:

@@ -15,7 +15,7 @@ from .. import arrays
 from ..tensor import Tensor
 from ._arguments import normal_axis, real, same_dtype
 
-__all__ = ["cosine_similarity", "pairwise_distance"]
+__all__ = ["cosine_similarity", "pairwise_distance", "pdist"]
 
 
 def on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,3 +87,20 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     least = real(op, "eps", eps)
     scale = first.norm(2, axis).clamp(min=least) * second.norm(2, axis).clamp(min=least)
     return (first * second).sum(axis) / scale
+
+
+@on_tensors
+def pdist(input: Any, p: float = 2.0) -> Any:
+    """The p-norms between all pairs of rows of input [N, D], those of row 0 first: [N (N - 1) / 2].
+
+    Raises ValueError for the shape and a negative p, TypeError for the dtype.
+    """
+    op = "pdist"
+    (x,) = operands(op, input=input)
+    if x.ndim != 2:
+        raise ValueError(f"{op}: input must have 2 dimensions, got input.shape={x.shape}")
+    order = real(op, "p", p)
+    if not order >= 0:
+        raise ValueError(f"{op}: p must not be negative, got p={order}")
+    first, second = np.triu_indices(x.shape[0], 1)
+    return (x[first] - x[second]).norm(order, 1)

@@ -1,4 +1,4 @@
-"""The affine map y = x weight^T + bias."""
+"""The affine map y = x weight^T + bias, and the bilinear form of two inputs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 from .. import _C, arrays
 from ..autograd import Function
 from ._arguments import check_rank, same_dtype
+from .distance import on_tensors
 
-__all__ = ["linear"]
+__all__ = ["bilinear", "linear"]
 
 
 def _gemm(a: Any, b: Any, bias: Any, sizes: tuple[int, int, int], trans: tuple[bool, bool]) -> Any:
@@ -66,3 +67,38 @@ def linear(input: Any, weight: Any, bias: Any = None) -> Any:
     Float32 or float64. Raises ValueError for shapes that do not match, TypeError for dtypes.
     """
     return Linear.apply(input, weight, bias)
+
+
+@on_tensors
+def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
+    """y[..., k] = input1 weight[k] input2^T + bias[k].
+
+    input1 [..., in1], input2 [..., in2] of equal leading axes, weight [out, in1, in2], bias [out].
+    Float32 or float64. Raises ValueError for shapes that do not match, TypeError for dtypes.
+    """
+    from ..tensor import Tensor
+
+    op = "bilinear"
+    named = {"input1": input1, "input2": input2, "weight": weight, "bias": bias}
+    tensors: dict[str, Any] = {
+        name: x if x is None or isinstance(x, Tensor) else Tensor(arrays.asarray(op, name, x))
+        for name, x in named.items()
+    }
+    for name, x in tensors.items():
+        if x is not None:
+            arrays.check_float(op, name, x.data)
+    same_dtype(op, **tensors)
+    x1, x2, w, b = tensors.values()
+    check_rank(op, "weight", w, (3,))
+    out, in1, in2 = w.shape
+    if x1.shape[:-1] != x2.shape[:-1] or x1.shape[-1:] != (in1,) or x2.shape[-1:] != (in2,):
+        raise ValueError(
+            f"{op}: inputs must be [..., {in1}] and [..., {in2}] with equal leading axes, "
+            f"got input1.shape={x1.shape}, input2.shape={x2.shape}, weight.shape={w.shape}"
+        )
+    if b is not None and b.shape != (out,):
+        raise ValueError(f"{op}: bias must have shape ({out},), got bias.shape={b.shape}")
+    lead = x1.shape[:-1]
+    left = linear(x1.reshape(-1, in1), w.permute(0, 2, 1).reshape(out * in2, in1))
+    y = (left.reshape(-1, out, in2) * x2.reshape(-1, 1, in2)).sum(2).reshape(*lead, out)
+    return y if b is None else y + b

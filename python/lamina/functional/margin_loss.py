@@ -91,11 +91,15 @@ def cosine_embedding_loss(
 ) -> Any:
     """With c the cosine of [..., D] vectors: 1 - c where t is 1, max(0, c - margin) where -1.
 
-    Raises ValueError for other t and for shapes: input1 and input2 [N, D] or [D], target [N] or [].
+    t may be integers. Raises ValueError for other t and for shapes: input1 and input2 [N, D] or
+    [D], target [N] or [].
     """
     op = "cosine_embedding_loss"
     x1, x2 = operands(op, input1=input1, input2=input2)
-    (t,) = operands(op, target=target)
+    signs = array_of(target)
+    if arrays.is_array(signs) and signs.dtype.kind == "i":
+        signs = signs.astype(x1.dtype)
+    (t,) = operands(op, target=signs)
     normal_rank(op, input1=x1, input2=x2)
     check_same_shape(op, input1=x1[..., 0], target=t)
     _check_signs(op, t)

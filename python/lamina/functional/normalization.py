@@ -15,9 +15,10 @@ import numpy as np
 from .. import _C, arrays
 from ..autograd import Function
 from ..tensor import array_of
-from ._arguments import check_rank, integer, real, same_dtype
+from ._arguments import check_rank, integer, normal_axis, real, same_dtype
+from .distance import on_tensors, operands
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize", "rms_norm"]
 
 
 def _affine(op: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
@@ -187,6 +188,17 @@ def group_norm(
     return GroupNorm.apply(op, x, weight, bias, layout, _epsilon(op, eps))
 
 
+def _normalized_shape(op: str, x: Any, normalized_shape: Any) -> tuple[int, ...]:
+    given = normalized_shape if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
+    shape = tuple(integer(op, "normalized_shape", size, minimum=1) for size in given)
+    if not shape or x.shape[-len(shape) :] != shape:
+        raise ValueError(
+            f"{op}: normalized_shape must be the last axes of input, "
+            f"got normalized_shape={shape}, input.shape={x.shape}"
+        )
+    return shape
+
+
 def layer_norm(
     input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Any:
@@ -196,13 +208,7 @@ def layer_norm(
     """
     op = "layer_norm"
     x = _input(op, input, range(1, 65))
-    given = normalized_shape if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
-    shape = tuple(integer(op, "normalized_shape", size, minimum=1) for size in given)
-    if not shape or x.shape[-len(shape) :] != shape:
-        raise ValueError(
-            f"{op}: normalized_shape must be the last axes of input, "
-            f"got normalized_shape={shape}, input.shape={x.shape}"
-        )
+    shape = _normalized_shape(op, x, normalized_shape)
     weight, bias = _tensors(op, x, weight, bias, shape)
     outer = math.prod(x.shape[: x.ndim - len(shape)])
     return GroupNorm.apply(op, x, weight, bias, (outer, 1, math.prod(shape), 1), _epsilon(op, eps))
@@ -241,3 +247,33 @@ def instance_norm(
         if array is not None:
             array += rate * (batch() - array)
     return GroupNorm.apply(op, x, weight, bias, (n, c, 1, size), _epsilon(op, eps))
+
+
+@on_tensors
+def rms_norm(
+    input: Any, normalized_shape: Any, weight: Any = None, eps: float | None = None
+) -> Any:
+    """weight * input / sqrt(mean(input^2) + eps) over the last axes (Zhang & Sennrich 2019).
+
+    normalized_shape: the sizes of those axes. eps: None for the dtype's own.
+    """
+    op = "rms_norm"
+    (x,), (factor,) = operands(op, input=input), operands(op, weight=weight)
+    same_dtype(op, input=x, weight=factor)
+    check_rank(op, "input", x, range(1, 65))
+    shape = _normalized_shape(op, x, normalized_shape)
+    if factor is not None and factor.shape != shape:
+        raise ValueError(f"{op}: weight must have shape {shape}, got weight.shape={factor.shape}")
+    least = float(np.finfo(x.dtype).eps) if eps is None else _epsilon(op, eps)
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    y = x / ((x * x).mean(axes, keepdim=True) + least).sqrt()
+    return y if factor is None else y * factor
+
+
+@on_tensors
+def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
+    """input / max(norm, eps), the p-norm along the axis `dim`."""
+    op = "normalize"
+    (x,) = operands(op, input=input)
+    axis = normal_axis(op, "dim", dim, x.ndim)
+    return x / x.norm(real(op, "p", p), axis, keepdim=True).clamp(min=_epsilon(op, eps))

@@ -2,7 +2,7 @@
 
 from . import init, utils
 from .activation import *
-from .container import Flatten, Identity, ModuleList, Sequential
+from .container import *
 from .conv import (
     Conv1d,
     Conv2d,
@@ -11,18 +11,23 @@ from .conv import (
     ConvTranspose2d,
     ConvTranspose3d,
 )
+from .distance import *
 from .dropout import *
 from .embedding import *
 from .linear import Linear
-from .loss import CrossEntropyLoss, NLLLoss
+from .loss import *
 from .module import Module
 from .normalization import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
     GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    InstanceNorm3d,
     LayerNorm,
     LocalResponseNorm,
+    RMSNorm,
 )
 from .padding import *
 from .parameter import Parameter

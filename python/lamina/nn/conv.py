@@ -7,10 +7,20 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
-from ..functional._arguments import integer, tuple_of
+from ..functional._arguments import check_rank, integer, one_of, tuple_of
+from ..functional.conv import padding_pairs
 from . import init
 from .module import Module
 from .parameter import Parameter
+
+_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def _is_plain(padding: Any) -> bool:
+    """A number or one number an axis; not a word and not (low, high) pairs."""
+    if isinstance(padding, tuple | list):
+        return not any(isinstance(p, tuple | list) for p in padding)
+    return not isinstance(padding, str)
 
 
 class _ConvNd(Module):
@@ -18,6 +28,7 @@ class _ConvNd(Module):
 
     axes: int
     transposed = False
+    output_padding: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -29,6 +40,7 @@ class _ConvNd(Module):
         dilation: Any = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         *,
         algo: str = "auto",
         dtype: Any = np.float32,
@@ -46,7 +58,9 @@ class _ConvNd(Module):
         self.kernel_size = tuple_of(name, "kernel_size", kernel_size, n, 1)
         self.stride = tuple_of(name, "stride", stride, n, 1)
         self.dilation = tuple_of(name, "dilation", dilation, n, 1)
-        self.padding, self.algo = padding, algo
+        self.padding = tuple_of(name, "padding", padding, n, 0) if _is_plain(padding) else padding
+        self.padding_mode = one_of(name, "padding_mode", padding_mode, _MODES)
+        self.algo = algo
         first, second = self.out_channels, self.in_channels
         if self.transposed:
             first, second = second, first
@@ -57,6 +71,26 @@ class _ConvNd(Module):
     def reset_parameters(self) -> None:
         init.torch_default_(self.weight, self.bias)
 
+    def forward(self, input: Any) -> Any:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            name = type(self).__name__
+            check_rank(name, "input", input, (self.axes + 1, self.axes + 2))
+            size = input.shape[-self.axes :]
+            pairs = padding_pairs(name, padding, size, self.kernel_size, self.stride, self.dilation)
+            flat = [pad for pair in reversed(pairs) for pad in pair]
+            input, padding = F.pad(input, flat, self.padding_mode), 0
+        return getattr(F, f"conv{self.axes}d")(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            algo=self.algo,
+        )
+
     def extra_repr(self) -> str:
         words = [
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}",
@@ -66,10 +100,14 @@ class _ConvNd(Module):
             words.append(f"padding={self.padding}")
         if self.dilation != (1,) * self.axes:
             words.append(f"dilation={self.dilation}")
+        if any(self.output_padding):
+            words.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             words.append(f"groups={self.groups}")
         if self.bias is None:
             words.append("bias=False")
+        if self.padding_mode != "zeros":
+            words.append(f"padding_mode={self.padding_mode}")
         return ", ".join(words)
 
 
@@ -87,10 +125,12 @@ class _ConvTransposeNd(_ConvNd):
         groups: int = 1,
         bias: bool = True,
         dilation: Any = 1,
+        padding_mode: str = "zeros",
         *,
         algo: str = "auto",
         dtype: Any = np.float32,
     ) -> None:
+        name = type(self).__name__
         super().__init__(
             in_channels,
             out_channels,
@@ -100,10 +140,11 @@ class _ConvTransposeNd(_ConvNd):
             dilation,
             groups,
             bias,
+            one_of(name, "padding_mode", padding_mode, ("zeros",)),
             algo=algo,
             dtype=dtype,
         )
-        self.output_padding = output_padding
+        self.output_padding = tuple_of(name, "output_padding", output_padding, self.axes, 0)
 
     def forward(self, input: Any, output_size: Any = None) -> Any:
         return getattr(F, f"conv_transpose{self.axes}d")(
@@ -125,53 +166,17 @@ class Conv1d(_ConvNd):
 
     axes = 1
 
-    def forward(self, input: Any) -> Any:
-        return F.conv1d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            algo=self.algo,
-        )
-
 
 class Conv2d(_ConvNd):
     """Arguments as torch.nn.Conv2d, padding and `algo` as functional.conv2d."""
 
     axes = 2
 
-    def forward(self, input: Any) -> Any:
-        return F.conv2d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            algo=self.algo,
-        )
-
 
 class Conv3d(_ConvNd):
     """Arguments as torch.nn.Conv3d, padding and `algo` as functional.conv3d."""
 
     axes = 3
-
-    def forward(self, input: Any) -> Any:
-        return F.conv3d(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            algo=self.algo,
-        )
 
 
 class ConvTranspose1d(_ConvTransposeNd):

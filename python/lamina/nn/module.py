@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..tensor import Tensor
 from .parameter import Parameter
+
+
+class IncompatibleKeys(NamedTuple):
+    """What `load_state_dict(strict=False)` could not match."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 class Module:
@@ -55,8 +62,9 @@ class Module:
         )
         for registry, kind in kinds:
             if isinstance(value, kind):
-                self._forget(name)
-                registry[name] = value
+                if name not in registry:
+                    self._forget(name)
+                registry[name] = value  # a value that replaces another keeps its place
                 return
             if name in registry and value is None:
                 registry[name] = None
@@ -90,7 +98,8 @@ class Module:
             raise TypeError(
                 f"register_parameter: {name} must be a Parameter, got {type(value).__name__}"
             )
-        self._forget(name)
+        if name not in self._parameters:
+            self._forget(name)
         self._parameters[name] = value
 
     def register_buffer(self, name: str, value: Tensor | None, persistent: bool = True) -> None:
@@ -99,7 +108,8 @@ class Module:
             raise TypeError(
                 f"register_buffer: {name} must be a Tensor or None, got {type(value).__name__}"
             )
-        self._forget(name)
+        if name not in self._buffers:
+            self._forget(name)
         self._buffers[name] = value
         if not persistent:
             self._non_persistent.add(name)
@@ -108,8 +118,11 @@ class Module:
         """Adds a sub-module under a name."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"add_module: {name} must be a Module, got {type(module).__name__}")
-        self._forget(name)
+        if name not in self._modules:
+            self._forget(name)
         self._modules[name] = module
+
+    register_module = add_module
 
     # Traversal
 
@@ -244,17 +257,19 @@ class Module:
                     state[base + name] = value.data
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Copies arrays into the parameters and buffers of those names.
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
+        """Copies arrays into the parameters and buffers of those names; returns those left over.
 
         Everything is checked before anything is written. Raises RuntimeError listing missing and
         unexpected names (unless strict is False) and mismatched shapes.
         """
         own = self.state_dict()
+        missing = [name for name in own if name not in state]
+        unexpected = [name for name in state if name not in own]
         problems = []
         if strict:
-            problems += [f"missing: {name}" for name in own if name not in state]
-            problems += [f"unexpected: {name}" for name in state if name not in own]
+            problems += [f"missing: {name}" for name in missing]
+            problems += [f"unexpected: {name}" for name in unexpected]
         arrays = {
             name: np.asarray(value.data if isinstance(value, Tensor) else value)
             for name, value in state.items()
@@ -272,6 +287,7 @@ class Module:
             )
         for name, array in arrays.items():
             own[name][...] = array
+        return IncompatibleKeys(missing, unexpected)
 
     # Representation
 

@@ -25,6 +25,8 @@ class _BatchNorm(Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        bias: bool = True,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class _BatchNorm(Module):
         self.affine, self.track_running_stats = affine, track_running_stats
         ones, zeros = np.ones(num_features, dtype), np.zeros(num_features, dtype)
         self.register_parameter("weight", Parameter(ones.copy()) if affine else None)
-        self.register_parameter("bias", Parameter(zeros.copy()) if affine else None)
+        self.register_parameter("bias", Parameter(zeros.copy()) if affine and bias else None)
         tracked = track_running_stats
         self.register_buffer("running_mean", Tensor(zeros.copy()) if tracked else None)
         self.register_buffer("running_var", Tensor(ones.copy()) if tracked else None)
@@ -60,7 +62,8 @@ class _BatchNorm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
-            f"affine={self.affine}, track_running_stats={self.track_running_stats}"
+            f"affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
         )
 
 
@@ -82,6 +85,65 @@ class BatchNorm3d(_BatchNorm):
     ranks = (5,)
 
 
+class _InstanceNorm(_BatchNorm):
+    """Statistics of each image; running ones only if asked for, as in torch."""
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = False,
+        track_running_stats: bool = False,
+        *,
+        bias: bool = True,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype
+        )
+
+    def forward(self, input: Any) -> Any:
+        name = type(self).__name__
+        check_rank(name, "input", input, self.ranks, "(a batch axis is optional)")
+        unbatched = len(input.shape) == min(self.ranks)
+        x = input.reshape(1, *input.shape) if unbatched else input
+        if x.shape[1] != self.num_features:
+            raise ValueError(
+                f"{name}: input must have num_features={self.num_features} channels, "
+                f"got input.shape={input.shape}"
+            )
+        y = F.instance_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training or not self.track_running_stats,
+            0.0 if self.momentum is None else self.momentum,
+            self.eps,
+        )
+        return y.reshape(*input.shape) if unbatched else y
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """functional.instance_norm of [N, C, L] or [C, L]."""
+
+    ranks = (2, 3)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """functional.instance_norm of [N, C, H, W] or [C, H, W]."""
+
+    ranks = (3, 4)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """functional.instance_norm of [N, C, D, H, W] or [C, D, H, W]."""
+
+    ranks = (4, 5)
+
+
 class GroupNorm(Module):
     """functional.group_norm; weight, bias [C]."""
 
@@ -91,6 +153,8 @@ class GroupNorm(Module):
         num_channels: int,
         eps: float = 1e-5,
         affine: bool = True,
+        *,
+        bias: bool = True,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
@@ -100,14 +164,17 @@ class GroupNorm(Module):
             "weight", Parameter(np.ones(num_channels, dtype)) if affine else None
         )
         self.register_parameter(
-            "bias", Parameter(np.zeros(num_channels, dtype)) if affine else None
+            "bias", Parameter(np.zeros(num_channels, dtype)) if affine and bias else None
         )
 
     def forward(self, input: Any) -> Any:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class LayerNorm(Module):
@@ -139,7 +206,8 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+            f"{self.normalized_shape}, eps={self.eps}, "
+            f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
         )
 
 
@@ -166,3 +234,29 @@ class LocalResponseNorm(Module):
     def extra_repr(self) -> str:
         shown = f"{self.size}, alpha={self.alpha}, beta={self.beta}, k={self.k}"
         return shown + (", within=True" if self.within else "")
+
+
+class RMSNorm(Module):
+    """`functional.rms_norm`; weight of normalized_shape."""
+
+    def __init__(
+        self,
+        normalized_shape: Any,
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        dtype: Any = np.float32,
+    ) -> None:
+        super().__init__()
+        several = isinstance(normalized_shape, tuple | list)
+        self.normalized_shape = tuple(normalized_shape) if several else (normalized_shape,)
+        self.eps, self.elementwise_affine = eps, elementwise_affine
+        weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
+        self.register_parameter("weight", weight)
+
+    def forward(self, input: Any) -> Any:
+        return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
+        )

@@ -21,7 +21,8 @@ class _Pool(Module):
         return getattr(F, self.function)(input, **self.options)
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value}" for name, value in self.options.items())
+        shown = {k: v for k, v in self.options.items() if k != "return_indices"}
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
 class _MaxPool(_Pool):

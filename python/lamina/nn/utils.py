@@ -59,7 +59,8 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scales all gradients together so that their norm is at most max_norm.
 
-    Returns the norm before (Pascanu et al. 2013). Raises RuntimeError for a norm that is not finite if asked to.
+    Returns the norm before (Pascanu et al. 2013). Raises RuntimeError for a norm that is not
+    finite if asked to.
     """
     op = "clip_grad_norm_"
     limit = real(op, "max_norm", max_norm)
