@@ -1,4 +1,4 @@
-"""The command line: `lamina train | bench | check | info | plan`."""
+"""The command line: `lamina train | bench | check | parity | info | plan`."""
 
 from __future__ import annotations
 
@@ -69,6 +69,25 @@ def check() -> None:
 
     failures = run_checks(console)
     if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def parity(
+    out: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("torch-parity.md"),
+) -> None:
+    """Compare every name of torch.nn.functional and torch.nn, call by call (needs torch)."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise typer.BadParameter("PyTorch is not installed here") from None
+    from .parity import write_table
+
+    found = write_table(out)
+    for problem in found:
+        console.print(f"[red]{problem}[/red]")
+    console.print(f"wrote {out}")
+    if found:
         raise typer.Exit(1)
 
 

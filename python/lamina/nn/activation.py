@@ -133,6 +133,9 @@ class Softshrink(_Activation):
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__(lambd=lambd)
 
+    def extra_repr(self) -> str:
+        return str(self.options["lambd"])
+
 
 class Hardshrink(_Activation):
     """functional.hardshrink."""
@@ -141,6 +144,9 @@ class Hardshrink(_Activation):
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__(lambd=lambd)
+
+    def extra_repr(self) -> str:
+        return str(self.options["lambd"])
 
 
 class Tanhshrink(_Activation):

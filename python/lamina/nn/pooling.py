@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import functional as F
+from ..functional._arguments import tuple_of
+from ..tensor import Tensor
 from .module import Module
 
 
@@ -12,6 +14,7 @@ class _Pool(Module):
     """Calls functional.<function>(input, **options)."""
 
     function: str
+    hidden: tuple[str, ...] = ("return_indices",)  # not in the repr, as in torch
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
@@ -21,7 +24,7 @@ class _Pool(Module):
         return getattr(F, self.function)(input, **self.options)
 
     def extra_repr(self) -> str:
-        shown = {k: v for k, v in self.options.items() if k != "return_indices"}
+        shown = {k: v for k, v in self.options.items() if k not in self.hidden}
         return ", ".join(f"{name}={value}" for name, value in shown.items())
 
 
@@ -66,10 +69,14 @@ class _AdaptiveMaxPool(_Pool):
 
 class _MaxUnpool(Module):
     function: str
+    axes: int
 
     def __init__(self, kernel_size: Any, stride: Any = None, padding: Any = 0) -> None:
         super().__init__()
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+        name, n = type(self).__name__, self.axes
+        self.kernel_size = tuple_of(name, "kernel_size", kernel_size, n, 1)
+        self.stride = tuple_of(name, "stride", kernel_size if stride is None else stride, n, 1)
+        self.padding = tuple_of(name, "padding", padding, n, 0)
 
     def forward(self, input: Any, indices: Any, output_size: Any = None) -> Any:
         return getattr(F, self.function)(
@@ -81,6 +88,9 @@ class _MaxUnpool(Module):
 
 
 class _FractionalMaxPool(_Pool):
+    def extra_repr(self) -> str:
+        return ""
+
     def __init__(
         self,
         kernel_size: Any,
@@ -94,11 +104,21 @@ class _FractionalMaxPool(_Pool):
             output_size=output_size,
             output_ratio=output_ratio,
             return_indices=return_indices,
-            _random_samples=_random_samples,
+        )
+        samples = _random_samples
+        if samples is not None and not isinstance(samples, Tensor):
+            samples = Tensor(samples)
+        self.register_buffer("_random_samples", samples)
+
+    def forward(self, input: Any) -> Any:
+        return getattr(F, self.function)(
+            input, **self.options, _random_samples=self._random_samples
         )
 
 
 class _AvgPool(_Pool):
+    hidden = ("ceil_mode", "count_include_pad", "divisor_override")
+
     def __init__(
         self,
         kernel_size: Any,
@@ -122,6 +142,7 @@ class AvgPool1d(_Pool):
     """functional.avg_pool1d."""
 
     function = "avg_pool1d"
+    hidden = ("ceil_mode", "count_include_pad")
 
     def __init__(
         self,
@@ -132,9 +153,9 @@ class AvgPool1d(_Pool):
         count_include_pad: bool = True,
     ) -> None:
         super().__init__(
-            kernel_size=kernel_size,
-            stride=kernel_size if stride is None else stride,
-            padding=padding,
+            kernel_size=tuple_of("AvgPool1d", "kernel_size", kernel_size, 1, 1),
+            stride=tuple_of("AvgPool1d", "stride", kernel_size if stride is None else stride, 1, 1),
+            padding=tuple_of("AvgPool1d", "padding", padding, 1, 0),
             ceil_mode=ceil_mode,
             count_include_pad=count_include_pad,
         )
@@ -228,18 +249,21 @@ class MaxUnpool1d(_MaxUnpool):
     """functional.max_unpool1d."""
 
     function = "max_unpool1d"
+    axes = 1
 
 
 class MaxUnpool2d(_MaxUnpool):
     """functional.max_unpool2d."""
 
     function = "max_unpool2d"
+    axes = 2
 
 
 class MaxUnpool3d(_MaxUnpool):
     """functional.max_unpool3d."""
 
     function = "max_unpool3d"
+    axes = 3
 
 
 class FractionalMaxPool2d(_FractionalMaxPool):
