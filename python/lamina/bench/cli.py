@@ -37,23 +37,33 @@ def train_digits(
 
 @app.command()
 def bench(
-    family: Annotated[str, typer.Argument(help="A family of kernels; so far: conv.")] = "conv",
+    family: Annotated[str, typer.Argument(help="A family of kernels, or all.")] = "conv",
     layers: Annotated[str, typer.Option(help="Only layers whose name contains this.")] = "",
+    pass_: Annotated[
+        str, typer.Option("--pass", help="fprop, dgrad, wgrad (conv), train (others), or all.")
+    ] = "fprop",
     batch: Annotated[int, typer.Option(min=1)] = 1,
-    seconds: Annotated[float, typer.Option(min=0.01, help="Time per kernel and layer.")] = 0.3,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Time per kernel and layer.")] = 0.3,
     vs: Annotated[str, typer.Option(help="Compare with an installed peer: torch.")] = "",
     ref: Annotated[bool, typer.Option(help="Time the reference backend too (slow).")] = True,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a roofline picture here.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Print families and layers.")] = False,
 ) -> None:
     """Time every algorithm and backend on named layers of known networks."""
     from . import measure
+    from .layers import FAMILIES
 
-    if family != "conv":
-        raise typer.BadParameter(f"unknown family {family!r}; so far: conv")
+    if list_:
+        for name, several in FAMILIES.items():
+            console.print(f"[bold]{name}[/bold]  " + "  ".join(layer.name for layer in several))
+        return
     if vs not in ("", "torch"):
         raise typer.BadParameter(f"unknown peer {vs!r}; so far: torch")
-    report = measure.bench_conv(console, layers, batch, seconds, bool(vs), ref)
+    try:
+        report = measure.bench(console, family, layers, pass_, batch, seconds, bool(vs), ref)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     if json_path:
         json_path.write_text(json.dumps(report, indent=1) + "\n")
     if plot:

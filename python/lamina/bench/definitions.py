@@ -1,4 +1,4 @@
-"""Every operation of the library in a few lines of NumPy, on small inputs, for `lamina check`."""
+"""Every operation of the library in a few lines of NumPy, for `lamina check` and `lamina bench`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import functional as F
 from .. import ops
 
 Array = np.ndarray
@@ -16,7 +15,7 @@ _erf = np.vectorize(math.erf)
 
 
 class Definition(NamedTuple):
-    """`call(algo, *inputs)` is the library's function, `formula(*inputs)` its definition."""
+    """`call(F, algo, *inputs)` is the function of a module F, `formula(*inputs)` its definition."""
 
     call: Callable[..., Any]
     formula: Callable[..., Array]
@@ -127,13 +126,18 @@ def _sigmoid(x: Array) -> Array:
 def _lstm_cell(x: Array, h: Array, c: Array, w_ih: Array, w_hh: Array) -> Array:
     i, f, g, o = np.split(x @ w_ih.T + h @ w_hh.T, 4, 1)
     c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-    return np.concatenate([_sigmoid(o) * np.tanh(c), c], 1)
+    return _sigmoid(o) * np.tanh(c) + 2 * c
 
 
-def _call_lstm_cell(algo: str, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any) -> Any:
-    from .. import cat
+def _call_lstm_cell(F: Any, algo: str, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any) -> Any:
+    new_h, new_c = F.lstm_cell(x, (h, c), w_ih, w_hh)
+    return new_h + 2 * new_c
 
-    return cat(list(F.lstm_cell(x, (h, c), w_ih, w_hh)), 1)
+
+def _call_dropout(F: Any, algo: str, x: Any) -> Any:
+    """Twice x or nothing: y (y - 2 x) is 0."""
+    y = F.dropout(x, 0.5)
+    return y * (y - 2 * x)
 
 
 def _gru_cell(x: Array, h: Array, w_ih: Array, w_hh: Array) -> Array:
@@ -153,88 +157,96 @@ def _resample(x: Array) -> Array:
     return x
 
 
+def _channel_shuffle(x: Array) -> Array:
+    """Channel 3 k + g from g C / 3 + k."""
+    n, c, h, w = x.shape
+    return x.reshape(n, 3, c // 3, h, w).swapaxes(1, 2).reshape(x.shape)
+
+
 _BOXES = np.array([[0.0, 0, 4, 4], [1, 1, 5, 5], [10, 10, 12, 12], [0, 0, 4, 5]])
 _IMAGE = (2, 6, 8, 10)
 
 DEFINITIONS: dict[str, Definition] = {
     "gemm": Definition(
-        lambda algo, a, b: F.linear(a, b), lambda a, b: a @ b.T, ((37, 130), (53, 130))
+        lambda F, algo, a, b: F.linear(a, b), lambda a, b: a @ b.T, ((37, 130), (53, 130))
     ),
     "conv": Definition(
-        lambda algo, x, weight, bias: F.conv2d(x, weight, bias, padding=1, algo=algo),
+        lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=1, algo=algo),
         _conv,
         ((2, 6, 15, 13), (9, 6, 3, 3), (9,)),
     ),
     "depthwise": Definition(
-        lambda algo, x, weight, bias: F.conv2d(x, weight, bias, padding=1, groups=6, algo=algo),
+        lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=1, groups=6, algo=algo),
         _depthwise,
         ((2, 6, 15, 13), (6, 1, 3, 3), (6,)),
     ),
-    "im2col": Definition(lambda algo, x: F.unfold(x, 3, padding=1), _im2col, (_IMAGE,)),
+    "im2col": Definition(lambda F, algo, x: F.unfold(x, 3, padding=1), _im2col, (_IMAGE,)),
     "max_pool": Definition(
-        lambda algo, x: F.max_pool2d(x, 2), lambda x: _blocks(x).max(-1), (_IMAGE,)
+        lambda F, algo, x: F.max_pool2d(x, 2), lambda x: _blocks(x).max(-1), (_IMAGE,)
     ),
     "avg_pool": Definition(
-        lambda algo, x: F.avg_pool2d(x, 2), lambda x: _blocks(x).mean(-1), (_IMAGE,)
+        lambda F, algo, x: F.avg_pool2d(x, 2), lambda x: _blocks(x).mean(-1), (_IMAGE,)
     ),
     "max_unpool": Definition(
-        lambda algo, x: F.max_unpool2d(x, np.broadcast_to(_SPREAD, x.shape), 2),
+        lambda F, algo, x: F.max_unpool2d(x, np.broadcast_to(_SPREAD, x.shape), 2),
         _unpool,
         ((2, 3, 4, 5),),
     ),
     "roi_pool": Definition(
-        lambda algo, x: ops.roi_pool(x, _BOX.astype(x.dtype), 2), _roi_pool, (_IMAGE,)
+        lambda F, algo, x: ops.roi_pool(x, _BOX.astype(x.dtype), 2), _roi_pool, (_IMAGE,)
     ),
     "roi_align": Definition(
-        lambda algo, x: ops.roi_align(x, _BOX.astype(x.dtype), 2, sampling_ratio=1),
+        lambda F, algo, x: ops.roi_align(x, _BOX.astype(x.dtype), 2, sampling_ratio=1),
         _roi_align,
         (_IMAGE,),
     ),
     "nms": Definition(
-        lambda algo, scores: ops.nms(_BOXES.astype(scores.dtype), np.sort(scores)[::-1], 0.3),
+        lambda F, algo, scores: ops.nms(_BOXES.astype(scores.dtype), np.sort(scores)[::-1], 0.3),
         lambda scores: np.array([0, 2]),
         ((4,),),
     ),
     "resample": Definition(
-        lambda algo, x: F.interpolate(x, scale_factor=2, mode="bilinear"), _resample, (_IMAGE,)
+        lambda F, algo, x: F.interpolate(x, scale_factor=2, mode="bilinear"), _resample, (_IMAGE,)
     ),
     "permute": Definition(
-        lambda algo, x: F.channel_shuffle(x, 3),
-        lambda x: x[:, [0, 2, 4, 1, 3, 5]],
+        lambda F, algo, x: F.channel_shuffle(x, 3),
+        _channel_shuffle,
         (_IMAGE,),
     ),
     "activation": Definition(
-        lambda algo, x: F.gelu(x), lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))), (_IMAGE,)
+        lambda F, algo, x: F.gelu(x), lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))), (_IMAGE,)
     ),
     "prelu": Definition(
-        lambda algo, x, a: F.prelu(x, a),
+        lambda F, algo, x, a: F.prelu(x, a),
         lambda x, a: np.where(x > 0, x, a[:, None, None] * x),
         (_IMAGE, (6,)),
     ),
-    "softmax": Definition(lambda algo, x: F.softmax(x, 1), _softmax, (_IMAGE,)),
+    "softmax": Definition(lambda F, algo, x: F.softmax(x, 1), _softmax, (_IMAGE,)),
     "cross_entropy": Definition(
-        lambda algo, x: F.cross_entropy(x, _TARGET, reduction="none"), _cross_entropy, ((4, 7),)
+        lambda F, algo, x: F.cross_entropy(x, _TARGET, reduction="none"), _cross_entropy, ((4, 7),)
     ),
     "dropout": Definition(  # twice x or nothing: y (y - 2 x) is 0
-        lambda algo, x: (lambda y: y * (y - 2 * x))(F.dropout(x, 0.5)), lambda x: 0 * x, (_IMAGE,)
+        lambda F, algo, x: (lambda y: y * (y - 2 * x))(F.dropout(x, 0.5)),
+        lambda x: 0 * x,
+        (_IMAGE,),
     ),
     "batch_norm": Definition(
-        lambda algo, x, weight, bias: F.batch_norm(x, None, None, weight, bias, True),
+        lambda F, algo, x, weight, bias: F.batch_norm(x, None, None, weight, bias, True),
         lambda x, weight, bias: _affine(_standard(x, (0, 2, 3)), weight, bias),
         (_IMAGE, (6,), (6,)),
     ),
     "group_norm": Definition(
-        lambda algo, x, weight, bias: F.group_norm(x, 2, weight, bias),
+        lambda F, algo, x, weight, bias: F.group_norm(x, 2, weight, bias),
         _group_norm,
         (_IMAGE, (6,), (6,)),
     ),
     "local_response_norm": Definition(
-        lambda algo, x: F.local_response_norm(x, 3, 0.5), _local_response_norm, (_IMAGE,)
+        lambda F, algo, x: F.local_response_norm(x, 3, 0.5), _local_response_norm, (_IMAGE,)
     ),
     "lstm_cell": Definition(
         _call_lstm_cell, _lstm_cell, ((3, 5), (3, 7), (3, 7), (28, 5), (28, 7))
     ),
     "gru_cell": Definition(
-        lambda algo, *inputs: F.gru_cell(*inputs), _gru_cell, ((3, 5), (3, 7), (21, 5), (21, 7))
+        lambda F, algo, *inputs: F.gru_cell(*inputs), _gru_cell, ((3, 5), (3, 7), (21, 5), (21, 7))
     ),
 }

@@ -1,4 +1,9 @@
-"""Named convolution layers of known networks, as data for benchmarks and tests."""
+"""Named layers of known networks, as data for benchmarks and tests.
+
+Krizhevsky et al. 2012 (AlexNet); Simonyan & Zisserman 2015 (VGG); Szegedy et al. 2015 (GoogLeNet);
+He et al. 2016 (ResNet); Howard et al. 2017 (MobileNet); Radford et al. 2016 (DCGAN); Ronneberger et
+al. 2015 (U-Net); Vaswani et al. 2017 (Transformer).
+"""
 
 from __future__ import annotations
 
@@ -24,9 +29,26 @@ class ConvLayer(NamedTuple):
     def weight_shape(self) -> tuple[int, ...]:
         return (self.k, self.c // self.groups, self.kernel, self.kernel)
 
+    def y_shape(self, batch: int) -> tuple[int, ...]:
+        out = (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+        return (batch, self.k, out, out)
 
-# Krizhevsky et al. 2012; Simonyan & Zisserman 2015; Szegedy et al. 2015; He et al. 2016;
-# Howard et al. 2017.
+
+class PlainLayer(NamedTuple):
+    """A layer of another kind: a definition (bench/definitions.py) on inputs of these shapes.
+
+    In `shapes`, -1 stands for the batch. `flops` per element of the batch, where they matter.
+    """
+
+    name: str
+    definition: str
+    shapes: tuple[tuple[int, ...], ...]
+    flops: float = 0.0
+
+    def input_shapes(self, batch: int) -> list[tuple[int, ...]]:
+        return [tuple(batch if size == -1 else size for size in shape) for shape in self.shapes]
+
+
 CONV = (
     ConvLayer("alexnet.conv1", 3, 224, 64, 11, 4, 2),
     ConvLayer("alexnet.conv2", 64, 27, 192, 5, 1, 2),
@@ -38,9 +60,71 @@ CONV = (
     ConvLayer("googlenet.3a_5x5", 16, 28, 32, 5, 1, 2),
     ConvLayer("resnet50.conv1", 3, 224, 64, 7, 2, 3),
     ConvLayer("resnet50.layer1_3x3", 64, 56, 64, 3, 1, 1),
+    ConvLayer("resnet50.layer2_3x3s2", 128, 56, 128, 3, 2, 1),
     ConvLayer("resnet50.layer2_1x1", 512, 28, 128, 1),
     ConvLayer("resnet50.layer3_3x3", 256, 14, 256, 3, 1, 1),
     ConvLayer("resnet50.layer4_3x3", 512, 7, 512, 3, 1, 1),
+    ConvLayer("mobilenet.dw_112", 32, 112, 32, 3, 1, 1, 32),
     ConvLayer("mobilenet.dw_28", 256, 28, 256, 3, 1, 1, 256),
     ConvLayer("mobilenet.pw_28", 256, 28, 256, 1),
+    ConvLayer("large.31x31", 8, 96, 8, 31, 1, 15),
 )
+
+_BATCH = -1
+GEMM = (
+    PlainLayer("alexnet.fc6", "gemm", ((_BATCH, 9216), (4096, 9216)), 2 * 9216 * 4096),
+    PlainLayer("resnet50.fc", "gemm", ((_BATCH, 2048), (1000, 2048)), 2 * 2048 * 1000),
+    PlainLayer("transformer.ffn", "gemm", ((512, 512), (2048, 512)), 2 * 512 * 512 * 2048),
+    PlainLayer("square.1024", "gemm", ((1024, 1024), (1024, 1024)), 2 * 1024**3),
+)
+POOL = (
+    PlainLayer("vgg16.pool1", "max_pool", ((_BATCH, 64, 224, 224),)),
+    PlainLayer("vgg16.pool3", "max_pool", ((_BATCH, 256, 56, 56),)),
+    PlainLayer("googlenet.avg", "avg_pool", ((_BATCH, 512, 14, 14),)),
+    PlainLayer("lenet.avg", "avg_pool", ((_BATCH, 64, 112, 112),)),
+)
+ACTIVATION = (
+    PlainLayer("resnet50.layer1_gelu", "activation", ((_BATCH, 256, 56, 56),)),
+    PlainLayer("resnet50.layer1_prelu", "prelu", ((_BATCH, 256, 56, 56), (256,))),
+)
+SOFTMAX = (
+    PlainLayer("imagenet.softmax", "softmax", ((128, 1000),)),
+    PlainLayer("transformer.softmax", "softmax", ((512, 32000),)),
+)
+NORM = (
+    PlainLayer("resnet50.layer1_bn", "batch_norm", ((_BATCH, 256, 56, 56), (256,), (256,))),
+    PlainLayer("resnet50.layer3_bn", "batch_norm", ((_BATCH, 1024, 14, 14), (1024,), (1024,))),
+    PlainLayer("resnet50.layer1_gn", "group_norm", ((_BATCH, 256, 56, 56), (256,), (256,))),
+    PlainLayer("alexnet.norm1", "local_response_norm", ((_BATCH, 64, 55, 55),)),
+)
+RNN = (
+    PlainLayer(
+        "lstm.256",
+        "lstm_cell",
+        ((32, 256), (32, 256), (32, 256), (1024, 256), (1024, 256)),
+        2 * 2 * 32 * 256 * 1024,
+    ),
+    PlainLayer(
+        "gru.512",
+        "gru_cell",
+        ((32, 512), (32, 512), (1536, 512), (1536, 512)),
+        2 * 2 * 32 * 512 * 1536,
+    ),
+)
+RESIZE = (
+    PlainLayer("unet.up1", "resample", ((_BATCH, 256, 28, 28),)),
+    PlainLayer("unet.up3", "resample", ((_BATCH, 64, 112, 112),)),
+    PlainLayer("shufflenet.shuffle", "permute", ((_BATCH, 240, 28, 28),)),
+)
+
+# family -> its layers
+FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
+    "conv": CONV,
+    "gemm": GEMM,
+    "pool": POOL,
+    "activation": ACTIVATION,
+    "softmax": SOFTMAX,
+    "norm": NORM,
+    "rnn": RNN,
+    "resize": RESIZE,
+}

@@ -6,9 +6,10 @@ them; the figures are medians over the rounds.
 
 from __future__ import annotations
 
+import difflib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,19 +19,29 @@ from rich.table import Table
 import lamina
 
 from .. import _C
-from .. import functional as F
-from .layers import CONV, ConvLayer
+from .jobs import PASSES, PLAIN_PASSES, conv_job, make_job
+from .layers import FAMILIES, ConvLayer
+
+# A layer whose operands stay in the caches: with the matrix product, the ceiling of GFLOP/s.
+_CEILING = ConvLayer("ceiling", 64, 56, 64, 3, 1, 1)
 
 
 def machine_roofline() -> dict[str, float]:
-    """This machine's measured ceilings: GFLOP/s of the packed matrix product, GB/s of a copy."""
-    m, n, k = 384, 4608, 1152  # whole blocks of the product, operands that stay in the cache
+    """This machine's measured ceilings.
+
+    gflops: the faster of the packed matrix product and the direct convolution, operands in cache;
+    gbytes: a copy from memory to memory.
+    """
+    m, n, k = 384, 4608, 1152
     a, b = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
     c = np.empty((m, n), np.float32)
     source, target = np.ones(1 << 24, np.float32), np.empty(1 << 24, np.float32)
     gemm = _best(lambda: _C.gemm(a, b, c, None, 1, m, n, k, False, False), 20)
+    conv = conv_job(_CEILING, "fprop", 1, ref=False, torch=False)
+    direct = _best(conv.candidates["cpu.direct"], 40)
     copy = _best(lambda: np.copyto(target, source), 5)
-    return {"gflops": 2 * m * n * k / gemm / 1e9, "gbytes": 2 * source.nbytes / copy / 1e9}
+    rate = max(2 * m * n * k / gemm, conv.flops / direct)
+    return {"gflops": rate / 1e9, "gbytes": 2 * source.nbytes / copy / 1e9}
 
 
 def _best(function: Callable[[], Any], rounds: int) -> float:
@@ -42,67 +53,12 @@ def _best(function: Callable[[], Any], rounds: int) -> float:
     return min(times[1:])
 
 
-def conv_reference(x: np.ndarray, weight: np.ndarray, layer: ConvLayer, channel: int) -> np.ndarray:
-    """One output channel of the first image in float64, from the definition, by NumPy alone."""
-    p, s, r = layer.padding, layer.stride, layer.kernel
-    per_group = layer.c // layer.groups
-    first = channel // (layer.k // layer.groups) * per_group
-    padded = np.pad(x[0, first : first + per_group].astype(np.float64), ((0, 0), (p, p), (p, p)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (r, r), axis=(1, 2))[:, ::s, ::s]
-    return np.einsum("chwrs,crs->hw", windows, weight[channel].astype(np.float64))
+def relative_error(y: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square error over the expected values' standard deviation."""
+    return float(np.sqrt(np.mean((y - expected) ** 2)) / max(expected.std(), 1e-30))
 
 
-def relative_error(y: np.ndarray, x: np.ndarray, weight: np.ndarray, layer: ConvLayer) -> float:
-    """Root mean square error over the output's standard deviation, on a few channels."""
-    channels = sorted({0, layer.k // 2, layer.k - 1})
-    expected = np.stack([conv_reference(x, weight, layer, k) for k in channels])
-    return float(np.sqrt(np.mean((y[0, channels] - expected) ** 2)) / expected.std())
-
-
-def _torch_candidate(x: np.ndarray, weight: np.ndarray, layer: ConvLayer) -> Callable[[], Any]:
-    try:
-        import torch
-    except ImportError:
-        raise SystemExit("bench: --vs torch needs PyTorch installed") from None
-    torch.set_num_threads(lamina.get_num_threads())
-    tx, tw = torch.from_numpy(x), torch.from_numpy(weight)
-
-    def run() -> Any:
-        with torch.no_grad():
-            return torch.nn.functional.conv2d(
-                tx, tw, None, layer.stride, layer.padding, 1, layer.groups
-            ).numpy()
-
-    return run
-
-
-def _lamina_candidate(
-    x: np.ndarray, weight: np.ndarray, layer: ConvLayer, backend: str, algo: str
-) -> Callable[[], Any]:
-    def run() -> Any:
-        with lamina.backend(backend):
-            return F.conv2d(
-                x, weight, None, layer.stride, layer.padding, 1, layer.groups, algo=algo
-            )
-
-    return run
-
-
-def _candidates(
-    x: np.ndarray, weight: np.ndarray, layer: ConvLayer, torch: bool, ref: bool
-) -> dict[str, Callable[[], Any]]:
-    found: dict[str, Callable[[], Any]] = {}
-    for kernel in lamina.kernels("conv", "fprop"):
-        if kernel.backend == "ref" and not ref:
-            continue
-        run = _lamina_candidate(x, weight, layer, kernel.backend, kernel.algo)
-        found[f"{kernel.backend}.{kernel.algo}"] = run
-    if torch:
-        found["torch"] = _torch_candidate(x, weight, layer)
-    return found
-
-
-def _medians(candidates: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+def medians(candidates: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Median seconds of each candidate; the slow ones get fewer turns."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     spent = dict.fromkeys(candidates, 0.0)
@@ -119,71 +75,103 @@ def _medians(candidates: dict[str, Callable[[], Any]], seconds: float) -> dict[s
 
 
 def bench_layer(
-    layer: ConvLayer,
+    family: str,
+    layer: Any,
+    pass_: str,
     batch: int,
     seconds: float,
     torch: bool,
     ref: bool,
     roofline: dict[str, float],
 ) -> list[dict[str, Any]]:
-    """One row per kernel that can run the layer."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=layer.x_shape(batch)).astype(np.float32)
-    weight = rng.normal(size=layer.weight_shape).astype(np.float32)
-    candidates, errors = {}, {}
-    for name, run in _candidates(x, weight, layer, torch, ref).items():
-        try:
-            y = run()  # also the warm-up
-        except ValueError:
-            continue  # refused: this algorithm cannot run this layer
-        candidates[name], errors[name] = run, relative_error(y, x, weight, layer)
-    medians = _medians(candidates, seconds)
-    flops = 2.0 * y.size * int(np.prod(layer.weight_shape[1:]))
-    moved = x.nbytes + weight.nbytes + y.nbytes
-    floor = max(flops / roofline["gflops"], moved / roofline["gbytes"]) / 1e9
+    """One row per kernel that can run the pass of the layer."""
+    job = make_job(family, layer, pass_, batch, ref, torch)
+    # The first run is also the warm-up.
+    errors = {name: relative_error(run(), job.expected) for name, run in job.candidates.items()}
+    found = medians(job.candidates, seconds)
+    floor = max(job.flops / roofline["gflops"], job.moved / roofline["gbytes"]) / 1e9
+    base = next((seconds for name, seconds in found.items() if name.startswith("ref.")), None)
     return [
         {
+            "family": family,
             "layer": layer.name,
+            "pass": pass_,
             "batch": batch,
             "kernel": name,
             "error": errors[name],
             "ms": median * 1e3,
-            "gflops": flops / median / 1e9,
-            "gbytes": moved / median / 1e9,
+            "gflops": job.flops / median / 1e9,
+            "gbytes": job.moved / median / 1e9,
             "roofline_percent": 100 * floor / median,
-            "intensity": flops / moved,
-            "vs_ref": medians["ref.direct"] / median if "ref.direct" in medians else None,
-            "vs_torch": medians["torch"] / median if "torch" in medians else None,
+            "intensity": job.flops / job.moved,
+            "vs_ref": base / median if base else None,
+            "vs_torch": found["torch"] / median if "torch" in found else None,
         }
-        for name, median in medians.items()
+        for name, median in found.items()
     ]
 
 
-def bench_conv(
-    console: Console, layers: str, batch: int, seconds: float, torch: bool, ref: bool
-) -> dict[str, Any]:
-    """Prints a table of every layer whose name contains `layers`; returns the rows as data."""
-    chosen = [layer for layer in CONV if layers in layer.name]
+def choose(family: str, layers: str) -> list[tuple[str, Any]]:
+    """(family, layer) pairs: those of a family (or "all") whose name contains `layers`.
+
+    Raises ValueError, with the nearest names, where there are none.
+    """
+    if family != "all" and family not in FAMILIES:
+        raise ValueError(_unknown("family", family, ["all", *FAMILIES]))
+    families = FAMILIES if family == "all" else {family: FAMILIES[family]}
+    pairs = [(name, layer) for name, several in families.items() for layer in several]
+    chosen = [(name, layer) for name, layer in pairs if layers in layer.name]
     if not chosen:
-        raise SystemExit(f"bench: no layer's name contains {layers!r}")
+        raise ValueError(_unknown("layer", layers, [layer.name for _, layer in pairs]))
+    return chosen
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
+    return f"no {kind} matches {name!r}; for example {', '.join(near)}"
+
+
+def passes_of(family: str, wanted: str) -> tuple[str, ...]:
+    """The passes of a family; ValueError for one it does not have."""
+    known = PASSES.get(family, PLAIN_PASSES)
+    if wanted == "all":
+        return known
+    if wanted not in known:
+        raise ValueError(f"{family} has no pass {wanted!r}; use all or one of {', '.join(known)}")
+    return (wanted,)
+
+
+def bench(
+    console: Console,
+    family: str,
+    layers: str,
+    wanted: str,
+    batch: int,
+    seconds: float,
+    torch: bool,
+    ref: bool,
+) -> dict[str, Any]:
+    """Prints a table of the chosen layers; returns the rows as data."""
+    chosen = choose(family, layers)
+    jobs = [(name, layer, p) for name, layer in chosen for p in passes_of(name, wanted)]
     roofline = machine_roofline()
     threads = lamina.get_num_threads()
-    title = (
-        f"conv fprop, float32, batch {batch}, {threads} threads, {lamina.isa()}; this machine: "
-        f"{roofline['gflops']:.0f} GFLOP/s matrix product, {roofline['gbytes']:.0f} GB/s copy"
+    table = Table(
+        title=f"float32, batch {batch}, {threads} threads, {lamina.isa()}; this machine: "
+        f"{roofline['gflops']:.0f} GFLOP/s in cache, {roofline['gbytes']:.0f} GB/s copy"
     )
-    table = Table(title=title)
-    for column in ("layer", "kernel", "error", "ms", "GFLOP/s", "GB/s", "% roof", "x ref"):
-        left = column in ("layer", "kernel")
+    for column in ("layer", "pass", "kernel", "error", "ms", "GFLOP/s", "GB/s", "% roof", "x ref"):
+        left = column in ("layer", "pass", "kernel")
         table.add_column(column, justify="left" if left else "right", no_wrap=True)
     if torch:
         table.add_column("x torch", justify="right")
     rows: list[dict[str, Any]] = []
-    for layer in chosen:
-        found = bench_layer(layer, batch, seconds, torch, ref, roofline)
+    for name, layer, pass_ in jobs:
+        found = bench_layer(name, layer, pass_, batch, seconds, torch, ref, roofline)
         for row in found:
-            cells = [row["layer"], row["kernel"], f"{row['error']:.1e}", f"{row['ms']:.3f}"]
-            cells += [f"{row[k]:.1f}" for k in ("gflops", "gbytes", "roofline_percent")]
+            cells = [row["layer"], row["pass"], row["kernel"], f"{row['error']:.1e}"]
+            cells += [f"{row['ms']:.3f}", f"{row['gflops']:.1f}" if row["gflops"] else ""]
+            cells += [f"{row[k]:.1f}" for k in ("gbytes", "roofline_percent")]
             cells.append("" if row["vs_ref"] is None else f"{row['vs_ref']:.1f}")
             if torch:
                 cells.append("" if row["vs_torch"] is None else f"{row['vs_torch']:.2f}")

@@ -31,6 +31,6 @@ def roofline(report: dict[str, Any], path: Path) -> None:
         )
     axes.set_xlabel("FLOP per byte moved at least")
     axes.set_ylabel("GFLOP/s")
-    axes.set_title(f"Convolution layers, {report['threads']} threads, {report['isa']}")
+    axes.set_title(f"Layers, {report['threads']} threads, {report['isa']}")
     axes.legend()
     figure.savefig(path, dpi=120)
