@@ -99,7 +99,12 @@ def test_linear(backend, shape):
         lamina.testing.gradcheck(F.linear, [x, weight, bias])
 
 
-@pytest.mark.parametrize("edges", [(1, 1, 1), (8, 48, 256), (97, 385, 257), (9, 47, 300)])
+# Tiles of 8 x 48 x 256, and up to 4 rows as dot products.
+GEMM_EDGES = [(1, 1, 1), (8, 48, 256), (97, 385, 257), (9, 47, 300), (5, 96, 31)]
+GEMM_EDGES += [(1, 77, 300), (2, 3, 65), (3, 50, 130), (4, 33, 64), (0, 3, 4), (3, 0, 4), (3, 4, 0)]
+
+
+@pytest.mark.parametrize("edges", GEMM_EDGES)
 def test_gemm_is_exact_at_the_edges_of_its_tiles(backend, edges):
     m, n, k = edges
     a = np.random.default_rng(0).integers(-3, 4, (m, k)).astype(np.float32)

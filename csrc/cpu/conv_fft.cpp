@@ -198,7 +198,7 @@ static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, 
     };
     auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
       const T* b = v + (index * 2 * depth_a + p) * tiles.pitch + j;
-      pack_panel(b, 1, tiles.pitch, cols, Tile::kCols, depth, panel);
+      pack_panel<Tile::kCols>(b, 1, tiles.pitch, cols, depth, panel);
     };
     auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
                      int64_t p) {

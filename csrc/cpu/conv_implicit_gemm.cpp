@@ -26,7 +26,7 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
   const int64_t m = s.k_per_group(), n = s.out_size(), k = s.c_per_group() * s.kernel_size();
   auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
     const T* weight = args.weight + (index % s.groups * m + i) * k + p;
-    pack_panel(weight, k, 1, rows, Tile::kRows, depth, panel);
+    pack_panel<Tile::kRows>(weight, k, 1, rows, depth, panel);
   };
   auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
     const T* x =
@@ -125,7 +125,7 @@ void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
   auto pack_a = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
     for_each_run(p, depth, [&](int64_t image, int64_t o, int64_t count, int64_t done) {
       const T* grad_y = args.grad_y + (image * s.k + g * m + i) * out + o;
-      pack_panel(grad_y, out, 1, rows, Tile::kRows, count, panel + done * Tile::kRows);
+      pack_panel<Tile::kRows>(grad_y, out, 1, rows, count, panel + done * Tile::kRows);
     });
   };
   auto pack_b = [&](int64_t g, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {

@@ -7,18 +7,76 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::GemmArgs;
 
+// Few rows of a, rows of b stored whole: every row of b is read once, and nothing is packed.
+inline constexpr int64_t kFewRows = 4;
+
+template <class T>
+static bool is_skinny(const GemmArgs<T>& args) {
+  return args.m <= kFewRows && args.trans_b && !args.trans_a;
+}
+
+// c[0..Rows)[j] for all j, as dot products; 2 * kLanes running sums each.
+template <int Rows, class T>
+static void skinny_product(const GemmArgs<T>& args, int64_t index) {
+  const T *a = args.a + index * args.stride_a, *b = args.b + index * args.stride_b;
+  T* c = args.c + index * args.stride_c;
+  const int64_t grain = max_of<int64_t>((1 << 16) / max_of<int64_t>(args.k, 1), 1);
+  parallel_ranges(args.n, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t j = begin; j < end; ++j) {
+      Vec<T> sum[Rows][2] = {};
+      const T* row = b + j * args.ldb;
+      int64_t p = 0;
+      for (; p + 2 * kLanes<T> <= args.k; p += 2 * kLanes<T>)
+        for (int half = 0; half < 2; ++half) {
+          const Vec<T> factor = load(row + p + half * kLanes<T>);
+#pragma GCC unroll 4
+          for (int i = 0; i < Rows; ++i)
+            sum[i][half] += factor * load(a + i * args.lda + p + half * kLanes<T>);
+        }
+#pragma GCC unroll 4
+      for (int i = 0; i < Rows; ++i) {
+        T total = sum_lanes<T>(sum[i][0] + sum[i][1]);
+        for (int64_t q = p; q < args.k; ++q) total += a[i * args.lda + q] * row[q];
+        T& place = c[i * args.ldc + j];
+        T before = args.beta == T(0) ? T(0) : args.beta * place;
+        before += (args.bias_m ? args.bias_m[i] : T(0)) + (args.bias_n ? args.bias_n[j] : T(0));
+        place = before + args.alpha * total;
+      }
+    }
+  });
+}
+
+template <class T>
+static void skinny_gemm(const GemmArgs<T>& args) {
+  for (int64_t index = 0; index < args.batch; ++index) switch (args.m) {
+      case 1:
+        skinny_product<1>(args, index);
+        break;
+      case 2:
+        skinny_product<2>(args, index);
+        break;
+      case 3:
+        skinny_product<3>(args, index);
+        break;
+      case 4:
+        skinny_product<4>(args, index);
+        break;
+    }
+}
+
 template <class T>
 void gemm(const GemmArgs<T>& args) {
+  if (is_skinny(args)) return skinny_gemm(args);
   using Tile = GemmTile<T>;
   const int64_t a_row = args.trans_a ? 1 : args.lda, a_col = args.trans_a ? args.lda : 1;
   const int64_t b_row = args.trans_b ? 1 : args.ldb, b_col = args.trans_b ? args.ldb : 1;
   auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
     const T* a = args.a + index * args.stride_a + i * a_row + p * a_col;
-    pack_panel(a, a_row, a_col, rows, Tile::kRows, depth, panel);
+    pack_panel<Tile::kRows>(a, a_row, a_col, rows, depth, panel);
   };
   auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
     const T* b = args.b + index * args.stride_b + p * b_row + j * b_col;
-    pack_panel(b, b_col, b_row, cols, Tile::kCols, depth, panel);
+    pack_panel<Tile::kCols>(b, b_col, b_row, cols, depth, panel);
   };
   auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
                    int64_t p) {

@@ -83,21 +83,34 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Pa
   });
 }
 
-// panel[depth][width] from a matrix whose element (line, p) lies at lines[line * line_step + p *
-// p_step].
-template <class T>
+// panel[depth][Width] from a matrix whose element (line, p) lies at lines[line * line_step + p *
+// p_step]; lines beyond `count` are zero.
+template <int Width, class T>
 static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_t count,
-                       int64_t width, int64_t depth, T* panel) {
-  if (line_step == 1 && count == width) {
+                       int64_t depth, T* panel) {
+  if (line_step == 1 && count == Width) {
     for (int64_t p = 0; p < depth; ++p)
-      __builtin_memcpy(panel + p * width, lines + p * p_step, sizeof(T) * width);
+      __builtin_memcpy(panel + p * Width, lines + p * p_step, sizeof(T) * Width);
     return;
   }
-  for (int64_t p = 0; p < depth; ++p) {
-    for (int64_t line = 0; line < count; ++line)
-      panel[p * width + line] = lines[line * line_step + p * p_step];
-    for (int64_t line = count; line < width; ++line) panel[p * width + line] = 0;
-  }
+  int64_t done = 0;
+  if (p_step == 1)  // lines are contiguous: squares of a vector's side are transposed in registers
+    for (; done + kLanes<T> <= depth; done += kLanes<T>)
+#pragma GCC unroll 8
+      for (int first = 0; first < Width; first += kLanes<T>) {
+        constexpr int kSide = kLanes<T>;
+        Vec<T> square[kSide];
+        for (int line = 0; line < kSide; ++line)
+          square[line] =
+              first + line < count ? load(lines + (first + line) * line_step + done) : Vec<T>{};
+        transpose<T>(square);
+        const int wide = Width - first < kSide ? Width - first : kSide;
+        for (int p = 0; p < kSide; ++p)
+          __builtin_memcpy(panel + (done + p) * Width + first, &square[p], sizeof(T) * wide);
+      }
+  for (int64_t p = done; p < depth; ++p)
+    for (int64_t line = 0; line < Width; ++line)
+      panel[p * Width + line] = line < count ? lines[line * line_step + p * p_step] : T(0);
 }
 
 template <class T>

@@ -86,6 +86,30 @@ LAMINA_INLINE T sum_lanes(Vec<T> v) {
   return lanes[0];
 }
 
+// The lower (or upper) halves of a and b, interleaved.
+template <class T, bool Upper>
+LAMINA_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b) {
+  Mask<T> order{};
+  for (int i = 0; i < kLanes<T>; ++i)
+    order[i] = (Upper ? kLanes<T> / 2 : 0) + i / 2 + (i % 2) * kLanes<T>;
+  return __builtin_shuffle(a, b, order);
+}
+// square[i][j] becomes square[j][i]: log2(lanes) rounds of perfect shuffles.
+template <class T>
+LAMINA_INLINE void transpose(Vec<T> (&square)[kLanes<T>]) {
+  constexpr int kSide = kLanes<T>;
+  for (int round = 1; round < kSide; round *= 2) {
+    Vec<T> next[kSide];
+#pragma GCC unroll 8
+    for (int i = 0; i < kSide / 2; ++i) {
+      next[2 * i] = interleave<T, false>(square[i], square[i + kSide / 2]);
+      next[2 * i + 1] = interleave<T, true>(square[i], square[i + kSide / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < kSide; ++i) square[i] = next[i];
+  }
+}
+
 template <class T>
 LAMINA_INLINE T min_of(T a, T b) {
   return a < b ? a : b;

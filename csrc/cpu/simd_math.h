@@ -1,4 +1,4 @@
-// exp, expm1, log, log1p, tanh, erf on vectors, float and double, without tables or branches.
+// exp, expm1, log, log1p, tanh, erfc on vectors, float and double, without branches.
 //
 // exp and expm1 reduce x = n ln2 + r, |r| <= ln2 / 2, and sum the Taylor series of e^r - 1 to its
 // rounding error (r^8/8! < 2^-27, r^14/14! < 2^-57). log and log1p use the series of 2 atanh(s).
@@ -159,18 +159,40 @@ LAMINA_INLINE Vec<T> softplus(Vec<T> x) {
   return (x > T(0) ? x : x != x ? x : Vec<T>{}) + log1p_unit<T>(exp<T>(-absolute<T>(x)));
 }
 
-// The C library's, lane by lane: accurate to an ulp, not vectorised.
+// exp(z^2) erfc(z) / t as a Chebyshev series in 2 t - 1, t = 2 / (2 + z), z >= 0: the first 11
+// terms for float, all for double (relative error 1.2e-8 and 1e-15).
+inline constexpr double kErfcSeries[25] = {
+    0.57703373861646869677,     0.35543692127050046411,     0.065095158828784568379,
+    0.0036711423958385611069,   -0.0011128447433545068573,  -0.00016075829915196702902,
+    0.000032780315739990773355, 5.442441647160383603e-6,    -1.5154665568758345897e-6,
+    -1.4297608036045656813e-7,  8.2346086940395772489e-8,   -1.2962834780375107961e-9,
+    -4.1547227033395090438e-9,  6.3470675798751358389e-10,  1.4320744543870751703e-10,
+    -6.1603273075850180514e-11, 2.0607437367351342887e-12,  3.5718023794014071603e-12,
+    -8.5878873556627352298e-13, -6.147306943889744984e-14,  7.4367426654001562627e-14,
+    -1.3236745528535959855e-14, -1.8581972517784931211e-15, 9.174048820945458955e-16,
+    5.7778650411785933054e-16,
+};
+
+// Relative accuracy of a few ulp down to the underflow of exp(-x^2).
 template <class T>
 LAMINA_INLINE Vec<T> erfc(Vec<T> x) {
-  T lanes[kLanes<T>];
-  store(lanes, x);
-  for (T& lane : lanes) {
-    if constexpr (sizeof(T) == sizeof(float))
-      lane = __builtin_erfcf(lane);
-    else
-      lane = __builtin_erfc(lane);
+  constexpr int kTerms = sizeof(T) == sizeof(float) ? 11 : 25;
+  constexpr auto kLowBits = (decltype(Mask<T>{}[0] + 0){1} << (sizeof(T) == 4 ? 12 : 32)) - 1;
+  const Vec<T> z = absolute<T>(x), t = T(2) / (T(2) + z);
+  const Vec<T> twice = T(2) * (T(2) * t - T(1));
+  Vec<T> b = {}, after = {};  // Clenshaw's recurrence
+#pragma GCC unroll 32
+  for (int k = kTerms - 1; k >= 1; --k) {
+    const Vec<T> next = twice * b - after + T(kErfcSeries[k]);
+    after = b, b = next;
   }
-  return load(lanes);
+  const Vec<T> series = T(0.5) * twice * b - after + T(kErfcSeries[0]);
+  // z^2 in two parts, the first of them exact, so that exp sees no rounded argument.
+  const Vec<T> high = from_bits<T>(bits<T>(z) & ~(Mask<T>{} + kLowBits));
+  const Vec<T> tail = exp<T>(-high * high) * exp<T>((high - z) * (high + z));
+  const Vec<T> infinity = broadcast<T>(T(__builtin_inf()));
+  const Vec<T> y = z == infinity ? Vec<T>{} : t * tail * series;
+  return x != x ? x : x < T(0) ? T(2) - y : y;
 }
 
 LAMINA_CPU_NAMESPACE_END

@@ -15,7 +15,8 @@ app = typer.Typer(
 )
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on real data.")
 app.add_typer(train_app, name="train")
-console = Console()
+# Tables need the room; what is not a terminal has no width of its own.
+console = Console(width=None if Console().is_terminal else 120)
 
 
 @train_app.command("digits")
@@ -43,6 +44,7 @@ def bench(
         str, typer.Option("--pass", help="fprop, dgrad, wgrad (conv), train (others), or all.")
     ] = "fprop",
     batch: Annotated[int, typer.Option(min=1)] = 1,
+    threads: Annotated[int, typer.Option(min=0, help="Of lamina and its peer; 0: all.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.001, help="Time per kernel and layer.")] = 0.3,
     vs: Annotated[str, typer.Option(help="Compare with an installed peer: torch.")] = "",
     ref: Annotated[bool, typer.Option(help="Time the reference backend too (slow).")] = True,
@@ -51,6 +53,8 @@ def bench(
     list_: Annotated[bool, typer.Option("--list", help="Print families and layers.")] = False,
 ) -> None:
     """Time every algorithm and backend on named layers of known networks."""
+    import lamina
+
     from . import measure
     from .layers import FAMILIES
 
@@ -60,6 +64,8 @@ def bench(
         return
     if vs not in ("", "torch"):
         raise typer.BadParameter(f"unknown peer {vs!r}; so far: torch")
+    if threads:
+        lamina.set_num_threads(threads)
     try:
         report = measure.bench(console, family, layers, pass_, batch, seconds, bool(vs), ref)
     except ValueError as error:
