@@ -1,4 +1,4 @@
-"""Adam (Kingma & Ba 2015) and AdamW (Loshchilov & Hutter 2019)."""
+"""Adam (Kingma & Ba 2015), AMSGrad (Reddi et al. 2018) and AdamW (Loshchilov & Hutter 2019)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Optimizer, check_options, decayed
+from .optimizer import Optimizer, at_least_zero, decay_rates, decayed
+
+
+def moments(array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> tuple[Any, Any]:
+    """The decaying means of g and g^2 with this step's gradient in them."""
+    if "exp_avg" not in state:
+        state["exp_avg"], state["exp_avg_sq"] = np.zeros_like(array), np.zeros_like(array)
+    mean, square = state["exp_avg"], state["exp_avg_sq"]
+    beta1, beta2 = group["betas"]
+    mean += (1 - beta1) * (grad - mean)
+    square *= beta2
+    square += (1 - beta2) * grad * grad
+    return mean, square
 
 
 class Adam(Optimizer):
-    """p <- p - lr m' / (sqrt(v') + eps), m' and v' bias-corrected decayed means of g and g^2."""
+    """p <- p - lr m' / (sqrt(v') + eps), m' and v' bias-corrected decayed means of g and g^2.
 
-    decoupled = False  # AdamW decays the weights beside the gradient, not through it
+    amsgrad: v is the largest so far. decoupled_weight_decay: as in AdamW.
+    """
 
     def __init__(
         self,
@@ -26,47 +39,35 @@ class Adam(Optimizer):
         amsgrad: bool = False,
         *,
         maximize: bool = False,
+        decoupled_weight_decay: bool = False,
     ) -> None:
-        name = type(self).__name__
-        check_options(name, lr=lr, eps=eps, weight_decay=weight_decay)
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"{name}: betas must be from 0 to below 1, got betas={betas}")
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                betas=betas,
-                eps=eps,
-                weight_decay=weight_decay,
-                amsgrad=amsgrad,
-                maximize=maximize,
-            ),
+        options = dict(
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            amsgrad=amsgrad,
+            maximize=maximize,
+            decoupled_weight_decay=decoupled_weight_decay,
         )
+        super().__init__(params, options)
+
+    def check(self, op: str, options: dict[str, Any]) -> None:
+        at_least_zero(op, options, "lr", "eps", "weight_decay")
+        decay_rates(op, options)
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        if self.decoupled:
-            array *= 1 - group["lr"] * group["weight_decay"]
-        else:
-            grad = decayed(array, grad, group)
-        if "exp_avg" not in state:
-            state["exp_avg"], state["exp_avg_sq"] = np.zeros_like(array), np.zeros_like(array)
-        mean, square = state["exp_avg"], state["exp_avg_sq"]
-        mean += (1 - beta1) * (grad - mean)
-        square *= beta2
-        square += (1 - beta2) * grad * grad
+        mean, square = moments(array, decayed(array, grad, group), state, group)
         if group["amsgrad"]:
             largest = state.setdefault("max_exp_avg_sq", np.zeros_like(array))
             square = np.maximum(largest, square, out=largest)
-        correction1, correction2 = 1 - beta1 ** state["step"], 1 - beta2 ** state["step"]
+        correction1, correction2 = (1 - beta ** state["step"] for beta in group["betas"])
         scale = np.sqrt(square) / math.sqrt(correction2) + group["eps"]
         array -= (group["lr"] / correction1) * mean / scale
 
 
 class AdamW(Adam):
     """Adam whose weight decay acts on the parameters directly."""
-
-    decoupled = True
 
     def __init__(
         self,
@@ -79,4 +80,13 @@ class AdamW(Adam):
         *,
         maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, betas, eps, weight_decay, amsgrad, maximize=maximize)
+        super().__init__(
+            params,
+            lr,
+            betas,
+            eps,
+            weight_decay,
+            amsgrad,
+            maximize=maximize,
+            decoupled_weight_decay=True,
+        )

@@ -1,4 +1,8 @@
-"""What optimisers share: parameter groups, state, `step` and `zero_grad`."""
+"""What optimisers share: parameter groups, state, `step` and `zero_grad`.
+
+An optimiser is its options, their check, and `update` of one parameter. State and its keys are
+torch's, so a state that torch saved can go on here.
+"""
 
 from __future__ import annotations
 
@@ -7,37 +11,87 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd import enable_grad
+from ..arrays import is_array, module_of, to_device
+from ..autograd import enable_grad, no_grad
+from ..functional._arguments import real
 from ..tensor import Tensor
+
+# Entries of a parameter's state that are one Python number; all others have its shape.
+_NUMBERS = ("step", "eta", "mu", "mu_product")
 
 
 class Optimizer:
-    """Subclasses define `update(array, grad, state, group)`, which changes the array in place."""
+    """Groups of parameters with options, one state for each parameter.
+
+    Subclasses define `check(op, options)` and `update(array, grad, state, group)`, which changes
+    the array in place; `state["step"]` counts from 1.
+
+    Raises TypeError for parameters that are not Tensors, ValueError for results of operations,
+    for parameters given twice and for options out of range.
+    """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        name = type(self).__name__
+        if isinstance(params, Tensor | dict | set | str) or not isinstance(params, Iterable):
+            raise TypeError(
+                f"{name}: params must be a list of Tensors or of dicts, "
+                f"got {type(params).__name__}; use module.parameters() or [tensor]"
+            )
         groups = list(params)
         if not groups:
-            raise ValueError(f"{type(self).__name__}: params is empty")
+            raise ValueError(f"{name}: params must not be empty, got params=[]")
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
+        self.check(name, defaults)
         self.defaults = defaults
         self.param_groups: list[dict[str, Any]] = []
-        self.state: dict[int, dict[str, Any]] = {}
+        self.state: dict[Tensor, dict[str, Any]] = {}
         for group in groups:
             self.add_param_group(group)
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
-        """Adds parameters with options of their own. Raises TypeError for anything but Tensors."""
-        params = group["params"]
+    def check(self, op: str, options: dict[str, Any]) -> None:
+        """TypeError or ValueError for options that the method is not defined for."""
+
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define update()")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds {"params": a Tensor or several, **options}; other options are the defaults."""
+        name = type(self).__name__
+        if not isinstance(param_group, dict):
+            raise TypeError(
+                f"{name}: a parameter group must be a dict, got {type(param_group).__name__}"
+            )
+        if "params" not in param_group:
+            raise ValueError(
+                f"{name}: a parameter group must have 'params', got keys={sorted(param_group)}"
+            )
+        params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
-        for param in params:
+        taken = {id(param) for group in self.param_groups for param in group["params"]}
+        for index, param in enumerate(params):
             if not isinstance(param, Tensor):
                 raise TypeError(
-                    f"{type(self).__name__}: params must be Tensors, got {type(param).__name__}"
+                    f"{name}: params must be Tensors, got params[{index}] of type "
+                    f"{type(param).__name__}"
                 )
-        self.param_groups.append({**self.defaults, **group, "params": params})
+            if not param.is_leaf or not param.is_floating_point():
+                raise ValueError(
+                    f"{name}: params must be floating leaves, got params[{index}] with "
+                    f"dtype={param.dtype}, grad_fn={param.grad_fn}; use detach()"
+                )
+            if id(param) in taken:
+                raise ValueError(
+                    f"{name}: every parameter must be given once, got params[{index}] of "
+                    f"shape={param.shape} again"
+                )
+            taken.add(id(param))
+        group = {**self.defaults, **param_group, "params": params}
+        self.check(name, group)
+        self.param_groups.append(group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drops the gradients, or fills them with zeros."""
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
@@ -46,7 +100,10 @@ class Optimizer:
                     param.grad = Tensor(np.zeros_like(param.grad.data))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Updates every parameter that has a gradient; returns the closure's loss."""
+        """Updates every parameter that has a gradient; returns the closure's loss.
+
+        Raises ValueError for a parameter whose array is read-only.
+        """
         loss = None
         if closure is not None:
             with enable_grad():
@@ -55,47 +112,61 @@ class Optimizer:
             for param in group["params"]:
                 if param.grad is None:
                     continue
-                grad = param.grad.data
-                state = self.state.setdefault(id(param), {"step": 0})
-                state["step"] += 1
-                self.update(param.data, -grad if group.get("maximize") else grad, state, group)
+                with no_grad():
+                    array = param._writable(f"{type(self).__name__}.step")
+                grad = -param.grad.data if group.get("maximize") else param.grad.data
+                state = self.state.setdefault(param, {})
+                state["step"] = state.get("step", 0) + 1
+                self.update(array, grad, state, group)
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        """{"state": {index: state}, "param_groups": [options with the indices of their params]}."""
-        index: dict[int, int] = {}
+        """{"state": {index: state}, "param_groups": [options with the indices of their params]}.
+
+        Parameters are counted through all groups. The arrays are shared, not copied.
+        """
+        index: dict[Tensor, int] = {}
         groups = []
         for group in self.param_groups:
             for param in group["params"]:
-                index.setdefault(id(param), len(index))
-            groups.append({**group, "params": [index[id(param)] for param in group["params"]]})
-        state = {index[key]: dict(value) for key, value in self.state.items() if key in index}
+                index[param] = len(index)
+            groups.append({**group, "params": [index[param] for param in group["params"]]})
+        state = {index[param]: dict(entry) for param, entry in self.state.items()}
         return {"state": state, "param_groups": groups}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` returned; arrays are copied.
+        """Takes over a copy of what `state_dict` returned, here or in torch.
 
-        Raises ValueError, before anything changes, unless the groups have as many parameters.
+        Raises ValueError, before anything changes, for a dict of another form, for groups of other
+        sizes and for arrays of other shapes than their parameters.
         """
-        saved = state_dict["param_groups"]
+        op = f"{type(self).__name__}.load_state_dict"
+        try:
+            saved, entries = state_dict["param_groups"], state_dict["state"]
+            counts = [len(group["params"]) for group in saved]
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"{op}: state_dict must have 'state' and 'param_groups' with 'params', got "
+                f"{sorted(state_dict) if isinstance(state_dict, dict) else type(state_dict)}"
+            ) from error
         own_counts = [len(group["params"]) for group in self.param_groups]
-        counts = [len(group["params"]) for group in saved]
         if own_counts != counts:
             raise ValueError(
-                f"load_state_dict: {type(self).__name__} has groups of {own_counts} parameters, "
-                f"got groups of {counts}"
+                f"{op}: the groups must have {own_counts} parameters, got {counts}; build the "
+                "optimizer on the same parameters"
             )
-        places: dict[int, int] = {}
+        params: dict[int, Tensor] = {}
+        groups = []
         for own, given in zip(self.param_groups, saved, strict=True):
-            places.update(zip(given["params"], map(id, own["params"]), strict=True))
-            own.update({key: value for key, value in given.items() if key != "params"})
-        self.state = {
-            places[index]: {
-                key: value.copy() if isinstance(value, np.ndarray) else value
-                for key, value in entry.items()
-            }
-            for index, entry in state_dict["state"].items()
-        }
+            params.update(zip(given["params"], own["params"], strict=True))
+            groups.append({**own, **given, "params": own["params"]})
+        state = {}
+        for index, entry in entries.items():
+            if index not in params:
+                raise ValueError(f"{op}: state must be of indices below {len(params)}, got {index}")
+            param = params[index]
+            state[param] = {k: _own(op, k, v, param) for k, v in entry.items() if v is not None}
+        self.param_groups, self.state = groups, state
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -105,17 +176,45 @@ class Optimizer:
             lines += [f"    {key}: {value}" for key, value in options]
         return "\n".join([*lines, ")"])
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must define update()")
+
+def _own(op: str, key: str, value: Any, param: Tensor) -> Any:
+    """A copy of one entry of a parameter's state, on its device and in its dtype."""
+    if key in _NUMBERS:
+        number = float(value)
+        return int(number) if key == "step" else number
+    array = value if is_array(value) else np.asarray(value)
+    if array.shape != param.shape:
+        raise ValueError(
+            f"{op}: {key} must have the shape of its parameter, got {key}.shape={array.shape}, "
+            f"shape={param.shape}"
+        )
+    here = to_device(op, array, param.device)
+    return module_of(here).array(here, dtype=param.dtype)
 
 
 def decayed(array: Any, grad: Any, group: dict[str, Any]) -> Any:
-    """The gradient with the weight decay's term."""
-    return grad + group["weight_decay"] * array if group["weight_decay"] else grad
+    """The gradient with the weight decay's term; a decoupled decay shrinks the array instead."""
+    decay = group["weight_decay"]
+    if not decay:
+        return grad
+    if group.get("decoupled_weight_decay"):
+        array *= 1 - group["lr"] * decay
+        return grad
+    return grad + decay * array
 
 
-def check_options(name: str, **options: float) -> None:
-    """ValueError for a negative option."""
-    for option, value in options.items():
+def at_least_zero(op: str, options: dict[str, Any], *names: str) -> None:
+    """TypeError for an option that is no number, ValueError for a negative one or NaN."""
+    for name in names:
+        value = real(op, name, options[name])
         if not value >= 0:
-            raise ValueError(f"{name}: {option} must not be negative, got {option}={value}")
+            raise ValueError(f"{op}: {name} must not be negative, got {name}={value}")
+
+
+def decay_rates(op: str, options: dict[str, Any]) -> None:
+    """TypeError or ValueError unless betas are two numbers from 0 to below 1."""
+    betas = options["betas"]
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise TypeError(f"{op}: betas must be two numbers, got betas={betas!r}")
+    if not all(0 <= real(op, "betas", beta) < 1 for beta in betas):
+        raise ValueError(f"{op}: betas must be from 0 to below 1, got betas={betas}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Optimizer, check_options, decayed
+from .optimizer import Optimizer, at_least_zero, decayed
 
 
 class RMSprop(Optimizer):
@@ -28,9 +28,19 @@ class RMSprop(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        options = dict(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
-        check_options("RMSprop", **options)
-        super().__init__(params, {**options, "centered": centered, "maximize": maximize})
+        options = dict(
+            lr=lr,
+            alpha=alpha,
+            eps=eps,
+            weight_decay=weight_decay,
+            momentum=momentum,
+            centered=centered,
+            maximize=maximize,
+        )
+        super().__init__(params, options)
+
+    def check(self, op: str, options: dict[str, Any]) -> None:
+        at_least_zero(op, options, "lr", "alpha", "eps", "weight_decay", "momentum")
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         grad = decayed(array, grad, group)

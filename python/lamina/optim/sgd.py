@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from .optimizer import Optimizer, check_options, decayed
+from ..functional._arguments import real
+from .optimizer import Optimizer, at_least_zero, decayed
 
 
 class SGD(Optimizer):
@@ -22,29 +23,33 @@ class SGD(Optimizer):
         *,
         maximize: bool = False,
     ) -> None:
-        check_options("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
-        if nesterov and (momentum <= 0 or dampening != 0):
-            raise ValueError("SGD: nesterov needs a momentum above 0 and no dampening")
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                momentum=momentum,
-                dampening=dampening,
-                weight_decay=weight_decay,
-                nesterov=nesterov,
-                maximize=maximize,
-            ),
+        options = dict(
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
         )
+        super().__init__(params, options)
+
+    def check(self, op: str, options: dict[str, Any]) -> None:
+        at_least_zero(op, options, "lr", "momentum", "weight_decay")
+        dampening = real(op, "dampening", options["dampening"])
+        if options["nesterov"] and (options["momentum"] <= 0 or dampening != 0):
+            raise ValueError(
+                f"{op}: nesterov needs a momentum above 0 and no dampening, got "
+                f"momentum={options['momentum']}, dampening={dampening}"
+            )
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         grad = decayed(array, grad, group)
         if group["momentum"]:
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                buffer = state["momentum_buffer"] = grad.copy()
+            if "momentum_buffer" not in state:
+                state["momentum_buffer"] = grad.copy()
             else:
-                buffer *= group["momentum"]
-                buffer += (1 - group["dampening"]) * grad
+                state["momentum_buffer"] *= group["momentum"]
+                state["momentum_buffer"] += (1 - group["dampening"]) * grad
+            buffer = state["momentum_buffer"]
             grad = grad + group["momentum"] * buffer if group["nesterov"] else buffer
         array -= group["lr"] * grad
