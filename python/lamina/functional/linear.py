@@ -29,7 +29,7 @@ class Linear(Function):
         same_dtype("linear", input=x, weight=weight, bias=bias)
         check_rank("linear", "input", x, range(1, 65))
         check_rank("linear", "weight", weight, (1, 2))
-        rows = weight.reshape(-1, weight.shape[-1])
+        rows = weight.reshape(math.prod(weight.shape[:-1]), weight.shape[-1])
         if x.shape[-1] != rows.shape[1]:
             raise ValueError(
                 f"linear: x has {x.shape[-1]} features but weight expects {rows.shape[1]} "
