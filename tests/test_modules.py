@@ -47,6 +47,82 @@ def test_dictionaries():
     assert list(several.state_dict()) == ["0", "1", "2"]
 
 
+def test_sums_products_and_names_of_containers():
+    relu, tanh = nn.ReLU(), nn.Tanh()
+    assert list(nn.Sequential(relu) + nn.Sequential(tanh)) == [relu, tanh]
+    assert list(2 * nn.Sequential(relu, tanh)) == [relu, tanh] * 2
+    assert list(nn.ModuleList([relu]) + [tanh]) == [relu, tanh]
+    assert list(reversed(nn.ModuleList([relu, tanh]))) == [tanh, relu]
+    several = nn.Sequential(relu)
+    several += [tanh]
+    several *= 2
+    assert len(several) == 4
+    assert tanh in several
+    named = nn.Sequential(OrderedDict(a=relu, b=tanh, c=nn.Sigmoid()))
+    assert list(dict(named[1:].named_children())) == ["b", "c"]
+    del named[0]
+    assert list(dict(named.named_children())) == ["0", "1"]
+
+
+def test_shared_modules_have_every_name_in_the_state():
+    """As in torch's files: a network that uses a layer twice saves it under both names."""
+    layer = nn.Linear(2, 2)
+    twice = nn.Sequential(layer, layer)
+    names = ["0.weight", "0.bias", "1.weight", "1.bias"]
+    assert list(twice.state_dict()) == names
+    assert [n for n, _ in twice.named_parameters(remove_duplicate=False)] == names
+    assert [n for n, _ in twice.named_parameters()] == names[:2]
+    assert len(list(twice.children())) == 1
+    x = np.ones((1, 2), np.float32)
+    assert_array_equal(twice(x).data, layer(layer(x)).data)
+    assert twice.load_state_dict(twice.state_dict()) == ([], [])
+
+
+def test_members_by_path_and_conversion():
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    assert network.get_parameter("0.weight") is network[0].weight
+    assert network.get_buffer("1.running_var") is network[1].running_var
+    network(lamina.Tensor(np.ones((4, 2), np.float32))).sum().backward()
+    network.to(dtype=np.float64)
+    assert {p.dtype for p in network.parameters()} == {np.dtype(np.float64)}
+    assert {p.grad.dtype for p in network.parameters()} == {np.dtype(np.float64)}
+    assert network[1].num_batches_tracked.dtype == np.int64
+    network[1].reset_parameters()
+    assert_array_equal(network[1].running_var.data, 1)
+    assert network[1].num_batches_tracked.item() == 0
+
+
+def test_options_are_attributes():
+    relu = nn.LeakyReLU(0.2, inplace=True)
+    assert (relu.negative_slope, relu.inplace) == (0.2, True)
+    assert repr(relu) == "LeakyReLU(negative_slope=0.2, inplace=True)"
+    pool = nn.MaxPool2d(2)
+    pool.stride = 1
+    assert pool(np.ones((1, 3, 3), np.float32)).shape == (1, 2, 2)
+
+
+def test_layers_without_parameters_take_plain_arrays():
+    for layer, shape in ((nn.Flatten(), (2, 20)), (nn.Unflatten(-1, (5, -1)), (2, 4, 5, 1))):
+        assert type(layer(np.ones((2, 4, 5)))) is np.ndarray
+        assert layer(np.ones((2, 4, 5))).shape == shape
+        assert layer(np.ones((0, 4, 5))).shape == (0, *shape[1:])
+
+
+@pytest.mark.torch
+def test_containers_print_as_in_torch():
+    torch = pytest.importorskip("torch")
+
+    def build(nn):
+        equal = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2), nn.ReLU(True), nn.Linear(2, 2)])
+        parts = nn.ModuleDict([("x", nn.Sequential(nn.Tanh(), equal)), ("y", nn.ModuleList())])
+        shared = nn.Conv2d(2, 2, 3, padding="same", padding_mode="circular")
+        return nn.Sequential(parts, shared, shared, nn.Unflatten(1, [1, 2]))
+
+    assert repr(build(nn)) == repr(build(torch.nn))
+    loaded = torch.nn.Linear(2, 2).load_state_dict(torch.nn.Linear(2, 2).state_dict())
+    assert repr(nn.Linear(2, 2).load_state_dict(nn.Linear(2, 2).state_dict())) == repr(loaded)
+
+
 def test_load_state_dict_tells_what_is_left():
     layer = nn.Linear(2, 3)
     result = layer.load_state_dict({"weight": np.zeros((3, 2)), "other": np.ones(1)}, strict=False)
@@ -57,11 +133,11 @@ def test_load_state_dict_tells_what_is_left():
 
 def test_hooks_see_calls():
     layer, seen = nn.Linear(2, 3), []
-    remove = layer.register_forward_hook(lambda module, args, result: seen.append(result.shape))
+    handle = layer.register_forward_hook(lambda module, args, result: seen.append(result.shape))
     layer.register_forward_pre_hook(lambda module, args: (args[0] * 0,))
     y = layer(lamina.Tensor(np.ones((4, 2), np.float32)))
     assert_array_equal(y.data, np.broadcast_to(layer.bias.data, (4, 3)))
-    remove()
+    handle.remove()
     layer(lamina.Tensor(np.ones((4, 2), np.float32)))
     assert seen == [(4, 3)]
 
@@ -79,6 +155,26 @@ BAD = [
     (lambda: nn.Bilinear(0, 1, 2), ValueError, "in1_features must be at least 1"),
     (lambda: nn.Bilinear(5, 5, 2)(X, X[:1]), ValueError, "equal leading axes"),
     (lambda: nn.MSELoss(reduction="avg")(X, X), ValueError, "reduction must be one of"),
+    (lambda: setattr(nn.Linear(2, 2), "weight", X), TypeError, "weight must be a Parameter"),
+    (lambda: setattr(nn.BatchNorm1d(2), "running_var", X), TypeError, "must be a Tensor or None"),
+    (lambda: setattr(nn.Sequential(nn.ReLU()), "0", 3), TypeError, "must be a Module or None"),
+    (lambda: nn.Linear(2, 2).register_parameter("a.b", None), ValueError, "contain '.'"),
+    (lambda: nn.Linear(2, 2).register_buffer("", None), ValueError, "must not be empty"),
+    (lambda: nn.Linear(2, 2).register_buffer("weight", None), ValueError, "already has an"),
+    (lambda: nn.ModuleDict({"forward": nn.ReLU()}), ValueError, "already has an attribute"),
+    (lambda: nn.ModuleDict([3]), TypeError, "takes a mapping or (name, value) pairs"),
+    (lambda: nn.Sequential(nn.ReLU())[1], IndexError, "index must be that of one of 1 modules"),
+    (lambda: nn.Sequential(nn.ReLU())["a"], TypeError, "index must be an integer"),
+    (lambda: nn.ModuleList().insert(1, nn.ReLU()), IndexError, "got index=1"),
+    (lambda: nn.Sequential(nn.ReLU()) * 0, ValueError, "times must be at least 1"),
+    (lambda: nn.ReLU().train("yes"), ValueError, "mode must be True or False"),
+    (lambda: nn.Linear(2, 2).to(np.int32), TypeError, "dtype must be floating"),
+    (lambda: nn.Linear(2, 2).get_parameter("scale"), AttributeError, "no parameter 'scale'"),
+    (lambda: nn.Unflatten(1, 4), TypeError, "must be a tuple of integers"),
+    (lambda: nn.Unflatten(4, (2, 2))(X), ValueError, "dim must be from -4 to 3"),
+    (lambda: nn.Unflatten(1, (2, 3))(X), ValueError, "must multiply to the axis 1"),
+    (lambda: nn.Sigmoid(dim=1), TypeError, "unexpected keyword"),
+    (lambda: lamina.functional.normalize(X, dim=(1, -3)), ValueError, "each axis once"),
     (lambda: nn.Sequential(3), TypeError, "must be a Module"),
     (lambda: nn.ModuleDict({"a": 3}), TypeError, "must be a Module"),
     (lambda: nn.Module()(X), NotImplementedError, "must define forward"),

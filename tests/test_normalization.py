@@ -77,6 +77,9 @@ def test_rms_norm_and_normalize(shape):
         y = F.normalize(x, p, -1)
         assert_allclose(y, reference.normalize(x, p, -1), rtol=BOUND, atol=BOUND)
         lamina.testing.gradcheck(lambda x, p=p: F.normalize(x, p, -1), [x])
+    whole = F.normalize(x, dim=None)
+    assert_allclose(whole, reference.normalize(x.ravel(), dim=0).reshape(shape), rtol=BOUND)
+    assert_array_equal(F.normalize(x, dim=tuple(range(x.ndim))), whole)
 
 
 def test_batch_norm_layer_trains_and_infers():

@@ -49,6 +49,16 @@ def test_pad_of_any_dtype_and_axes():
     assert_array_equal(F.pad(x, (1, 0, 0, 2), value=-1), expected)
     assert F.pad(np.zeros((1, 2, 3, 4, 5, 6)), (1,) * 12).shape == (3, 4, 5, 6, 7, 8)
     assert F.pad(x, (-3, 0)).shape == (2, 0)
+    assert F.pad(x, ()).shape == (2, 3)
+
+
+def test_pad_after_a_crop():
+    """circular repeats what is left (torch shows uninitialised memory), the others look back."""
+    x = np.arange(5.0)[None]
+    assert_array_equal(F.pad(x, (4, -3), "circular"), [[0, 1, 0, 1, 0, 1]])
+    assert_array_equal(F.pad(x, (1, -5), "replicate"), [[0]])
+    assert_array_equal(F.pad(x, (1, -5), "reflect", 0), [[1]])
+    assert_array_equal(F.pad(x, (-5, 5), "replicate"), [[4] * 5])
 
 
 FOLDS = [
@@ -93,6 +103,14 @@ def test_gradcheck(backend):
     lamina.testing.gradcheck(lambda x: F.fold(F.unfold(x, 2), (4, 5), 2), [x])
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_constant_layers_take_any_rank(axes):
+    for rank in range(axes, 6):
+        x = cases.integers((2, 3, 2, 3, 2)[:rank], 1)
+        expected = np.pad(x, [(0, 0)] * (rank - axes) + [(1, 1)] * axes)
+        assert_array_equal(getattr(nn, f"ZeroPad{axes}d")(1)(x), expected)
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("kind", ["Constant", "Zero", "Reflection", "Replication", "Circular"])
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -119,7 +137,12 @@ BAD = [
     (lambda: F.pad(X, (-3, -3)), ValueError, "the crop is larger"),
     (lambda: F.pad(X, (-6, 2)), ValueError, "the crop is larger"),
     (lambda: F.pad(X, (-5, 0, 0, 0), "replicate"), ValueError, "output would have size 0"),
-    (lambda: F.pad(X[..., :0], (1, 0, 0, 0), "replicate"), ValueError, "empty axis"),
+    (
+        lambda: F.pad(X[..., :0], (1, 0, 0, 0), "replicate"),
+        ValueError,
+        "nothing to show of an axis of 0",
+    ),
+    (lambda: F.pad(X, (-5, 5, 0, 0), "circular"), ValueError, "nothing to show of an axis of 5"),
     (lambda: F.pad(X, (1, 1, 1, 1), "reflect", 2.0), ValueError, "value is for mode='constant'"),
     (lambda: F.pad(X, (1, 1), value="a"), TypeError, "value must be a number"),
     (lambda: F.pad(X.astype(int), (1, 1, 0, 0), "reflect"), TypeError, "float32 or float64"),

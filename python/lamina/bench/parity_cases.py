@@ -478,7 +478,7 @@ DIFFERENT |= {
     "Hardsigmoid": "gradient 1/6 in float64, where torch rounds it to float32",
     "CELU": "gradient in float64, where torch rounds 1 / alpha to float32",
     "RReLU": "random when training: own seeded stream",
-    "Module": "hooks return a function that removes them; state_dict holds arrays",
+    "Module": "state_dict holds arrays",
     "LSTMCell": "also peephole= and coupled=",
     "LocalResponseNorm": "also within=",
 }

@@ -271,9 +271,12 @@ def rms_norm(
 
 
 @on_tensors
-def normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Any:
-    """input / max(norm, eps), the p-norm along the axis `dim`."""
+def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Any:
+    """input / max(norm, eps), the p-norm along the axis `dim`, several axes, or all (None)."""
     op = "normalize"
     (x,) = operands(op, input=input)
-    axis = normal_axis(op, "dim", dim, x.ndim)
+    several = range(x.ndim) if dim is None else dim if isinstance(dim, tuple | list) else (dim,)
+    axis = tuple(normal_axis(op, "dim", d, x.ndim) for d in several)
+    if len(set(axis)) < len(axis):
+        raise ValueError(f"{op}: dim must name each axis once, got dim={dim}")
     return x / x.norm(real(op, "p", p), axis, keepdim=True).clamp(min=_epsilon(op, eps))

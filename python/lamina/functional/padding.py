@@ -88,13 +88,13 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
     """input with its last axes padded; pad = (low, high) of the last axis, then of the one before.
 
     Negative numbers crop. mode: constant (shows `value`, 0 by default), reflect (without repeating
-    the border), replicate (the nearest element) or circular. The latter three pad the last 1, 2 or
-    3 axes of [N, C, ...] or [C, ...].
+    the border), replicate (the nearest element) or circular (repeats what a crop leaves). The
+    latter three pad the last 1, 2 or 3 axes of [N, C, ...] or [C, ...].
     """
     op = "pad"
     one_of(op, "mode", mode, ("constant", "reflect", "replicate", "circular"))
     if mode != "constant":
-        if value is not None:
+        if value is not None and real(op, "value", value) != 0:
             raise ValueError(f"{op}: value is for mode='constant', got mode={mode!r}")
         x = as_operand(op, "input", input)
     else:
@@ -117,8 +117,12 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
             )
         if mode != "constant" and size + sum(pair) < 1:
             raise ValueError(f"{op}: the output would have size 0, got pad={pair}, size={size}")
-        if mode != "constant" and size == 0:
-            raise ValueError(f"{op}: an empty axis has nothing to show, got shape={x.shape}")
+        # circular shows what a crop leaves, the others the whole axis
+        shown = size + min(pair[0], 0) + min(pair[1], 0) if mode == "circular" else size
+        if mode != "constant" and shown == 0:
+            raise ValueError(
+                f"{op}: mode={mode!r} has nothing to show of an axis of {size}, got pad={pair}"
+            )
         arrays.empty(op, (max(size + sum(pair), 0), 32), np.float64)  # what a table takes
     if mode == "constant":
         pairs = ((0, 0),) * (x.ndim - axes) + last

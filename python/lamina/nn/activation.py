@@ -19,14 +19,23 @@ class _Activation(Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.options = options
+        self._options = tuple(options)
+        for name, value in options.items():
+            setattr(self, name, value)
 
     def forward(self, input: Any) -> Any:
-        return type(self).function(input, **self.options)
+        return type(self).function(input, **{name: getattr(self, name) for name in self._options})
 
     def extra_repr(self) -> str:
-        shown = {k: v for k, v in self.options.items() if k != "inplace"}
-        return ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        words = [f"{k}={getattr(self, k)!r}" for k in self._options if k != "inplace"]
+        return ", ".join(words + ["inplace=True"] * getattr(self, "inplace", False))
+
+
+class _Plain(_Activation):
+    """Without options."""
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 class ReLU(_Activation):
@@ -42,6 +51,7 @@ class ReLU6(_Activation):
     """functional.relu6."""
 
     function = staticmethod(F.relu6)
+    min_val, max_val = 0.0, 6.0
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(inplace=inplace)
@@ -119,7 +129,7 @@ class Softplus(_Activation):
         super().__init__(beta=beta, threshold=threshold)
 
 
-class Softsign(_Activation):
+class Softsign(_Plain):
     """functional.softsign."""
 
     function = staticmethod(F.softsign)
@@ -134,7 +144,7 @@ class Softshrink(_Activation):
         super().__init__(lambd=lambd)
 
     def extra_repr(self) -> str:
-        return str(self.options["lambd"])
+        return str(self.lambd)
 
 
 class Hardshrink(_Activation):
@@ -146,10 +156,10 @@ class Hardshrink(_Activation):
         super().__init__(lambd=lambd)
 
     def extra_repr(self) -> str:
-        return str(self.options["lambd"])
+        return str(self.lambd)
 
 
-class Tanhshrink(_Activation):
+class Tanhshrink(_Plain):
     """functional.tanhshrink."""
 
     function = staticmethod(F.tanhshrink)
@@ -172,6 +182,9 @@ class Hardsigmoid(_Activation):
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(inplace=inplace)
 
+    def extra_repr(self) -> str:
+        return ""
+
 
 class Hardswish(_Activation):
     """functional.hardswish."""
@@ -181,20 +194,23 @@ class Hardswish(_Activation):
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(inplace=inplace)
 
+    def extra_repr(self) -> str:
+        return ""
 
-class LogSigmoid(_Activation):
+
+class LogSigmoid(_Plain):
     """functional.logsigmoid."""
 
     function = staticmethod(F.logsigmoid)
 
 
-class Sigmoid(_Activation):
+class Sigmoid(_Plain):
     """functional.sigmoid."""
 
     function = staticmethod(F.sigmoid)
 
 
-class Tanh(_Activation):
+class Tanh(_Plain):
     """functional.tanh."""
 
     function = staticmethod(F.tanh)
@@ -209,7 +225,7 @@ class GLU(_Activation):
         super().__init__(dim=dim)
 
 
-class Softmax2d(_Activation):
+class Softmax2d(_Plain):
     """functional.softmax2d."""
 
     function = staticmethod(F.softmax2d)
@@ -252,8 +268,13 @@ class PReLU(Module):
         self, num_parameters: int = 1, init: float = 0.25, dtype: Any = np.float32
     ) -> None:
         super().__init__()
-        self.num_parameters = num_parameters
-        self.weight = Parameter(np.full(num_parameters, init, dtype))
+        self.num_parameters, self.init = num_parameters, init
+        self.weight = Parameter(np.empty(num_parameters, dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """All slopes as given."""
+        self.weight.data.fill(self.init)
 
     def forward(self, input: Any) -> Any:
         return F.prelu(input, self.weight)
@@ -267,10 +288,11 @@ class RReLU(Module):
 
     def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False) -> None:
         super().__init__()
-        self.lower, self.upper = lower, upper
+        self.lower, self.upper, self.inplace = lower, upper, inplace
 
     def forward(self, input: Any) -> Any:
         return F.rrelu(input, self.lower, self.upper, self.training)
 
     def extra_repr(self) -> str:
-        return f"lower={self.lower}, upper={self.upper}"
+        shown = f"lower={self.lower}, upper={self.upper}"
+        return shown + (", inplace=True" if self.inplace else "")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
+from ..functional._arguments import integer, normal_axis
+from ..functional.distance import on_tensors
 from ..tensor import Tensor
 from .module import Module
 from .parameter import Parameter
@@ -24,38 +27,60 @@ __all__ = [
 
 
 class _Indexed(Module):
-    """Sub-modules named 0, 1, 2, ... that behave like a list."""
+    """Sub-modules named 0, 1, 2, ... that behave like a list; one may appear several times."""
 
     def _replace_all(self, modules: Iterable[Module]) -> None:
+        modules = list(modules)
         self._modules.clear()
         for index, module in enumerate(modules):
             self.add_module(str(index), module)
+
+    def _position(self, index: Any) -> int:
+        """A possibly negative index as one from 0. IndexError beyond the ends."""
+        name, end = type(self).__name__, len(self)
+        position = integer(name, "index", index)
+        if not -end <= position < end:
+            raise IndexError(
+                f"{name}: index must be that of one of {end} modules, got index={position}"
+            )
+        return position % end
+
+    def _name(self, index: Any) -> str:
+        return list(self._modules)[self._position(index)]
 
     def __len__(self) -> int:
         return len(self._modules)
 
     def __iter__(self) -> Iterator[Module]:
-        return self.children()
+        return iter(list(self._modules.values()))
+
+    def __reversed__(self) -> Iterator[Module]:
+        return iter(list(self._modules.values())[::-1])
+
+    def __contains__(self, module: object) -> bool:
+        return any(module is other for other in self)
 
     def __getitem__(self, index: Any) -> Any:
-        modules = list(self.children())
         if isinstance(index, slice):
-            return type(self)._of(modules[index])
-        return modules[index]
+            return type(self)(list(self)[index])  # type: ignore[call-arg]
+        return self._modules[self._name(index)]
 
-    @classmethod
-    def _of(cls, modules: Iterable[Module]) -> Any:
-        result = cls()
-        result._replace_all(modules)
-        return result
-
-    def __setitem__(self, index: int, module: Module) -> None:
-        self.add_module(list(self._modules)[index], module)
+    def __setitem__(self, index: Any, module: Module) -> None:
+        self.add_module(self._name(index), module)
 
     def __delitem__(self, index: Any) -> None:
-        modules = list(self.children())
-        del modules[index]
+        modules = list(self)
+        if isinstance(index, slice):
+            del modules[index]
+        else:
+            del modules[self._position(index)]
         self._replace_all(modules)
+
+    def __add__(self, other: Iterable[Module]) -> Any:
+        return type(self)([*self, *other])  # type: ignore[call-arg]
+
+    def __iadd__(self, other: Iterable[Module]) -> Any:
+        return self.extend(other)
 
     def append(self, module: Module) -> Any:
         """Adds a module at the end."""
@@ -69,9 +94,10 @@ class _Indexed(Module):
         return self
 
     def insert(self, index: int, module: Module) -> Any:
-        """Adds a module before the one at `index`."""
-        modules = list(self.children())
-        modules.insert(index, module)
+        """Adds a module before the one at `index`, or at the end. IndexError beyond it."""
+        modules = list(self)
+        at_end = index == len(self)
+        modules.insert(index if at_end else self._position(index), module)
         self._replace_all(modules)
         return self
 
@@ -93,8 +119,25 @@ class Sequential(_Indexed):
         else:
             self._replace_all(modules)
 
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):  # a part keeps its names
+            return Sequential(dict(list(self._modules.items())[index]))
+        return super().__getitem__(index)
+
+    def __add__(self, other: Iterable[Module]) -> Sequential:
+        return Sequential(*self, *other)
+
+    def __mul__(self, times: int) -> Sequential:
+        """The same modules `times` times over."""
+        return Sequential(*list(self) * integer("Sequential", "times", times, 1))
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Sequential:
+        return self.extend(list(self) * (integer("Sequential", "times", times, 1) - 1))
+
     def forward(self, input: Any) -> Any:
-        for module in self.children():
+        for module in self:
             input = module(input)
         return input
 
@@ -106,18 +149,46 @@ class ModuleList(_Indexed):
         super().__init__()
         self.extend(modules or ())
 
+    def __repr__(self) -> str:
+        """Neighbours of equal text are shown once, with their range and number."""
+        lines, first = [], 0
+        for text, group in groupby(repr(module) for module in self):
+            count = len(list(group))
+            name = f"({first}): " if count == 1 else f"({first}-{first + count - 1}): {count} x "
+            lines += (name + text).split("\n")
+            first += count
+        if not lines:
+            return "ModuleList()"
+        return "ModuleList(\n  " + "\n  ".join(lines) + "\n)"
+
+
+def _pairs(owner: str, mapping: Any) -> list[tuple[str, Any]]:
+    """The items of a mapping or of an iterable of (name, value) pairs."""
+    if isinstance(mapping, Mapping | ModuleDict | ParameterDict):
+        return list(mapping.items())
+    try:
+        return [(name, value) for name, value in mapping]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{owner}: takes a mapping or (name, value) pairs, got {type(mapping).__name__}"
+        ) from None
+
 
 class ModuleDict(Module):
     """A dictionary whose modules are registered."""
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()
-        self.update(modules or {})
+        self.update(modules if modules is not None else {})
 
     def update(self, modules: Any) -> None:
         """Adds the modules of a mapping or of (name, module) pairs."""
-        for name, module in dict(modules).items():
+        for name, module in _pairs("ModuleDict", modules):
             self[name] = module
+
+    def clear(self) -> None:
+        """Removes all modules."""
+        self._modules.clear()
 
     def __getitem__(self, name: str) -> Module:
         return self._modules[name]
@@ -207,12 +278,47 @@ class ParameterDict(Module):
 
     def __init__(self, parameters: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.update(parameters or {})
+        self.update(parameters if parameters is not None else {})
 
     def update(self, parameters: Any) -> None:
         """Adds the parameters of a mapping or of (name, value) pairs."""
-        for name, value in dict(parameters).items():
+        for name, value in _pairs("ParameterDict", parameters):
             self[name] = value
+
+    def copy(self) -> ParameterDict:
+        """Another dictionary of the same parameters."""
+        return ParameterDict(dict(self.items()))
+
+    def clear(self) -> None:
+        """Removes all parameters."""
+        self._parameters.clear()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The parameter of that name, or `default`."""
+        return self._parameters.get(name, default)
+
+    def setdefault(self, name: str, default: Any) -> Parameter:
+        """The parameter of that name, which becomes `default` where there is none."""
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def pop(self, name: str) -> Parameter:
+        """Removes a parameter and returns it."""
+        return self._parameters.pop(name)
+
+    def popitem(self) -> tuple[str, Parameter]:
+        """Removes the last parameter and returns it with its name."""
+        return self._parameters.popitem()
+
+    def __or__(self, other: Any) -> ParameterDict:
+        result = self.copy()
+        result.update(other)
+        return result
+
+    def __ior__(self, other: Any) -> ParameterDict:
+        self.update(other)
+        return self
 
     def __getitem__(self, name: str) -> Parameter:
         return self._parameters[name]
@@ -269,24 +375,43 @@ class Flatten(Module):
         super().__init__()
         self.start_dim, self.end_dim = start_dim, end_dim
 
+    @on_tensors
     def forward(self, input: Any) -> Any:
-        return input.flatten(self.start_dim, self.end_dim)
+        x = input if isinstance(input, Tensor) else Tensor(input)
+        return x.flatten(self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Unflatten(Module):
-    """Splits the axis `dim` into several."""
+    """Splits the axis `dim` into several; one of their sizes may be -1."""
 
     def __init__(self, dim: int, unflattened_size: Any) -> None:
         super().__init__()
-        self.dim, self.unflattened_size = dim, tuple(unflattened_size)
+        self.dim = integer("Unflatten", "dim", dim)
+        if not isinstance(unflattened_size, tuple | list):
+            raise TypeError(
+                "Unflatten: unflattened_size must be a tuple of integers, got "
+                f"unflattened_size={unflattened_size!r}"
+            )
+        for size in unflattened_size:
+            integer("Unflatten", "unflattened_size", size, -1)
+        self.unflattened_size = unflattened_size
 
+    @on_tensors
     def forward(self, input: Any) -> Any:
-        axis = self.dim % max(len(input.shape), 1)
-        shape = (*input.shape[:axis], *self.unflattened_size, *input.shape[axis + 1 :])
-        return input.reshape(*shape)
+        x = input if isinstance(input, Tensor) else Tensor(input)
+        axis = normal_axis("Unflatten", "dim", self.dim, x.ndim)
+        row = np.empty(x.shape[axis : axis + 1], np.bool_)  # what its reshape finds for -1
+        try:
+            parts = row.reshape(self.unflattened_size).shape
+        except ValueError:
+            raise ValueError(
+                f"Unflatten: unflattened_size must multiply to the axis {self.dim}, got "
+                f"input.shape={x.shape}, unflattened_size={self.unflattened_size}"
+            ) from None
+        return x.reshape(*x.shape[:axis], *parts, *x.shape[axis + 1 :])
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, unflattened_size={self.unflattened_size}"

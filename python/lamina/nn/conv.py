@@ -28,7 +28,6 @@ class _ConvNd(Module):
 
     axes: int
     transposed = False
-    output_padding: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -58,6 +57,7 @@ class _ConvNd(Module):
         self.kernel_size = tuple_of(name, "kernel_size", kernel_size, n, 1)
         self.stride = tuple_of(name, "stride", stride, n, 1)
         self.dilation = tuple_of(name, "dilation", dilation, n, 1)
+        self.output_padding = (0,) * n
         self.padding = tuple_of(name, "padding", padding, n, 0) if _is_plain(padding) else padding
         self.padding_mode = one_of(name, "padding_mode", padding_mode, _MODES)
         self.algo = algo

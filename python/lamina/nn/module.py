@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tensor import Tensor
+from ..tensor import RemovableHandle, Tensor
 from .parameter import Parameter
 
 
@@ -17,6 +17,14 @@ class IncompatibleKeys(NamedTuple):
 
     missing_keys: list[str]
     unexpected_keys: list[str]
+
+    def __repr__(self) -> str:
+        if not (self.missing_keys or self.unexpected_keys):
+            return "<All keys matched successfully>"
+        return (
+            f"IncompatibleKeys(missing_keys={self.missing_keys}, "
+            f"unexpected_keys={self.unexpected_keys})"
+        )
 
 
 class Module:
@@ -59,21 +67,24 @@ class Module:
         kinds: tuple[tuple[dict, type], ...] = (
             (self._parameters, Parameter),
             (self._modules, Module),
+            (self._buffers, Tensor),
         )
         for registry, kind in kinds:
-            if isinstance(value, kind):
+            if isinstance(value, kind) and (name in registry or kind is not Tensor):
                 if name not in registry:
                     self._forget(name)
                 registry[name] = value  # a value that replaces another keeps its place
                 return
-            if name in registry and value is None:
+        for registry, kind in kinds:
+            if name in registry:
+                if value is not None:  # it would drop out of the state without a word
+                    raise TypeError(
+                        f"{type(self).__name__}: {name} must be a {kind.__name__} or None, got "
+                        f"{type(value).__name__}; assign to {name}.data, or delete {name} first"
+                    )
                 registry[name] = None
                 return
-        if name in self._buffers and (value is None or isinstance(value, Tensor)):
-            self._buffers[name] = value
-            return
-        self._forget(name)
-        self.__dict__[name] = value
+        object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         for registry in ("_parameters", "_buffers", "_modules"):
@@ -92,47 +103,57 @@ class Module:
             del registry[name]
         return bool(held)
 
+    def _check_name(self, method: str, name: str, registry: Mapping[str, Any]) -> None:
+        """Names are parts of dotted paths, and may not hide an attribute."""
+        if not isinstance(name, str):
+            raise TypeError(f"{method}: name must be a string, got name={name!r}")
+        if not name or "." in name:
+            raise ValueError(f"{method}: name must not be empty or contain '.', got name={name!r}")
+        if name not in registry and hasattr(self, name):
+            raise ValueError(
+                f"{method}: {type(self).__name__} already has an attribute of this name, "
+                f"got name={name!r}"
+            )
+
     def register_parameter(self, name: str, value: Parameter | None) -> None:
         """Adds a parameter, or a place for one."""
+        self._check_name("register_parameter", name, self._parameters)
         if value is not None and not isinstance(value, Parameter):
             raise TypeError(
                 f"register_parameter: {name} must be a Parameter, got {type(value).__name__}"
             )
-        if name not in self._parameters:
-            self._forget(name)
         self._parameters[name] = value
 
     def register_buffer(self, name: str, value: Tensor | None, persistent: bool = True) -> None:
         """Adds a Tensor that is state but is not trained; persistent ones are saved."""
+        self._check_name("register_buffer", name, self._buffers)
         if value is not None and not isinstance(value, Tensor):
             raise TypeError(
                 f"register_buffer: {name} must be a Tensor or None, got {type(value).__name__}"
             )
-        if name not in self._buffers:
-            self._forget(name)
         self._buffers[name] = value
-        if not persistent:
-            self._non_persistent.add(name)
+        (self._non_persistent.discard if persistent else self._non_persistent.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
         """Adds a sub-module under a name."""
+        self._check_name("add_module", name, self._modules)
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"add_module: {name} must be a Module, got {type(module).__name__}")
-        if name not in self._modules:
-            self._forget(name)
         self._modules[name] = module
 
     register_module = add_module
 
     # Traversal
 
-    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below it, each once, parents first."""
+    def named_modules(
+        self, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Module]]:
+        """This module and all below it, parents first; shared ones once, or under every name."""
         seen: set[int] = set()
         stack: list[tuple[str, Module]] = [(prefix, self)]
         while stack:
             name, module = stack.pop()
-            if id(module) in seen:
+            if remove_duplicate and id(module) in seen:
                 continue
             seen.add(id(module))
             yield name, module
@@ -143,32 +164,41 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        return ((name, module) for name, module in self._modules.items() if module is not None)
+        """The direct sub-modules, shared ones once."""
+        seen: set[int] = set()
+        for name, module in self._modules.items():
+            if module is not None and id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
 
     def children(self) -> Iterator[Module]:
         return (module for _, module in self.named_children())
 
     def _named_members(
-        self, registry: str, recurse: bool, prefix: str = ""
-    ) -> Iterator[tuple[str, Tensor]]:
+        self, registry: str, prefix: str, recurse: bool, remove_duplicate: bool
+    ) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
-        for path, module in self.named_modules(prefix) if recurse else [(prefix, self)]:
+        modules = self.named_modules(prefix, remove_duplicate) if recurse else [(prefix, self)]
+        for path, module in modules:
             for name, value in getattr(module, registry).items():
-                if value is not None and id(value) not in seen:
+                if value is not None and not (remove_duplicate and id(value) in seen):
                     seen.add(id(value))
                     yield (f"{path}.{name}" if path else name), value
 
     def named_parameters(
-        self, prefix: str = "", recurse: bool = True
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Parameter]]:
-        """Every parameter once, with its dotted name."""
-        return self._named_members("_parameters", recurse, prefix)  # type: ignore[return-value]
+        """Every parameter with its dotted name; shared ones once, or under every name."""
+        return self._named_members("_parameters", prefix, recurse, remove_duplicate)
 
     def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
         return (value for _, value in self.named_parameters(recurse=recurse))
 
-    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-        return self._named_members("_buffers", recurse, prefix)
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Every buffer with its dotted name; shared ones once, or under every name."""
+        return self._named_members("_buffers", prefix, recurse, remove_duplicate)
 
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
         return (value for _, value in self.named_buffers(recurse=recurse))
@@ -183,11 +213,29 @@ class Module:
             module = found
         return module
 
+    def get_parameter(self, path: str) -> Parameter:
+        """The parameter under a dotted name."""
+        return self._member("_parameters", "parameter", path)
+
+    def get_buffer(self, path: str) -> Tensor:
+        """The buffer under a dotted name."""
+        return self._member("_buffers", "buffer", path)
+
+    def _member(self, registry: str, kind: str, path: str) -> Any:
+        *parents, name = path.split(".")
+        module = self.get_submodule(".".join(parents))
+        value = getattr(module, registry).get(name)
+        if value is None:
+            raise AttributeError(f"{type(module).__name__} has no {kind} {name!r}")
+        return value
+
     # Modes
 
     def train(self, mode: bool = True) -> Module:
+        if not isinstance(mode, bool):
+            raise ValueError(f"train: mode must be True or False, got mode={mode!r}")
         for module in self.modules():
-            module.__dict__["training"] = bool(mode)
+            module.__dict__["training"] = mode
         return self
 
     def eval(self) -> Module:
@@ -212,15 +260,24 @@ class Module:
         function(self)
         return self
 
-    def to(self, target: Any) -> Module:
-        """Converts parameters and floating buffers to a dtype or device, in place."""
-        is_device = isinstance(target, str) and target.split(":")[0] in ("cpu", "cuda")
+    def to(self, *target: Any, dtype: Any = None, device: Any = None) -> Module:
+        """Converts parameters, their gradients and buffers to a dtype or device, in place.
+
+        A dtype applies to floating arrays only. Arguments as Tensor.to; TypeError for a dtype
+        without gradients.
+        """
+        wanted = Tensor(np.zeros(0, np.float32)).to(*target, dtype=dtype, device=device)
+        if not np.issubdtype(wanted.dtype, np.floating):
+            raise TypeError(f"to: a module's dtype must be floating, got dtype={wanted.dtype}")
         for module in self.modules():
-            for registry in (module._parameters, module._buffers):
-                for value in registry.values():
-                    floating = value is not None and np.issubdtype(value.dtype, np.floating)
-                    if value is not None and (is_device or floating):
-                        value.data = value.detach().to(target).data
+            for value in (*module._parameters.values(), *module._buffers.values()):
+                for held in (value, value.grad if value is not None else None):
+                    if held is None:
+                        continue
+                    if np.issubdtype(held.dtype, np.floating):
+                        held.data = held.detach().to(*target, dtype=dtype, device=device).data
+                    else:
+                        held.data = held.detach().to(device=wanted.device).data
         return self
 
     def cpu(self) -> Module:
@@ -237,20 +294,23 @@ class Module:
 
     # Hooks
 
-    def register_forward_hook(self, hook: Callable[..., Any]) -> Callable[[], None]:
-        """Calls hook(module, args, result) after forward; returns a function that removes it."""
+    def register_forward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls hook(module, args, result) after forward; what it returns replaces the result."""
         return _register(self._forward_hooks, hook)
 
-    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> Callable[[], None]:
-        """Calls hook(module, args) before forward; returns a function that removes it."""
+    def register_forward_pre_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls hook(module, args) before forward; what it returns replaces the arguments."""
         return _register(self._forward_pre_hooks, hook)
 
     # State
 
     def state_dict(self, prefix: str = "") -> OrderedDict[str, np.ndarray]:
-        """Name -> array of every parameter and persistent buffer, sharing memory with them."""
+        """Name -> array of every parameter and persistent buffer, sharing memory with them.
+
+        What modules share appears under every name.
+        """
         state: OrderedDict[str, np.ndarray] = OrderedDict()
-        for path, module in self.named_modules():
+        for path, module in self.named_modules(remove_duplicate=False):
             base = prefix + (f"{path}." if path else "")
             for name, value in {**module._parameters, **module._buffers}.items():
                 if value is not None and name not in module._non_persistent:
@@ -297,7 +357,7 @@ class Module:
 
     def __repr__(self) -> str:
         lines = []
-        for name, child in self.named_children():
+        for name, child in self._modules.items():
             lines += (f"({name}): {child!r}").split("\n")
         head = self.extra_repr()
         if not lines:
@@ -306,11 +366,7 @@ class Module:
         return f"{type(self).__name__}(\n  " + "\n  ".join(body) + "\n)"
 
 
-def _register(hooks: dict[int, Callable], hook: Callable) -> Callable[[], None]:
-    key = max(hooks, default=-1) + 1
-    hooks[key] = hook
-
-    def remove() -> None:
-        hooks.pop(key, None)
-
-    return remove
+def _register(hooks: dict[int, Callable], hook: Callable) -> RemovableHandle:
+    handle = RemovableHandle(hooks)
+    hooks[handle.key] = hook
+    return handle

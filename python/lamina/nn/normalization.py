@@ -12,6 +12,18 @@ from ..tensor import Tensor
 from .module import Module
 from .parameter import Parameter
 
+_COUNT = "num_batches_tracked"
+
+
+def _register_affine(module: Module, shape: Any, weight: bool, bias: bool, dtype: Any) -> None:
+    for name, present in (("weight", weight), ("bias", bias)):
+        module.register_parameter(name, Parameter(np.empty(shape, dtype)) if present else None)
+
+
+def _reset_affine(module: Module) -> None:
+    for name, parameter in module.named_parameters(recurse=False):
+        parameter.data.fill(1 if name == "weight" else 0)
+
 
 class _BatchNorm(Module):
     """weight, bias [C]; buffers running_mean, running_var [C] and num_batches_tracked."""
@@ -32,14 +44,24 @@ class _BatchNorm(Module):
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
-        ones, zeros = np.ones(num_features, dtype), np.zeros(num_features, dtype)
-        self.register_parameter("weight", Parameter(ones.copy()) if affine else None)
-        self.register_parameter("bias", Parameter(zeros.copy()) if affine and bias else None)
-        tracked = track_running_stats
-        self.register_buffer("running_mean", Tensor(zeros.copy()) if tracked else None)
-        self.register_buffer("running_var", Tensor(ones.copy()) if tracked else None)
-        count = Tensor(np.zeros((), np.int64)) if tracked else None
-        self.register_buffer("num_batches_tracked", count)
+        _register_affine(self, num_features, affine, affine and bias, dtype)
+        for name, kind in (("running_mean", dtype), ("running_var", dtype), (_COUNT, np.int64)):
+            shape = () if name == _COUNT else num_features
+            statistic = Tensor(np.empty(shape, kind)) if track_running_stats else None
+            self.register_buffer(name, statistic)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Running mean 0 and variance 1, of no batch."""
+        if self.track_running_stats:
+            self.running_mean.data.fill(0)
+            self.running_var.data.fill(1)
+            self.num_batches_tracked.data.fill(0)
+
+    def reset_parameters(self) -> None:
+        """weight 1, bias 0, and the statistics as before any batch."""
+        self.reset_running_stats()
+        _reset_affine(self)
 
     def forward(self, input: Any) -> Any:
         check_rank(type(self).__name__, "input", input, self.ranks)
@@ -160,12 +182,12 @@ class GroupNorm(Module):
         super().__init__()
         self.num_groups, self.num_channels = num_groups, num_channels
         self.eps, self.affine = eps, affine
-        self.register_parameter(
-            "weight", Parameter(np.ones(num_channels, dtype)) if affine else None
-        )
-        self.register_parameter(
-            "bias", Parameter(np.zeros(num_channels, dtype)) if affine and bias else None
-        )
+        _register_affine(self, num_channels, affine, affine and bias, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """weight 1, bias 0."""
+        _reset_affine(self)
 
     def forward(self, input: Any) -> Any:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
@@ -195,11 +217,12 @@ class LayerNorm(Module):
         self.normalized_shape = tuple(shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         has_bias = elementwise_affine and bias
-        self.register_parameter(
-            "weight",
-            Parameter(np.ones(shape, dtype)) if elementwise_affine else None,
-        )
-        self.register_parameter("bias", Parameter(np.zeros(shape, dtype)) if has_bias else None)
+        _register_affine(self, self.normalized_shape, elementwise_affine, has_bias, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """weight 1, bias 0."""
+        _reset_affine(self)
 
     def forward(self, input: Any) -> Any:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -250,8 +273,13 @@ class RMSNorm(Module):
         several = isinstance(normalized_shape, tuple | list)
         self.normalized_shape = tuple(normalized_shape) if several else (normalized_shape,)
         self.eps, self.elementwise_affine = eps, elementwise_affine
-        weight = Parameter(np.ones(self.normalized_shape, dtype)) if elementwise_affine else None
+        weight = Parameter(np.empty(self.normalized_shape, dtype)) if elementwise_affine else None
         self.register_parameter("weight", weight)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """weight 1."""
+        _reset_affine(self)
 
     def forward(self, input: Any) -> Any:
         return F.rms_norm(input, self.normalized_shape, self.weight, self.eps)

@@ -19,8 +19,7 @@ class _Pad(Module):
     """padding: a number, or (low, high) of the last axis, then of the one before."""
 
     axes: int
-    mode = "constant"
-    value: float | None = None
+    mode: str
 
     def __init__(self, padding: Any) -> None:
         super().__init__()
@@ -29,25 +28,34 @@ class _Pad(Module):
     def forward(self, input: Any) -> Any:
         ranks = (self.axes + 1, self.axes + 2)
         check_rank(type(self).__name__, "input", input, ranks, "(a batch axis is optional)")
-        return F.pad(input, self.padding, self.mode, self.value)
+        return F.pad(input, self.padding, self.mode)
 
     def extra_repr(self) -> str:
         return f"{self.padding}"
 
 
 class _ConstantPad(_Pad):
-    """`functional.pad` with mode="constant"."""
+    """`functional.pad` with mode="constant": the last axes of an array of any rank."""
 
     def __init__(self, padding: Any, value: float) -> None:
         super().__init__(padding)
         self.value = value
 
+    def forward(self, input: Any) -> Any:
+        return F.pad(input, self.padding, "constant", self.value)
+
     def extra_repr(self) -> str:
         return f"padding={self.padding}, value={self.value}"
 
 
-class _ZeroPad(_Pad):
-    """`functional.pad` with zeros."""
+class _ZeroPad(_ConstantPad):
+    """`functional.pad` with zeros: the last axes of an array of any rank."""
+
+    def __init__(self, padding: Any) -> None:
+        super().__init__(padding, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
 
 
 class _ReflectionPad(_Pad):
@@ -69,37 +77,37 @@ class _CircularPad(_Pad):
 
 
 class ConstantPad1d(_ConstantPad):
-    """Of [N, C, L] or [C, L]."""
+    """Of [..., L]."""
 
     axes = 1
 
 
 class ConstantPad2d(_ConstantPad):
-    """Of [N, C, H, W] or [C, H, W]."""
+    """Of [..., H, W]."""
 
     axes = 2
 
 
 class ConstantPad3d(_ConstantPad):
-    """Of [N, C, D, H, W] or [C, D, H, W]."""
+    """Of [..., D, H, W]."""
 
     axes = 3
 
 
 class ZeroPad1d(_ZeroPad):
-    """Of [N, C, L] or [C, L]."""
+    """Of [..., L]."""
 
     axes = 1
 
 
 class ZeroPad2d(_ZeroPad):
-    """Of [N, C, H, W] or [C, H, W]."""
+    """Of [..., H, W]."""
 
     axes = 2
 
 
 class ZeroPad3d(_ZeroPad):
-    """Of [N, C, D, H, W] or [C, D, H, W]."""
+    """Of [..., D, H, W]."""
 
     axes = 3
 

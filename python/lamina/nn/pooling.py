@@ -18,14 +18,16 @@ class _Pool(Module):
 
     def __init__(self, **options: Any) -> None:
         super().__init__()
-        self.options = options
+        self._options = tuple(options)
+        for name, value in options.items():
+            setattr(self, name, value)
 
     def forward(self, input: Any) -> Any:
-        return getattr(F, self.function)(input, **self.options)
+        options = {name: getattr(self, name) for name in self._options}
+        return getattr(F, self.function)(input, **options)
 
     def extra_repr(self) -> str:
-        shown = {k: v for k, v in self.options.items() if k not in self.hidden}
-        return ", ".join(f"{name}={value}" for name, value in shown.items())
+        return ", ".join(f"{k}={getattr(self, k)}" for k in self._options if k not in self.hidden)
 
 
 class _MaxPool(_Pool):
@@ -109,11 +111,7 @@ class _FractionalMaxPool(_Pool):
         if samples is not None and not isinstance(samples, Tensor):
             samples = Tensor(samples)
         self.register_buffer("_random_samples", samples)
-
-    def forward(self, input: Any) -> Any:
-        return getattr(F, self.function)(
-            input, **self.options, _random_samples=self._random_samples
-        )
+        self._options += ("_random_samples",)
 
 
 class _AvgPool(_Pool):
