@@ -1,0 +1,266 @@
+"""
+Lamina's compiled kernels. Use lamina.functional instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+NDArray = np.ndarray[Any, Any]
+
+class ConvShape:
+    def __init__(
+        self,
+        n: int,
+        c: int,
+        k: int,
+        groups: int,
+        in_size: Sequence[int],
+        kernel: Sequence[int],
+        out_size: Sequence[int],
+        stride: Sequence[int],
+        pad: Sequence[int],
+        dilation: Sequence[int],
+    ) -> None: ...
+    @property
+    def macs(self) -> int: ...
+
+class Windows:
+    def __init__(
+        self,
+        in_size: int,
+        step: int,
+        start: NDArray,
+        count: NDArray,
+        divisor: NDArray,
+        first: NDArray,
+        last: NDArray,
+    ) -> None: ...
+
+class Taps:
+    def __init__(self, in_size: int, begin: NDArray, index: NDArray, weight: NDArray) -> None: ...
+    def resample(self, outer: int, inner: int, x: NDArray, result: NDArray) -> None: ...
+    @property
+    def in_size(self) -> int: ...
+    @property
+    def out_size(self) -> int: ...
+
+def activation(
+    kind: str, a: float, b: float, x: NDArray, grad_y: NDArray | None, result: NDArray
+) -> None: ...
+def activation_kinds() -> list[str]: ...
+def batch_norm(
+    x: NDArray,
+    weight: NDArray | None,
+    bias: NDArray | None,
+    mean: NDArray,
+    var: NDArray,
+    grad_y: NDArray | None,
+    result: NDArray,
+    grad_weight: NDArray | None,
+    grad_bias: NDArray | None,
+    n: int,
+    c: int,
+    inner: int,
+    training: bool,
+    eps: float,
+) -> None: ...
+def compiled_isas() -> list[str]: ...
+def conv(
+    op: str,
+    pass_: str,
+    shape: ConvShape,
+    x: NDArray | None,
+    weight: NDArray | None,
+    bias: NDArray | None,
+    grad_y: NDArray | None,
+    result: NDArray,
+    algo: str = "auto",
+    workspace_limit: int = -1,
+) -> None: ...
+def conv_cost(algo: str, pass_: str, shape: ConvShape) -> float: ...
+def conv_plan(
+    op: str,
+    pass_: str,
+    shape: ConvShape,
+    algo: str = "auto",
+    workspace_limit: int = -1,
+    element_bytes: int = 4,
+) -> None:
+    """
+    Chooses without running; the choice and the refusals are in last_plan()
+    """
+
+def cross_entropy(
+    x: NDArray,
+    target: NDArray,
+    weight: NDArray | None,
+    grad_loss: NDArray | None,
+    result: NDArray,
+    n: int,
+    c: int,
+    inner: int,
+    ignore_index: int,
+    label_smoothing: float,
+) -> int: ...
+def current_backend() -> str: ...
+def dropout(
+    x: NDArray,
+    result: NDArray,
+    rows: int,
+    inner: int,
+    seed: int,
+    offset: int,
+    threshold: int,
+    scale: float,
+    shift: float,
+    dropped: float,
+) -> None: ...
+def gemm(
+    a: NDArray,
+    b: NDArray,
+    c: NDArray,
+    bias_n: NDArray | None,
+    batch: int,
+    m: int,
+    n: int,
+    k: int,
+    trans_a: bool,
+    trans_b: bool,
+    accumulate: bool = False,
+) -> None: ...
+def group_norm(
+    x: NDArray,
+    weight: NDArray | None,
+    bias: NDArray | None,
+    mean: NDArray,
+    rstd: NDArray,
+    grad_y: NDArray | None,
+    result: NDArray,
+    grad_weight: NDArray | None,
+    grad_bias: NDArray | None,
+    outer: int,
+    groups: int,
+    channels: int,
+    inner: int,
+    eps: float,
+) -> None: ...
+def gru_cell_dgrad(
+    n: int,
+    hidden: int,
+    h: NDArray,
+    gates: NDArray,
+    b: NDArray,
+    grad_new_h: NDArray,
+    grad_a: NDArray,
+    grad_b: NDArray,
+    grad_h: NDArray,
+) -> None: ...
+def gru_cell_fprop(
+    n: int, hidden: int, h: NDArray, gates: NDArray, b: NDArray, new_h: NDArray
+) -> None: ...
+def im2col(pass_: str, shape: ConvShape, source: NDArray, result: NDArray) -> None: ...
+def isa() -> str: ...
+def kernels() -> list:
+    """
+    (backend, op, pass, algo) of every registered kernel
+    """
+
+def last_plan() -> dict: ...
+def local_response_norm(
+    slabs: int,
+    size: Sequence[int],
+    window: Sequence[int],
+    alpha: float,
+    beta: float,
+    k: float,
+    x: NDArray,
+    d: NDArray,
+    grad_y: NDArray | None,
+    result: NDArray,
+) -> None: ...
+def lstm_cell_dgrad(
+    n: int,
+    hidden: int,
+    coupled: bool,
+    c: NDArray,
+    peephole: NDArray | None,
+    gates: NDArray,
+    new_c: NDArray,
+    grad_h: NDArray,
+    grad_new_c: NDArray,
+    grad_gates: NDArray,
+    grad_c: NDArray,
+    grad_peephole: NDArray | None,
+) -> None: ...
+def lstm_cell_fprop(
+    n: int,
+    hidden: int,
+    coupled: bool,
+    c: NDArray,
+    peephole: NDArray | None,
+    gates: NDArray,
+    new_c: NDArray,
+    h: NDArray,
+) -> None: ...
+def max_unpool(
+    pass_: str,
+    planes: int,
+    in_size: int,
+    out_size: int,
+    source: NDArray,
+    index: NDArray,
+    result: NDArray,
+) -> int: ...
+def nms(boxes: NDArray, threshold: float, keep: NDArray) -> None: ...
+def num_threads() -> int: ...
+def permute(x: NDArray, shape: Sequence[int], axes: Sequence[int], result: NDArray) -> None: ...
+def pool(
+    op: str,
+    pass_: str,
+    planes: int,
+    depth: Windows,
+    height: Windows,
+    width: Windows,
+    x: NDArray | None,
+    grad_y: NDArray | None,
+    index: NDArray | None,
+    result: NDArray,
+) -> None: ...
+def prelu(
+    pass_: str,
+    x: NDArray,
+    weight: NDArray,
+    grad_y: NDArray | None,
+    result: NDArray,
+    n: int,
+    c: int,
+    inner: int,
+) -> None: ...
+def roi(
+    op: str,
+    pass_: str,
+    x_shape: Sequence[int],
+    bins: Sequence[int],
+    scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+    rois: NDArray,
+    source: NDArray,
+    result: NDArray,
+    index: NDArray | None,
+) -> int: ...
+def set_current_backend(name: str) -> None: ...
+def set_num_threads(count: int) -> None: ...
+def softmax(
+    outer: int,
+    axis: int,
+    inner: int,
+    log: bool,
+    source: NDArray,
+    grad_y: NDArray | None,
+    result: NDArray,
+) -> None: ...
