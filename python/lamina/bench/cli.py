@@ -38,7 +38,10 @@ def train_digits(
 
 @app.command()
 def bench(
-    family: Annotated[str, typer.Argument(help="A family of kernels, or all.")] = "conv",
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Families, parts of layers' names, or all.", show_default="conv"),
+    ] = None,
     layers: Annotated[str, typer.Option(help="Only layers whose name contains this.")] = "",
     pass_: Annotated[
         str, typer.Option("--pass", help="fprop, dgrad, wgrad (conv), train (others), or all.")
@@ -66,16 +69,28 @@ def bench(
         raise typer.BadParameter(f"unknown peer {vs!r}; so far: torch")
     if threads:
         lamina.set_num_threads(threads)
+    if vs:
+        _need_torch()
     try:
-        report = measure.bench(console, family, layers, pass_, batch, seconds, bool(vs), ref)
+        jobs = measure.with_passes(measure.choose(names or ["conv"], layers), pass_)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+    report = measure.bench(console, jobs, batch, seconds, bool(vs), ref)
     if json_path:
         json_path.write_text(json.dumps(report, indent=1) + "\n")
     if plot:
         from .plot import roofline
 
         roofline(report, plot)
+    if any(row["wrong"] for row in report["rows"]):
+        raise typer.Exit(1)
+
+
+def _need_torch() -> None:
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        raise typer.BadParameter("PyTorch is not installed here") from None
 
 
 @app.command()
@@ -93,10 +108,7 @@ def parity(
     out: Annotated[Path, typer.Option(help="Where the table goes.")] = Path("torch-parity.md"),
 ) -> None:
     """Compare every name of torch.nn.functional and torch.nn, call by call (needs torch)."""
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise typer.BadParameter("PyTorch is not installed here") from None
+    _need_torch()
     from .parity import write_table
 
     found = write_table(out)

@@ -15,21 +15,52 @@ _erf = np.vectorize(math.erf)
 
 
 class Definition(NamedTuple):
-    """`call(F, algo, *inputs)` is the function of a module F, `formula(*inputs)` its definition."""
+    """`call(F, algo, *inputs)` is the function of a module F, `formula(*inputs)` its definition.
+
+    op: the registry's name of the operation; empty where the table's key is that name.
+    work: operations per element of the first input, where that is a constant: an addition, a
+    comparison or an exponential counts as one.
+    """
 
     call: Callable[..., Any]
     formula: Callable[..., Array]
     shapes: tuple[tuple[int, ...], ...]
+    op: str = ""
+    work: float = 0.0
 
     def inputs(self) -> list[Array]:
         rng = np.random.default_rng(0)
         return [rng.normal(size=shape) for shape in self.shapes]
 
 
-def _windows(x: Array, kernel: int, pad: int) -> Array:
-    """[N, C, P, Q, kernel, kernel] at stride 1."""
-    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))
+def _windows(x: Array, kernel: int, pad: int, stride: int = 1, fill: float = 0.0) -> Array:
+    """[N, C, P, Q, kernel, kernel]."""
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)), constant_values=fill)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))
+    return windows[:, :, ::stride, ::stride]
+
+
+def _max_pool(kernel: int, stride: int, pad: int) -> Definition:
+    return Definition(
+        lambda F, algo, x: F.max_pool2d(x, kernel, stride, pad),
+        lambda x: _windows(x, kernel, pad, stride, -np.inf).max((-2, -1)),
+        (_IMAGE,),
+        "max_pool",
+        (kernel / stride) ** 2,
+    )
+
+
+def _adaptive_avg_pool(x: Array, out: int) -> Array:
+    """Bin i of an axis of n elements: floor(i n / out) to ceil((i + 1) n / out)."""
+    for axis in (2, 3):
+        n = x.shape[axis]
+        bins = [range(i * n // out, -(-(i + 1) * n // out)) for i in range(out)]
+        x = np.stack([x.take(bin_, axis).mean(axis) for bin_ in bins], axis)
+    return x
+
+
+def _elementwise(call: Callable[..., Any], formula: Callable[[Array], Array]) -> Definition:
+    return Definition(call, formula, (_IMAGE,), "activation", 1)
 
 
 def _conv(x: Array, weight: Array, bias: Array) -> Array:
@@ -92,11 +123,19 @@ def _softmax(x: Array) -> Array:
     return e / e.sum(1, keepdims=True)
 
 
-_TARGET = np.array([2, 0, 1, 1])
+def _targets(x: Any) -> Array:
+    """A class for each row of x [N, C]."""
+    n, c = x.shape
+    return np.arange(n) * 7 % c
+
+
+def _call_cross_entropy(F: Any, algo: str, x: Any) -> Any:
+    targets = getattr(F, "as_tensor", np.asarray)(_targets(x))  # torch takes no arrays
+    return F.cross_entropy(x, targets, reduction="none")
 
 
 def _cross_entropy(x: Array) -> Array:
-    return -np.log(_softmax(x))[np.arange(4), _TARGET]
+    return -np.log(_softmax(x))[np.arange(len(x)), _targets(x)]
 
 
 def _standard(x: Array, axes: tuple[int, ...]) -> Array:
@@ -108,9 +147,18 @@ def _affine(x: Array, weight: Array, bias: Array) -> Array:
     return x * weight[:, None, None] + bias[:, None, None]
 
 
-def _group_norm(x: Array, weight: Array, bias: Array) -> Array:
-    groups = x.reshape(x.shape[0], 2, -1)
-    return _affine(_standard(groups, (2,)).reshape(x.shape), weight, bias)
+def _group_norm(groups: int) -> Definition:
+    def formula(x: Array, weight: Array, bias: Array) -> Array:
+        rows = x.reshape(x.shape[0], groups, -1)
+        return _affine(_standard(rows, (2,)).reshape(x.shape), weight, bias)
+
+    return Definition(
+        lambda F, algo, x, weight, bias: F.group_norm(x, groups, weight, bias),
+        formula,
+        ((2, 2 * groups, 5, 6), (2 * groups,), (2 * groups,)),
+        "group_norm",
+        6,
+    )
 
 
 def _local_response_norm(x: Array) -> Array:
@@ -179,13 +227,35 @@ DEFINITIONS: dict[str, Definition] = {
         lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=1, groups=6, algo=algo),
         _depthwise,
         ((2, 6, 15, 13), (6, 1, 3, 3), (6,)),
+        "conv",
     ),
     "im2col": Definition(lambda F, algo, x: F.unfold(x, 3, padding=1), _im2col, (_IMAGE,)),
-    "max_pool": Definition(
-        lambda F, algo, x: F.max_pool2d(x, 2), lambda x: _blocks(x).max(-1), (_IMAGE,)
-    ),
+    "max_pool": _max_pool(2, 2, 0),
+    "max_pool_3x3": _max_pool(3, 1, 1),
+    "max_pool_3x3s2": _max_pool(3, 2, 1),
     "avg_pool": Definition(
-        lambda F, algo, x: F.avg_pool2d(x, 2), lambda x: _blocks(x).mean(-1), (_IMAGE,)
+        lambda F, algo, x: F.avg_pool2d(x, 2), lambda x: _blocks(x).mean(-1), (_IMAGE,), work=1
+    ),
+    "avg_pool_3x3": Definition(
+        lambda F, algo, x: F.avg_pool2d(x, 3, 1, 1),
+        lambda x: _windows(x, 3, 1).mean((-2, -1)),
+        (_IMAGE,),
+        "avg_pool",
+        9,
+    ),
+    "global_avg_pool": Definition(
+        lambda F, algo, x: F.adaptive_avg_pool2d(x, 1),
+        lambda x: x.mean((2, 3), keepdims=True),
+        (_IMAGE,),
+        "avg_pool",
+        1,
+    ),
+    "adaptive_avg_pool": Definition(
+        lambda F, algo, x: F.adaptive_avg_pool2d(x, 6),
+        lambda x: _adaptive_avg_pool(x, 6),
+        (_IMAGE,),
+        "avg_pool",
+        1,
     ),
     "max_unpool": Definition(
         lambda F, algo, x: F.max_unpool2d(x, np.broadcast_to(_SPREAD, x.shape), 2),
@@ -206,25 +276,48 @@ DEFINITIONS: dict[str, Definition] = {
         ((4,),),
     ),
     "resample": Definition(
-        lambda F, algo, x: F.interpolate(x, scale_factor=2, mode="bilinear"), _resample, (_IMAGE,)
+        lambda F, algo, x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+        _resample,
+        (_IMAGE,),
+        work=18,
+    ),
+    "nearest": Definition(
+        lambda F, algo, x: F.interpolate(x, scale_factor=2, mode="nearest"),
+        lambda x: x.repeat(2, 2).repeat(2, 3),
+        (_IMAGE,),
+        "resample",
     ),
     "permute": Definition(
         lambda F, algo, x: F.channel_shuffle(x, 3),
         _channel_shuffle,
         (_IMAGE,),
     ),
-    "activation": Definition(
-        lambda F, algo, x: F.gelu(x), lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))), (_IMAGE,)
+    "gelu": _elementwise(
+        lambda F, algo, x: F.gelu(x), lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2)))
     ),
+    "relu": _elementwise(lambda F, algo, x: F.relu(x), lambda x: np.maximum(x, 0)),
+    "relu6": _elementwise(lambda F, algo, x: F.relu6(x), lambda x: np.clip(x, 0, 6)),
+    "leaky_relu": _elementwise(
+        lambda F, algo, x: F.leaky_relu(x, 0.2), lambda x: np.where(x > 0, x, 0.2 * x)
+    ),
+    "sigmoid": _elementwise(lambda F, algo, x: F.sigmoid(x), _sigmoid),
+    "tanh": _elementwise(lambda F, algo, x: F.tanh(x), np.tanh),
+    "silu": _elementwise(lambda F, algo, x: F.silu(x), lambda x: x * _sigmoid(x)),
     "prelu": Definition(
         lambda F, algo, x, a: F.prelu(x, a),
         lambda x, a: np.where(x > 0, x, a[:, None, None] * x),
         (_IMAGE, (6,)),
+        work=2,
     ),
-    "softmax": Definition(lambda F, algo, x: F.softmax(x, 1), _softmax, (_IMAGE,)),
-    "cross_entropy": Definition(
-        lambda F, algo, x: F.cross_entropy(x, _TARGET, reduction="none"), _cross_entropy, ((4, 7),)
+    "softmax": Definition(lambda F, algo, x: F.softmax(x, 1), _softmax, (_IMAGE,), work=4),
+    "log_softmax": Definition(
+        lambda F, algo, x: F.log_softmax(x, 1),
+        lambda x: np.log(_softmax(x)),
+        (_IMAGE,),
+        "softmax",
+        4,
     ),
+    "cross_entropy": Definition(_call_cross_entropy, _cross_entropy, ((4, 7),), work=3),
     "dropout": Definition(  # twice x or nothing: y (y - 2 x) is 0
         lambda F, algo, x: (lambda y: y * (y - 2 * x))(F.dropout(x, 0.5)),
         lambda x: 0 * x,
@@ -234,14 +327,22 @@ DEFINITIONS: dict[str, Definition] = {
         lambda F, algo, x, weight, bias: F.batch_norm(x, None, None, weight, bias, True),
         lambda x, weight, bias: _affine(_standard(x, (0, 2, 3)), weight, bias),
         (_IMAGE, (6,), (6,)),
+        work=6,
     ),
-    "group_norm": Definition(
-        lambda F, algo, x, weight, bias: F.group_norm(x, 2, weight, bias),
-        _group_norm,
-        (_IMAGE, (6,), (6,)),
+    "group_norm": _group_norm(2),
+    "group_norm_32": _group_norm(32),
+    "layer_norm": Definition(
+        lambda F, algo, x, weight, bias: F.layer_norm(x, weight.shape, weight, bias),
+        lambda x, weight, bias: _standard(x, (-1,)) * weight + bias,
+        ((5, 37), (37,), (37,)),
+        "group_norm",
+        6,
     ),
     "local_response_norm": Definition(
-        lambda F, algo, x: F.local_response_norm(x, 3, 0.5), _local_response_norm, (_IMAGE,)
+        lambda F, algo, x: F.local_response_norm(x, 3, 0.5),
+        _local_response_norm,
+        (_IMAGE,),
+        work=9,
     ),
     "lstm_cell": Definition(
         _call_lstm_cell, _lstm_cell, ((3, 5), (3, 7), (3, 7), (28, 5), (28, 7))
@@ -250,3 +351,8 @@ DEFINITIONS: dict[str, Definition] = {
         lambda F, algo, *inputs: F.gru_cell(*inputs), _gru_cell, ((3, 5), (3, 7), (21, 5), (21, 7))
     ),
 }
+
+
+def definitions_of(op: str) -> list[Definition]:
+    """Every definition that runs on the kernels of an operation of the registry."""
+    return [found for name, found in DEFINITIONS.items() if (found.op or name) == op]

@@ -12,20 +12,38 @@ import lamina
 from .. import _C
 from .. import functional as F
 from ..functional.conv import Geometry, conv_shape
-from .definitions import DEFINITIONS
+from .definitions import DEFINITIONS, Definition
 from .layers import ConvLayer, PlainLayer
 
-PASSES = {"conv": ("fprop", "dgrad", "wgrad")}  # other families: forward, and forward + backward
-PLAIN_PASSES = ("fprop", "train")
+# Over the layers here, correct kernels stay below 1e-6, and PyTorch's below 3e-6.
+ERROR_BOUND = 1e-5
+# The directional derivative's step in float64. It is short, for the kinks of max pooling and ReLU:
+# of a million elements, hardly one passes its kink. The cost, eps / STEP, is far below the bound.
+STEP = 1e-8
+
+CONV_PASSES = ("fprop", "dgrad", "wgrad")
+PLAIN_PASSES = ("fprop", "train")  # forward, and forward + backward
 
 
 class Job(NamedTuple):
-    """One pass of one layer. Every candidate returns the result as an array."""
+    """One pass of one layer: `error` judges what a candidate returns, against NumPy in float64."""
 
     candidates: dict[str, Callable[[], Any]]
-    expected: np.ndarray
+    error: Callable[[Any], float]
     flops: float
     moved: int  # bytes of operands and result, each once
+
+
+def relative_error(y: np.ndarray, expected: np.ndarray) -> float:
+    """Root mean square error over the expected values' standard deviation."""
+    if y.shape != expected.shape:
+        return float("inf")
+    return float(np.sqrt(np.mean((y - expected) ** 2)) / max(expected.std(), 1e-30))
+
+
+def passes_of(layer: ConvLayer | PlainLayer) -> tuple[str, ...]:
+    """The passes that a layer of this kind has."""
+    return CONV_PASSES if isinstance(layer, ConvLayer) else PLAIN_PASSES
 
 
 class _Torch:
@@ -38,10 +56,8 @@ class _Torch:
 
 
 def _import_torch() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise SystemExit("bench: --vs torch needs PyTorch installed") from None
+    import torch
+
     torch.set_num_threads(lamina.get_num_threads())
     return torch
 
@@ -85,7 +101,12 @@ def _conv_expected(
 
 
 def _torch_conv(
-    pass_: str, layer: ConvLayer, x: np.ndarray, weight: np.ndarray, grad_y: np.ndarray
+    pass_: str,
+    layer: ConvLayer,
+    x: np.ndarray,
+    weight: np.ndarray,
+    grad_y: np.ndarray,
+    transposed: bool,
 ) -> Callable[[], Any]:
     torch = _import_torch()
     tx, tw, ty = (torch.from_numpy(a) for a in (x, weight, grad_y))
@@ -95,6 +116,11 @@ def _torch_conv(
         with torch.no_grad():
             if pass_ == "fprop":
                 return torch.nn.functional.conv2d(tx, tw, None, *options).numpy()
+            if transposed and pass_ == "dgrad":
+                y = torch.nn.functional.conv_transpose2d(
+                    ty, tw, None, layer.stride, layer.padding, 0, layer.groups
+                )
+                return y.numpy()
             if pass_ == "dgrad":
                 return torch.nn.grad.conv2d_input(tx.shape, tw, ty, *options).numpy()
             return torch.nn.grad.conv2d_weight(tx, tw.shape, ty, *options).numpy()
@@ -104,6 +130,11 @@ def _torch_conv(
 
 def conv_job(layer: ConvLayer, pass_: str, batch: int, ref: bool, torch: bool) -> Job:
     """Every algorithm that can run the pass, each writing into an array of its own."""
+    transposed = layer.transposed
+    if transposed:
+        # Forward is the underlying convolution's input gradient, and the other way round.
+        pass_ = {"fprop": "dgrad", "dgrad": "fprop", "wgrad": "wgrad"}[pass_]
+        layer = layer.underlying
     rng = np.random.default_rng(0)
     shapes = layer.x_shape(batch), layer.weight_shape, layer.y_shape(batch)
     x, weight, grad_y = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
@@ -133,56 +164,125 @@ def conv_job(layer: ConvLayer, pass_: str, batch: int, ref: bool, torch: bool) -
                 continue  # refused: this algorithm cannot run this layer
         candidates[f"{kernel.backend}.{kernel.algo}"] = run
     if torch:
-        candidates["torch"] = _torch_conv(pass_, layer, x, weight, grad_y)
+        candidates["torch"] = _torch_conv(pass_, layer, x, weight, grad_y, transposed)
     expected = _conv_expected(pass_, layer, x, weight, grad_y)
-    return Job(candidates, expected, 2.0 * shape.macs, x.nbytes + weight.nbytes + grad_y.nbytes)
+    return Job(
+        candidates,
+        lambda y: relative_error(y, expected),
+        2.0 * shape.macs,
+        x.nbytes + weight.nbytes + grad_y.nbytes,
+    )
 
 
 # Everything else
 
 
+def _slope(
+    definition: Definition, arrays: list[np.ndarray], grad_y: np.ndarray
+) -> tuple[list[np.ndarray], float]:
+    """A direction in the space of inputs, and the derivative of sum(y * grad_y) along it."""
+    rng = np.random.default_rng(1)
+    directions = [rng.normal(size=a.shape) for a in arrays]
+    ends = [
+        definition.formula(*(a + sign * STEP * d for a, d in zip(arrays, directions, strict=True)))
+        for sign in (1, -1)
+    ]
+    return directions, float(((ends[0] - ends[1]) * grad_y).sum() / (2 * STEP))
+
+
+def _plain_error(
+    definition: Definition, arrays: list[np.ndarray], grad_y: np.ndarray, train: bool
+) -> Callable[[Any], float]:
+    """The error of (y, gradients): the larger of y's and that of the gradients' slope.
+
+    A slope is a sum of independent terms gradient * direction: its rounding error is compared
+    with the gradients' norm.
+    """
+    double = [a.astype(np.float64) for a in arrays]
+    expected = definition.formula(*double)
+    directions, slope = _slope(definition, double, grad_y) if train else ([], 0.0)
+
+    def error(result: tuple[np.ndarray, list[np.ndarray]]) -> float:
+        y, gradients = result
+        found = relative_error(y, expected)
+        if not train:
+            return found
+        ours = sum(float((g * d).sum()) for g, d in zip(gradients, directions, strict=True))
+        norm = sum(float((g.astype(np.float64) ** 2).sum()) for g in gradients) ** 0.5
+        return max(found, abs(ours - slope) / max(norm, 1e-30))
+
+    return error
+
+
+def _candidate(
+    call: Callable[..., Any], make: Callable[..., Any], seed: Any, train: bool
+) -> Callable[[], Any]:
+    """Runs forward, and backward from `seed` if asked; returns (y, gradients) as arrays."""
+
+    def run() -> Any:
+        inputs = make()
+        y = call(*inputs)
+        if train:
+            y.backward(seed)
+        return y.detach().numpy(), [x.grad.numpy() for x in inputs] if train else []
+
+    return run
+
+
+def _spread(index: int, shape: tuple[int, ...]) -> float:
+    """Weights [out, in] as initialisers draw them: otherwise every gate would be saturated."""
+    return shape[1] ** -0.5 if index and len(shape) == 2 else 1.0
+
+
 def plain_job(layer: PlainLayer, pass_: str, batch: int, ref: bool, torch: bool) -> Job:
-    """The layer's definition on both backends; "train" adds the gradients of a sum of results."""
+    """The layer's definition on both backends; "train" adds the gradients of all inputs."""
     rng = np.random.default_rng(0)
-    arrays = [rng.normal(size=s).astype(np.float32) for s in layer.input_shapes(batch)]
+    arrays = [
+        (rng.normal(size=size) * _spread(i, size)).astype(np.float32)
+        for i, size in enumerate(layer.input_shapes(batch))
+    ]
     definition = DEFINITIONS[layer.definition]
-    expected = definition.formula(*(a.astype(np.float64) for a in arrays))
+    shape = definition.formula(*arrays).shape
+    grad_y = rng.normal(size=shape).astype(np.float32)
     train = pass_ == "train"
     candidates: dict[str, Callable[[], Any]] = {}
-    for kernel in lamina.kernels(layer.definition, "fprop"):
+    for kernel in lamina.kernels(definition.op or layer.definition, "fprop"):
         if kernel.backend == "ref" and not ref:
             continue
-
-        def run(backend: str = kernel.backend) -> Any:
-            with lamina.backend(backend):
-                inputs = [lamina.Tensor(a, requires_grad=train) for a in arrays]
-                y = definition.call(F, "auto", *inputs)
-                if train:
-                    y.sum().backward()
-            return y.data
-
-        candidates[f"{kernel.backend}.{kernel.algo}"] = run
+        run = _candidate(
+            lambda *inputs: definition.call(F, "auto", *inputs),
+            lambda: [lamina.Tensor(a, requires_grad=train) for a in arrays],
+            grad_y,
+            train,
+        )
+        candidates[f"{kernel.backend}.{kernel.algo}"] = _on(kernel.backend, run)
     if torch:
         peer, space = _import_torch(), _Torch()
-
-        def run_torch() -> Any:
-            inputs = [peer.from_numpy(a).requires_grad_(train) for a in arrays]
-            y = definition.call(space, "auto", *inputs)
-            if train:
-                y.sum().backward()
-            return y.detach().numpy()
-
-        candidates["torch"] = run_torch
-    moved = sum(a.nbytes for a in arrays) + expected.size * 4
+        candidates["torch"] = _candidate(
+            lambda *inputs: definition.call(space, "auto", *inputs),
+            lambda: [peer.from_numpy(a).requires_grad_(train) for a in arrays],
+            peer.from_numpy(grad_y),
+            train,
+        )
+    moved = sum(a.nbytes for a in arrays) + grad_y.nbytes
     scale = batch if any(-1 in shape for shape in layer.shapes) else 1
+    flops = layer.flops * scale or definition.work * arrays[0].size
     factor = 3 if train else 1  # backward reads the gradient and writes one of the same size
-    return Job(candidates, expected, factor * layer.flops * scale, factor * moved)
+    error = _plain_error(definition, arrays, grad_y, train)
+    return Job(candidates, error, factor * flops, factor * moved)
+
+
+def _on(backend: str, run: Callable[[], Any]) -> Callable[[], Any]:
+    def run_there() -> Any:
+        with lamina.backend(backend):
+            return run()
+
+    return run_there
 
 
 def make_job(
-    family: str, layer: ConvLayer | PlainLayer, pass_: str, batch: int, ref: bool, torch: bool
+    layer: ConvLayer | PlainLayer, pass_: str, batch: int, ref: bool = False, torch: bool = False
 ) -> Job:
     """The job of any layer."""
-    if isinstance(layer, ConvLayer):
-        return conv_job(layer, pass_, batch, ref, torch)
-    return plain_job(layer, pass_, batch, ref, torch)
+    build: Any = conv_job if isinstance(layer, ConvLayer) else plain_job
+    return build(layer, pass_, batch, ref, torch)

@@ -1,8 +1,13 @@
 """Named layers of known networks, as data for benchmarks and tests.
 
-Krizhevsky et al. 2012 (AlexNet); Simonyan & Zisserman 2015 (VGG); Szegedy et al. 2015 (GoogLeNet);
-He et al. 2016 (ResNet); Howard et al. 2017 (MobileNet); Radford et al. 2016 (DCGAN); Ronneberger et
-al. 2015 (U-Net); Vaswani et al. 2017 (Transformer).
+Krizhevsky et al. 2012 (AlexNet); Simonyan & Zisserman 2015 (VGG); Szegedy et al. 2015 (GoogLeNet)
+and 2016 (Inception v3); He et al. 2016 (ResNet); Howard et al. 2017 (MobileNet); Radford et al.
+2016 (DCGAN); Ronneberger et al. 2015 (U-Net); Long et al. 2015 (FCN); Wu & He 2018 (group
+normalisation); Vaswani et al. 2017 (Transformer); Huang et al. 2017 (DenseNet); Zhao et al. 2017
+(PSPNet); Lin et al. 2017 (FPN); Tan & Le 2019 (EfficientNet); Zhang et al. 2018 (ShuffleNet).
+
+A new layer is a line of a tuple below. A new family is a tuple, its entry in FAMILIES, and a
+definition (definitions.py) for each operation that lacks one.
 """
 
 from __future__ import annotations
@@ -11,7 +16,10 @@ from typing import NamedTuple
 
 
 class ConvLayer(NamedTuple):
-    """Square 2-D convolution: c channels of size x size to k channels."""
+    """Square 2-D convolution: c channels of size x size to k channels.
+
+    A transposed one is the input gradient of its `underlying` convolution.
+    """
 
     name: str
     c: int
@@ -21,6 +29,7 @@ class ConvLayer(NamedTuple):
     stride: int = 1
     padding: int = 0
     groups: int = 1
+    transposed: bool = False
 
     def x_shape(self, batch: int) -> tuple[int, ...]:
         return (batch, self.c, self.size, self.size)
@@ -33,11 +42,18 @@ class ConvLayer(NamedTuple):
         out = (self.size + 2 * self.padding - self.kernel) // self.stride + 1
         return (batch, self.k, out, out)
 
+    @property
+    def underlying(self) -> ConvLayer:
+        """From this transposed layer's output to its input."""
+        size = (self.size - 1) * self.stride - 2 * self.padding + self.kernel
+        return self._replace(c=self.k, size=size, k=self.c, transposed=False)
+
 
 class PlainLayer(NamedTuple):
     """A layer of another kind: a definition (bench/definitions.py) on inputs of these shapes.
 
-    In `shapes`, -1 stands for the batch. `flops` per element of the batch, where they matter.
+    In `shapes`, -1 stands for the batch. `flops` per element of the batch, where they are not a
+    multiple of the input's size.
     """
 
     name: str
@@ -58,6 +74,8 @@ CONV = (
     ConvLayer("vgg16.conv5_1", 512, 14, 512, 3, 1, 1),
     ConvLayer("googlenet.3a_3x3", 96, 28, 128, 3, 1, 1),
     ConvLayer("googlenet.3a_5x5", 16, 28, 32, 5, 1, 2),
+    ConvLayer("inception.stem_3x3s2", 3, 299, 32, 3, 2),
+    ConvLayer("inception.mixed_5x5", 48, 35, 64, 5, 1, 2),
     ConvLayer("resnet50.conv1", 3, 224, 64, 7, 2, 3),
     ConvLayer("resnet50.layer1_3x3", 64, 56, 64, 3, 1, 1),
     ConvLayer("resnet50.layer2_3x3s2", 128, 56, 128, 3, 2, 1),
@@ -67,7 +85,18 @@ CONV = (
     ConvLayer("mobilenet.dw_112", 32, 112, 32, 3, 1, 1, 32),
     ConvLayer("mobilenet.dw_28", 256, 28, 256, 3, 1, 1, 256),
     ConvLayer("mobilenet.pw_28", 256, 28, 256, 1),
+    ConvLayer("dcgan.d2_4x4s2", 64, 32, 128, 4, 2, 1),
+    ConvLayer("unet.down2_3x3", 64, 284, 128, 3),
     ConvLayer("large.31x31", 8, 96, 8, 31, 1, 15),
+)
+CONV_TRANSPOSE = (
+    ConvLayer("dcgan.g1_project", 100, 1, 1024, 4, transposed=True),
+    ConvLayer("dcgan.g2", 1024, 4, 512, 4, 2, 1, transposed=True),
+    ConvLayer("dcgan.g4", 256, 16, 128, 4, 2, 1, transposed=True),
+    ConvLayer("dcgan.g5_image", 128, 32, 3, 4, 2, 1, transposed=True),
+    ConvLayer("unet.up1_2x2", 1024, 28, 512, 2, 2, transposed=True),
+    ConvLayer("unet.up4_2x2", 128, 196, 64, 2, 2, transposed=True),
+    ConvLayer("fcn8s.upscore", 21, 28, 21, 16, 8, 4, transposed=True),
 )
 
 _BATCH = -1
@@ -80,21 +109,39 @@ GEMM = (
 POOL = (
     PlainLayer("vgg16.pool1", "max_pool", ((_BATCH, 64, 224, 224),)),
     PlainLayer("vgg16.pool3", "max_pool", ((_BATCH, 256, 56, 56),)),
-    PlainLayer("googlenet.avg", "avg_pool", ((_BATCH, 512, 14, 14),)),
-    PlainLayer("lenet.avg", "avg_pool", ((_BATCH, 64, 112, 112),)),
+    PlainLayer("resnet50.maxpool", "max_pool_3x3s2", ((_BATCH, 64, 112, 112),)),
+    PlainLayer("googlenet.3a_pool", "max_pool_3x3", ((_BATCH, 192, 28, 28),)),
+    PlainLayer("inception.mixed_avg", "avg_pool_3x3", ((_BATCH, 288, 35, 35),)),
+    PlainLayer("densenet.transition1", "avg_pool", ((_BATCH, 128, 56, 56),)),
+    PlainLayer("alexnet.adaptive", "adaptive_avg_pool", ((_BATCH, 256, 13, 13),)),
+    PlainLayer("pspnet.adaptive", "adaptive_avg_pool", ((_BATCH, 2048, 60, 60),)),
+    PlainLayer("resnet50.global", "global_avg_pool", ((_BATCH, 2048, 7, 7),)),
 )
 ACTIVATION = (
-    PlainLayer("resnet50.layer1_gelu", "activation", ((_BATCH, 256, 56, 56),)),
-    PlainLayer("resnet50.layer1_prelu", "prelu", ((_BATCH, 256, 56, 56), (256,))),
+    PlainLayer("vgg16.relu1", "relu", ((_BATCH, 64, 224, 224),)),
+    PlainLayer("resnet50.relu4", "relu", ((_BATCH, 2048, 7, 7),)),
+    PlainLayer("mobilenet.relu6", "relu6", ((_BATCH, 64, 112, 112),)),
+    PlainLayer("dcgan.leaky_relu", "leaky_relu", ((_BATCH, 64, 32, 32),)),
+    PlainLayer("dcgan.tanh", "tanh", ((_BATCH, 3, 64, 64),)),
+    PlainLayer("efficientnet.silu", "silu", ((_BATCH, 96, 112, 112),)),
+    PlainLayer("lenet.sigmoid", "sigmoid", ((_BATCH, 6, 28, 28),)),
+    PlainLayer("transformer.gelu", "gelu", ((512, 2048),)),
+    PlainLayer("resnet50.prelu1", "prelu", ((_BATCH, 256, 56, 56), (256,))),
 )
 SOFTMAX = (
     PlainLayer("imagenet.softmax", "softmax", ((128, 1000),)),
-    PlainLayer("transformer.softmax", "softmax", ((512, 32000),)),
+    PlainLayer("imagenet.cross_entropy", "cross_entropy", ((128, 1000),)),
+    PlainLayer("transformer.attention", "softmax", ((4096, 512),)),
+    PlainLayer("transformer.log_softmax", "log_softmax", ((128, 32000),)),
+    PlainLayer("transformer.cross_entropy", "cross_entropy", ((128, 32000),)),
 )
 NORM = (
-    PlainLayer("resnet50.layer1_bn", "batch_norm", ((_BATCH, 256, 56, 56), (256,), (256,))),
+    PlainLayer("resnet50.bn1", "batch_norm", ((_BATCH, 64, 112, 112), (64,), (64,))),
     PlainLayer("resnet50.layer3_bn", "batch_norm", ((_BATCH, 1024, 14, 14), (1024,), (1024,))),
-    PlainLayer("resnet50.layer1_gn", "group_norm", ((_BATCH, 256, 56, 56), (256,), (256,))),
+    PlainLayer("mobilenet.bn_112", "batch_norm", ((_BATCH, 32, 112, 112), (32,), (32,))),
+    PlainLayer("dcgan.bn_32", "batch_norm", ((_BATCH, 128, 32, 32), (128,), (128,))),
+    PlainLayer("resnet50.layer1_gn", "group_norm_32", ((_BATCH, 256, 56, 56), (256,), (256,))),
+    PlainLayer("transformer.layer_norm", "layer_norm", ((512, 512), (512,), (512,))),
     PlainLayer("alexnet.norm1", "local_response_norm", ((_BATCH, 64, 55, 55),)),
 )
 RNN = (
@@ -114,12 +161,14 @@ RNN = (
 RESIZE = (
     PlainLayer("unet.up1", "resample", ((_BATCH, 256, 28, 28),)),
     PlainLayer("unet.up3", "resample", ((_BATCH, 64, 112, 112),)),
+    PlainLayer("fpn.nearest", "nearest", ((_BATCH, 256, 28, 28),)),
     PlainLayer("shufflenet.shuffle", "permute", ((_BATCH, 240, 28, 28),)),
 )
 
 # family -> its layers
 FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
     "conv": CONV,
+    "conv_transpose": CONV_TRANSPOSE,
     "gemm": GEMM,
     "pool": POOL,
     "activation": ACTIVATION,

@@ -19,7 +19,7 @@ from rich.table import Table
 import lamina
 
 from .. import _C
-from .jobs import PASSES, PLAIN_PASSES, conv_job, make_job
+from .jobs import ERROR_BOUND, conv_job, make_job, passes_of
 from .layers import FAMILIES, ConvLayer
 
 # A layer whose operands stay in the caches: with the matrix product, the ceiling of GFLOP/s.
@@ -53,11 +53,6 @@ def _best(function: Callable[[], Any], rounds: int) -> float:
     return min(times[1:])
 
 
-def relative_error(y: np.ndarray, expected: np.ndarray) -> float:
-    """Root mean square error over the expected values' standard deviation."""
-    return float(np.sqrt(np.mean((y - expected) ** 2)) / max(expected.std(), 1e-30))
-
-
 def medians(candidates: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
     """Median seconds of each candidate; the slow ones get fewer turns."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
@@ -85,9 +80,9 @@ def bench_layer(
     roofline: dict[str, float],
 ) -> list[dict[str, Any]]:
     """One row per kernel that can run the pass of the layer."""
-    job = make_job(family, layer, pass_, batch, ref, torch)
+    job = make_job(layer, pass_, batch, ref, torch)
     # The first run is also the warm-up.
-    errors = {name: relative_error(run(), job.expected) for name, run in job.candidates.items()}
+    errors = {name: job.error(run()) for name, run in job.candidates.items()}
     found = medians(job.candidates, seconds)
     floor = max(job.flops / roofline["gflops"], job.moved / roofline["gbytes"]) / 1e9
     base = next((seconds for name, seconds in found.items() if name.startswith("ref.")), None)
@@ -99,6 +94,7 @@ def bench_layer(
             "batch": batch,
             "kernel": name,
             "error": errors[name],
+            "wrong": not errors[name] <= ERROR_BOUND,
             "ms": median * 1e3,
             "gflops": job.flops / median / 1e9,
             "gbytes": job.moved / median / 1e9,
@@ -111,49 +107,52 @@ def bench_layer(
     ]
 
 
-def choose(family: str, layers: str) -> list[tuple[str, Any]]:
-    """(family, layer) pairs: those of a family (or "all") whose name contains `layers`.
+def choose(names: Sequence[str], layers: str = "") -> list[tuple[str, Any]]:
+    """(family, layer) pairs: each name is a family, "all", or a part of layers' names.
 
-    Raises ValueError, with the nearest names, where there are none.
+    `layers` keeps those whose name contains it. Raises ValueError, with the nearest names, for a
+    name that matches nothing.
     """
-    if family != "all" and family not in FAMILIES:
-        raise ValueError(_unknown("family", family, ["all", *FAMILIES]))
-    families = FAMILIES if family == "all" else {family: FAMILIES[family]}
-    pairs = [(name, layer) for name, several in families.items() for layer in several]
-    chosen = [(name, layer) for name, layer in pairs if layers in layer.name]
+    pairs = [(name, layer) for name, several in FAMILIES.items() for layer in several]
+    known = [layer.name for _, layer in pairs]
+    kept: list[tuple[str, Any]] = []
+    for name in names:
+        if name == "all" or name in FAMILIES:
+            kept += [pair for pair in pairs if name in ("all", pair[0])]
+        elif any(name in layer for layer in known):
+            kept += [pair for pair in pairs if name in pair[1].name]
+        else:
+            raise ValueError(_unknown("family or layer", name, ["all", *FAMILIES, *known]))
+    chosen = [pair for pair in dict.fromkeys(kept) if layers in pair[1].name]
     if not chosen:
-        raise ValueError(_unknown("layer", layers, [layer.name for _, layer in pairs]))
+        raise ValueError(_unknown("layer", layers, [layer.name for _, layer in kept]))
     return chosen
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or known
-    return f"no {kind} matches {name!r}; for example {', '.join(near)}"
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"near: {', '.join(near)}" if near else "lamina bench --list prints all"
+    return f"bench: no {kind} matches {name!r}; {hint}"
 
 
-def passes_of(family: str, wanted: str) -> tuple[str, ...]:
-    """The passes of a family; ValueError for one it does not have."""
-    known = PASSES.get(family, PLAIN_PASSES)
-    if wanted == "all":
-        return known
-    if wanted not in known:
-        raise ValueError(f"{family} has no pass {wanted!r}; use all or one of {', '.join(known)}")
-    return (wanted,)
+def with_passes(chosen: list[tuple[str, Any]], wanted: str) -> list[tuple[str, Any, str]]:
+    """(family, layer, pass) of every layer that has the pass; ValueError where none has it."""
+    found = [(f, layer, p) for f, layer in chosen for p in passes_of(layer) if wanted in (p, "all")]
+    if not found:
+        known = dict.fromkeys(p for _, layer in chosen for p in passes_of(layer))
+        raise ValueError(f"bench: pass must be all, {' or '.join(known)} here, got {wanted!r}")
+    return found
 
 
 def bench(
     console: Console,
-    family: str,
-    layers: str,
-    wanted: str,
+    jobs: list[tuple[str, Any, str]],
     batch: int,
     seconds: float,
     torch: bool,
     ref: bool,
 ) -> dict[str, Any]:
-    """Prints a table of the chosen layers; returns the rows as data."""
-    chosen = choose(family, layers)
-    jobs = [(name, layer, p) for name, layer in chosen for p in passes_of(name, wanted)]
+    """Prints a table of the chosen layers and passes; returns the rows as data."""
     roofline = machine_roofline()
     threads = lamina.get_num_threads()
     table = Table(
@@ -166,16 +165,23 @@ def bench(
     if torch:
         table.add_column("x torch", justify="right")
     rows: list[dict[str, Any]] = []
-    for name, layer, pass_ in jobs:
-        found = bench_layer(name, layer, pass_, batch, seconds, torch, ref, roofline)
+    for family, layer, pass_ in jobs:
+        found = bench_layer(family, layer, pass_, batch, seconds, torch, ref, roofline)
         for row in found:
-            cells = [row["layer"], row["pass"], row["kernel"], f"{row['error']:.1e}"]
-            cells += [f"{row['ms']:.3f}", f"{row['gflops']:.1f}" if row["gflops"] else ""]
-            cells += [f"{row[k]:.1f}" for k in ("gbytes", "roofline_percent")]
-            cells.append("" if row["vs_ref"] is None else f"{row['vs_ref']:.1f}")
-            if torch:
-                cells.append("" if row["vs_torch"] is None else f"{row['vs_torch']:.2f}")
-            table.add_row(*cells, end_section=row is found[-1])
+            table.add_row(*_cells(row, torch), end_section=row is found[-1])
         rows += found
     console.print(table)
     return {"threads": threads, "isa": lamina.isa(), "roofline": roofline, "rows": rows}
+
+
+def _cells(row: dict[str, Any], torch: bool) -> list[str]:
+    """A row of numbers as a row of text."""
+    error = f"{row['error']:.1e}"
+    cells = [row["layer"], row["pass"], row["kernel"]]
+    cells.append(f"[red]{error} WRONG[/red]" if row["wrong"] else error)
+    cells += [f"{row['ms']:.3f}", f"{row['gflops']:.1f}" if row["gflops"] else ""]
+    cells += [f"{row[key]:.1f}" for key in ("gbytes", "roofline_percent")]
+    cells.append("" if row["vs_ref"] is None else f"{row['vs_ref']:.1f}")
+    if torch:
+        cells.append("" if row["vs_torch"] is None else f"{row['vs_torch']:.2f}")
+    return cells
