@@ -4,7 +4,9 @@ Plain arrays in give plain arrays out; one Tensor among the arguments gives Tens
 """
 
 from .activation import *
+from .adaptive_pooling import *
 from .conv import *
+from .conv_transpose import *
 from .cross_entropy import *
 from .ctc import *
 from .distance import *
@@ -22,3 +24,4 @@ from .resize import *
 from .rnn import *
 from .shuffle import *
 from .softmax import *
+from .unpooling import *

@@ -21,9 +21,6 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
 ]
 
 ALGORITHMS = ("auto", "direct", "im2col", "implicit_gemm", "winograd", "fft", "depthwise")
@@ -243,7 +240,7 @@ def padding_pairs(
     return tuple((p, p) for p in tuple_of(op, "padding", padding, n, minimum=0))
 
 
-def _operands(op: str, n: int, x: Any, weight: Any, bias: Any) -> tuple[Any, Any, Any, bool]:
+def conv_operands(op: str, n: int, x: Any, weight: Any, bias: Any) -> tuple[Any, Any, Any, bool]:
     """Checked arrays or Tensors; x gets a batch axis if it has none (the last result says so)."""
     x, weight = as_operand(op, "input", x), as_operand(op, "weight", weight)
     bias = None if bias is None else as_operand(op, "bias", bias)
@@ -278,11 +275,11 @@ class Contiguous(Function):
         return grad
 
 
-def _limit(op: str, workspace_limit: int | None) -> int:
+def checked_limit(op: str, workspace_limit: int | None) -> int:
     return -1 if workspace_limit is None else integer(op, "workspace_limit", workspace_limit, 0)
 
 
-def _check_bias(op: str, bias: Any, channels: int) -> None:
+def check_bias(op: str, bias: Any, channels: int) -> None:
     if bias is not None and bias.shape != (channels,):
         raise ValueError(
             f"{op}: bias must have one element per output channel, ({channels},), "
@@ -303,7 +300,7 @@ def _conv(
     workspace_limit: int | None,
 ) -> Any:
     op = f"conv{n}d"
-    x, weight, bias, unbatched = _operands(op, n, input, weight, bias)
+    x, weight, bias, unbatched = conv_operands(op, n, input, weight, bias)
     groups = integer(op, "groups", groups, minimum=1)
     if x.shape[1] != weight.shape[1] * groups:
         raise ValueError(
@@ -316,97 +313,15 @@ def _conv(
             f"{op}: groups must divide the output channels (weight.shape[0]), "
             f"got weight.shape={weight.shape}, groups={groups}"
         )
-    _check_bias(op, bias, weight.shape[0])
+    check_bias(op, bias, weight.shape[0])
     strides = tuple_of(op, "stride", stride, n, minimum=1)
     dilations = tuple_of(op, "dilation", dilation, n, minimum=1)
     pairs = padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
     one_of(op, "algo", algo, ALGORITHMS)
-    geometry = Geometry(op, strides, pairs, dilations, groups, algo, _limit(op, workspace_limit))
-    y = Conv.apply(x, weight, bias, geometry)
-    return y.reshape(y.shape[1:]) if unbatched else y
-
-
-def _transposed_size(
-    op: str, in_size: Any, kernel: Any, geometry: Geometry, output_padding: Any, output_size: Any
-) -> tuple[int, ...]:
-    """(in - 1) * stride - pads + dilation * (kernel - 1) + 1 + output_padding per axis."""
-    n = len(in_size)
-    smallest = [
-        (extent - 1) * s - low - high + d * (taps - 1) + 1
-        for extent, taps, s, d, (low, high) in zip(
-            in_size, kernel, geometry.stride, geometry.dilation, geometry.padding, strict=True
-        )
-    ]
-    if output_size is not None:
-        wanted = tuple_of(op, "output_size", output_size, n, minimum=1)
-        for axis, (size, least) in enumerate(zip(wanted, smallest, strict=True)):
-            if not least <= size < least + geometry.stride[axis]:
-                raise ValueError(
-                    f"{op}: output_size along spatial axis {axis} must be from {least} to "
-                    f"{least + geometry.stride[axis] - 1}, got output_size={wanted}"
-                )
-        return wanted
-    extra = tuple_of(op, "output_padding", output_padding, n, minimum=0)
-    for axis, amount in enumerate(extra):
-        limit = max(geometry.stride[axis], geometry.dilation[axis])
-        if amount >= limit:
-            raise ValueError(
-                f"{op}: output_padding must be smaller than stride or dilation, "
-                f"got output_padding={extra}, stride={geometry.stride}, "
-                f"dilation={geometry.dilation}"
-            )
-    sizes = tuple(least + amount for least, amount in zip(smallest, extra, strict=True))
-    if min(sizes) < 1:
-        raise ValueError(
-            f"{op}: the output would have size {sizes}; use less padding, "
-            f"got input size={tuple(in_size)}, kernel={tuple(kernel)}, padding={geometry.padding}"
-        )
-    return sizes
-
-
-def _conv_transpose(
-    n: int,
-    input: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-    output_size: Any,
-    algo: str,
-    workspace_limit: int | None,
-) -> Any:
-    op = f"conv_transpose{n}d"
-    x, weight, bias, unbatched = _operands(op, n, input, weight, bias)
-    groups = integer(op, "groups", groups, minimum=1)
-    if x.shape[1] != weight.shape[0]:
-        raise ValueError(
-            f"{op}: x has {x.shape[1]} channels but weight expects {weight.shape[0]} "
-            f"(weight.shape[0]), got x.shape={x.shape}, weight.shape={weight.shape}"
-        )
-    if weight.shape[0] % groups:
-        raise ValueError(
-            f"{op}: groups must divide the input channels (weight.shape[0]), "
-            f"got weight.shape={weight.shape}, groups={groups}"
-        )
-    if weight.shape[1] < 1:
-        raise ValueError(f"{op}: weight has no output channels, got weight.shape={weight.shape}")
-    _check_bias(op, bias, weight.shape[1] * groups)
-    strides = tuple_of(op, "stride", stride, n, minimum=1)
-    dilations = tuple_of(op, "dilation", dilation, n, minimum=1)
-    if isinstance(padding, str):
-        raise ValueError(f"{op}: padding must be numbers, got padding={padding!r}")
-    pairs = padding_pairs(op, padding, x.shape[2:], weight.shape[2:], strides, dilations)
-    one_of(op, "algo", algo, ALGORITHMS)
-    geometry = Geometry(op, strides, pairs, dilations, groups, algo, _limit(op, workspace_limit))
-    if min(x.shape[2:]) < 1:
-        raise ValueError(f"{op}: the input is empty along a spatial axis, got x.shape={x.shape}")
-    size = _transposed_size(
-        op, x.shape[2:], weight.shape[2:], geometry, output_padding, output_size
+    geometry = Geometry(
+        op, strides, pairs, dilations, groups, algo, checked_limit(op, workspace_limit)
     )
-    y = ConvInputGrad.apply(x, weight, bias, geometry, size)
+    y = Conv.apply(x, weight, bias, geometry)
     return y.reshape(y.shape[1:]) if unbatched else y
 
 
@@ -474,111 +389,3 @@ def conv3d(
     TypeError for dtypes.
     """
     return _conv(3, input, weight, bias, stride, padding, dilation, groups, algo, workspace_limit)
-
-
-def conv_transpose1d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-    *,
-    output_size: Any = None,
-    algo: str = "auto",
-    workspace_limit: int | None = None,
-) -> Any:
-    """1-D transposed convolution of input [N, C, L] or [C, L]: the gradient of conv1d.
-
-    weight [C, K/groups, S], bias [K]. output_size chooses among the sizes that a strided
-    convolution would map to the input's, and replaces output_padding.
-    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
-    """
-    return _conv_transpose(
-        1,
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        output_size,
-        algo,
-        workspace_limit,
-    )
-
-
-def conv_transpose2d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-    *,
-    output_size: Any = None,
-    algo: str = "auto",
-    workspace_limit: int | None = None,
-) -> Any:
-    """2-D transposed convolution of input [N, C, H, W] or [C, H, W]: the gradient of conv2d.
-
-    weight [C, K/groups, R, S], bias [K]. output_size chooses among the sizes that a strided
-    convolution would map to the input's, and replaces output_padding.
-    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
-    """
-    return _conv_transpose(
-        2,
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        output_size,
-        algo,
-        workspace_limit,
-    )
-
-
-def conv_transpose3d(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-    *,
-    output_size: Any = None,
-    algo: str = "auto",
-    workspace_limit: int | None = None,
-) -> Any:
-    """3-D transposed convolution of input [N, C, D, H, W] or [C, D, H, W]: the gradient of conv3d.
-
-    weight [C, K/groups, T, R, S], bias [K]. output_size chooses among the sizes that a strided
-    convolution would map to the input's, and replaces output_padding.
-    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
-    """
-    return _conv_transpose(
-        3,
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        output_size,
-        algo,
-        workspace_limit,
-    )

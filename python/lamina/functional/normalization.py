@@ -162,10 +162,9 @@ class GroupNorm(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, weight, mean, rstd = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        affine = [np.empty(ctx.affine_shape, x.dtype) for _ in range(2)]
-        grad_x = np.empty_like(x)
-        _C.group_norm(x, weight, None, mean, rstd, grad_y, grad_x, *affine, *ctx.options)
-        return None, grad_x, *affine, None, None
+        grads = np.empty_like(x), *(np.empty(ctx.affine_shape, x.dtype) for _ in range(2))
+        _C.group_norm(x, weight, None, mean, rstd, grad_y, *grads, *ctx.options)
+        return None, *grads, None, None
 
 
 def group_norm(

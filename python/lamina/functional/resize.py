@@ -16,8 +16,8 @@ import numpy as np
 from .. import arrays
 from . import _taps
 from ._arguments import check_rank, integer, one_of, real, tuple_of
+from .adaptive_pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from .conv import as_operand
-from .pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 
 __all__ = [
     "bed_of_nails_unpool1d",
