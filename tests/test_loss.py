@@ -241,3 +241,22 @@ BAD = [
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_gradients_of_class_probabilities():
+    """A smoothed target is (1 - smoothing) * target + smoothing / classes."""
+    for options in ({}, {"label_smoothing": 0.3}, {"label_smoothing": 0.3, "weight": W[0]}):
+        for reduction in ("mean", "sum", "none"):
+            gradcheck(
+                lambda x, q, o=options, r=reduction: F.cross_entropy(x, q, reduction=r, **o), [X, Q]
+            )
+
+
+def test_ignored_targets_have_no_gradient():
+    """Even where the mean over no target is NaN."""
+    for loss in (F.nll_loss, F.cross_entropy):
+        x = lamina.tensor(X, requires_grad=True)
+        result = loss(x, np.zeros(4, int), ignore_index=0)
+        result.backward()
+        assert np.isnan(result.item())
+        assert not x.grad.data.any()

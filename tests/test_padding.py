@@ -50,6 +50,9 @@ def test_pad_of_any_dtype_and_axes():
     assert F.pad(np.zeros((1, 2, 3, 4, 5, 6)), (1,) * 12).shape == (3, 4, 5, 6, 7, 8)
     assert F.pad(x, (-3, 0)).shape == (2, 0)
     assert F.pad(x, ()).shape == (2, 3)
+    swapped = F.pad(x.astype(">i4"), (1, 0, 0, 2), value=-1)
+    assert swapped.dtype == np.dtype(np.int32).newbyteorder("=")
+    assert_array_equal(swapped, expected)
 
 
 def test_pad_after_a_crop():
@@ -144,6 +147,10 @@ BAD = [
     ),
     (lambda: F.pad(X, (-5, 5, 0, 0), "circular"), ValueError, "nothing to show of an axis of 5"),
     (lambda: F.pad(X, (1, 1, 1, 1), "reflect", 2.0), ValueError, "value is for mode='constant'"),
+    (lambda: F.pad(X.astype(np.complex64), (1, 1)), TypeError, "dtype must be float32"),
+    (lambda: F.pad(np.full((1, 2), "a"), (1, 1)), TypeError, "dtype must be float32"),
+    (lambda: F.pad(X.astype(np.int32), (1, 1), value=np.nan), ValueError, "range of int32"),
+    (lambda: F.pad(X.astype(np.uint8), (1, 1), value=-1), ValueError, "range of uint8"),
     (lambda: F.pad(X, (1, 1), value="a"), TypeError, "value must be a number"),
     (lambda: F.pad(X.astype(int), (1, 1, 0, 0), "reflect"), TypeError, "float32 or float64"),
     (lambda: F.pad(X, (2**31 - 1, 2**31 - 1, 2**31 - 1, 0)), (ValueError, MemoryError), "pad:"),

@@ -257,7 +257,7 @@ FUNCTIONS["nll_loss"].append(_call(Real((2, 4, 3)), np.array([[0, 3, 1], [2, 2, 
 FUNCTIONS["nll_loss"].append(_call(X, LABELS, np.linspace(0.5, 2, 6), ignore_index=3))
 FUNCTIONS["cross_entropy"] += [
     _call(X, LABELS, np.linspace(0.5, 2, 6), ignore_index=3, label_smoothing=0.2),
-    _call(X, Real(FLAT, "probability", gradient=False), label_smoothing=0.1),
+    _call(X, Real(FLAT, "probability"), label_smoothing=0.1),
     _call(Real((2, 4, 3)), np.array([[0, 3, 1], [2, 2, 0]])),
 ]
 _same("cosine_similarity", _call(X, Y), _call(Real(IMAGE), Real(IMAGE), 2))

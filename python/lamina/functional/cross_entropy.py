@@ -157,6 +157,7 @@ class ProbabilityCrossEntropy(Function):
         _C.softmax(*layout, x, None, log_p)
         loss = -(w * q * log_p).sum(axis)
         ctx.axis, ctx.reduction, ctx.positions = axis, reduction, loss.shape
+        ctx.kept = 1 - smoothing  # of the target, in q
         ctx.divisor = np.asarray(x.shape[0] * math.prod(x.shape[2:]) if x.ndim > 1 else 1, x.dtype)
         ctx.save_for_backward(w, q, log_p)
         if reduction == "none":
@@ -169,7 +170,7 @@ class ProbabilityCrossEntropy(Function):
         grad_loss = np.expand_dims(_reduced_grad(ctx, grad, log_p.dtype), ctx.axis)
         mass = (w * q).sum(ctx.axis, keepdims=True)
         grad_x = grad_loss * (np.exp(log_p) * mass - w * q)
-        return grad_x, -grad_loss * w * log_p, None, None, None
+        return grad_x, -ctx.kept * grad_loss * w * log_p, None, None, None
 
 
 def _with_probabilities(
@@ -194,14 +195,15 @@ class NllLoss(Function):
         ctx.axis, ctx.shape, ctx.reduction = min(1, x.ndim - 1), x.shape, reduction
         picked = np.take_along_axis(x, ctx.index, ctx.axis).squeeze(ctx.axis)
         loss = np.where(counted, -factor * picked, 0).astype(x.dtype)
-        ctx.save_for_backward(factor.astype(x.dtype))
+        ctx.save_for_backward(factor.astype(x.dtype), counted)
         return _reduce(ctx, loss, target, weight, ignore_index)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
-        (factor,) = ctx.saved
+        factor, counted = ctx.saved
         grad_x = np.zeros(ctx.shape, factor.dtype)
-        values = -factor * _reduced_grad(ctx, grad, factor.dtype)
+        # what is ignored has no gradient, not even of a mean of nothing
+        values = np.where(counted, -factor * _reduced_grad(ctx, grad, factor.dtype), 0)
         np.put_along_axis(grad_x, ctx.index, np.expand_dims(values, ctx.axis), ctx.axis)
         return grad_x, None, None, None, None
 

@@ -41,7 +41,7 @@ class PadConstant(Function):
         ctx.shape = x.shape
         ctx.source, ctx.place = _slices(x.shape, pairs)
         shape = tuple(n + low + high for n, (low, high) in zip(x.shape, pairs, strict=True))
-        y = arrays.empty("pad", shape, x.dtype)
+        y = arrays.empty("pad", shape, x.dtype.newbyteorder("="))
         y.fill(value)
         y[ctx.place] = x[ctx.source]
         return y
@@ -71,6 +71,15 @@ def _table(size: int, low: int, high: int, mode: str) -> _taps.Table:
 _LIMITS = {"reflect": lambda size: size - 1, "circular": lambda size: size}
 
 
+def _fill_value(dtype: Any, value: Any) -> float:
+    """What the border shows; an integer array has no place for NaN or numbers out of range."""
+    number = 0.0 if value is None else real("pad", "value", value)
+    limits = np.iinfo(dtype) if dtype.kind in "iu" else None
+    if limits is not None and not limits.min <= number <= limits.max:
+        raise ValueError(f"pad: value must be in the range of {dtype}, got value={value}")
+    return number
+
+
 def _pairs(ndim: int, pad: Any) -> tuple[tuple[int, int], ...]:
     """(low, high) of each of the last axes, first to last; torch lists the last axis first."""
     if not isinstance(pad, tuple | list) or len(pad) % 2:
@@ -98,7 +107,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
             raise ValueError(f"{op}: value is for mode='constant', got mode={mode!r}")
         x = as_operand(op, "input", input)
     else:
-        x = input if isinstance(input, Tensor) or arrays.is_array(input) else Tensor(input)
+        x = input if isinstance(input, Tensor) else Tensor(input)  # checks the dtype
     last = _pairs(x.ndim, pad)
     axes = len(last)
     if mode != "constant" and (not 1 <= axes <= 3 or x.ndim - axes not in (1, 2)):
@@ -126,7 +135,8 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
         arrays.empty(op, (max(size + sum(pair), 0), 32), np.float64)  # what a table takes
     if mode == "constant":
         pairs = ((0, 0),) * (x.ndim - axes) + last
-        return PadConstant.apply(x, pairs, 0.0 if value is None else real(op, "value", value))
+        plain = x.data if arrays.is_array(input) else x
+        return PadConstant.apply(plain, pairs, _fill_value(x.dtype, value))
     sizes = x.shape[x.ndim - axes :]
     tables = tuple(
         _table(size, low, high, mode) for size, (low, high) in zip(sizes, last, strict=True)
