@@ -179,8 +179,8 @@ class FractionalMaxPool(Function):
             ordered = sample[::-1] if n == 2 else sample
             windows = three_windows(tuple(map(_windows.fractional, size, out, kernel, ordered)))
             ctx.windows.append(windows)
-            arguments = dict(x=planes[plane], grad_y=None, index=index[plane], result=y[plane])
-            _C.pool("max_pool", "fprop", 1, *windows, **arguments)
+            tail = planes[plane], None, index[plane], y[plane]
+            _C.pool("max_pool", "fprop", 1, *(*windows, *tail))
         ctx.op, ctx.x_shape, ctx.axes = op, x.shape, n
         y, index = (a.reshape(*x.shape[:-n], *out) for a in (y, index))
         ctx.save_for_backward(index)
@@ -195,7 +195,7 @@ class FractionalMaxPool(Function):
         rows = [a.reshape(-1, *a.shape[-ctx.axes :]) for a in (grad_x, grad_y, index)]
         for plane, windows in enumerate(ctx.windows):
             gx, gy, at = (a[plane] for a in rows)
-            _C.pool("max_pool", "dgrad", 1, *windows, x=None, grad_y=gy, index=at, result=gx)
+            _C.pool("max_pool", "dgrad", 1, *(*windows, None, gy, at, gx))
         return None, grad_x, None, None, None
 
 

@@ -154,7 +154,7 @@ class ProbabilityCrossEntropy(Function):
         w = np.ones(column, x.dtype) if weight is None else np.reshape(weight, column)
         layout = (math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]), True)
         log_p = np.empty_like(x)
-        _C.softmax(*layout, x, None, log_p)
+        _C.softmax(*(*layout, x, None, log_p))
         loss = -(w * q * log_p).sum(axis)
         ctx.axis, ctx.reduction, ctx.positions = axis, reduction, loss.shape
         ctx.kept = 1 - smoothing  # of the target, in q

@@ -19,7 +19,7 @@ class LocalResponseNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, layout: tuple[Any, ...]) -> Any:
         y, d = (arrays.empty("local_response_norm", x.shape, x.dtype) for _ in range(2))
-        _C.local_response_norm(*layout, x=x, d=d, grad_y=None, result=y)
+        _C.local_response_norm(*(*layout, x, d, None, y))
         ctx.layout = layout
         ctx.save_for_backward(x, d)
         return y
@@ -29,7 +29,7 @@ class LocalResponseNorm(Function):
         x, d = ctx.saved
         grad_y = arrays.asarray("local_response_norm", "grad_y", grad_y)
         grad_x = arrays.empty("local_response_norm", x.shape, x.dtype)
-        _C.local_response_norm(*ctx.layout, x=x, d=d, grad_y=grad_y, result=grad_x)
+        _C.local_response_norm(*(*ctx.layout, x, d, grad_y, grad_x))
         return grad_x, None
 
 

@@ -66,7 +66,7 @@ class BatchNorm(Function):
         x, weight, mean, var = ctx.saved
         grad_y = arrays.asarray("batch_norm", "grad_y", grad_y)
         grads = np.empty_like(x), np.empty_like(mean), np.empty_like(mean)
-        _C.batch_norm(x, weight, None, mean, var, grad_y, *grads, *ctx.layout)
+        _C.batch_norm(x, weight, None, mean, var, grad_y, *(*grads, *ctx.layout))
         return *grads, None, None, None, None
 
 
@@ -163,7 +163,7 @@ class GroupNorm(Function):
         x, weight, mean, rstd = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grads = np.empty_like(x), *(np.empty(ctx.affine_shape, x.dtype) for _ in range(2))
-        _C.group_norm(x, weight, None, mean, rstd, grad_y, *grads, *ctx.options)
+        _C.group_norm(x, weight, None, mean, rstd, grad_y, *(*grads, *ctx.options))
         return None, *grads, None, None
 
 

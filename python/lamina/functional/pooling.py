@@ -50,9 +50,7 @@ class MaxPool(Function):
         ctx.planes = math.prod(lead)
         y = arrays.empty(op, lead + out, x.dtype)
         index = np.empty(y.shape, np.int64)
-        _C.pool(
-            "max_pool", "fprop", ctx.planes, *ctx.windows, x=x, grad_y=None, index=index, result=y
-        )
+        _C.pool("max_pool", "fprop", ctx.planes, *(*ctx.windows, x, None, index, y))
         ctx.save_for_backward(index)
         ctx.mark_non_differentiable(index)
         return y, index
@@ -62,8 +60,7 @@ class MaxPool(Function):
         (index,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grad_x = np.empty(ctx.x_shape, grad_y.dtype)
-        arguments = dict(x=None, grad_y=grad_y, index=index, result=grad_x)
-        _C.pool("max_pool", "dgrad", ctx.planes, *ctx.windows, **arguments)
+        _C.pool("max_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, index, grad_x))
         return None, grad_x, None, None
 
 
@@ -75,17 +72,14 @@ class AvgPool(Function):
         ctx.op, ctx.windows, ctx.x_shape = op, windows, x.shape
         ctx.planes = math.prod(lead)
         y = arrays.empty(op, lead + out, x.dtype)
-        _C.pool(
-            "avg_pool", "fprop", ctx.planes, *ctx.windows, x=x, grad_y=None, index=None, result=y
-        )
+        _C.pool("avg_pool", "fprop", ctx.planes, *(*ctx.windows, x, None, None, y))
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grad_x = np.empty(ctx.x_shape, grad_y.dtype)
-        arguments = dict(x=None, grad_y=grad_y, index=None, result=grad_x)
-        _C.pool("avg_pool", "dgrad", ctx.planes, *ctx.windows, **arguments)
+        _C.pool("avg_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, None, grad_x))
         return None, grad_x, None, None
 
 

@@ -85,7 +85,7 @@ class LstmCell(Function):
         _gates("lstm_cell", h, weight_hh, bias_hh, gates)
         new_h, new_c = np.empty_like(h), np.empty_like(c)
         ctx.layout = (*c.shape, coupled)
-        _C.lstm_cell_fprop(*ctx.layout, c=c, peephole=peephole, gates=gates, new_c=new_c, h=new_h)
+        _C.lstm_cell_fprop(*(*ctx.layout, c, peephole, gates, new_c, new_h))
         ctx.save_for_backward(x, h, c, weight_ih, weight_hh, peephole, gates, new_c)
         return new_h, new_c
 
@@ -99,16 +99,18 @@ class LstmCell(Function):
         grad_gates, grad_old_c = np.empty_like(gates), np.empty_like(c)
         grad_peephole = None if peephole is None else np.empty_like(peephole)
         _C.lstm_cell_dgrad(
-            *ctx.layout,
-            c=c,
-            peephole=peephole,
-            gates=gates,
-            new_c=new_c,
-            grad_h=grads[0],
-            grad_new_c=grads[1],
-            grad_gates=grad_gates,
-            grad_c=grad_old_c,
-            grad_peephole=grad_peephole,
+            *(
+                *ctx.layout,
+                c,
+                peephole,
+                gates,
+                new_c,
+                grads[0],
+                grads[1],
+                grad_gates,
+                grad_old_c,
+                grad_peephole,
+            )
         )
         grad_x, grad_ih, grad_bias = _affine_backward(grad_gates, x, weight_ih)
         grad_old_h, grad_hh, _ = _affine_backward(grad_gates, h, weight_hh)
@@ -126,7 +128,7 @@ class GruCell(Function):
         gates = _gates("gru_cell", x, weight_ih, bias_ih)
         b = _gates("gru_cell", h, weight_hh, bias_hh)
         new_h = np.empty_like(h)
-        _C.gru_cell_fprop(*h.shape, h=h, gates=gates, b=b, new_h=new_h)
+        _C.gru_cell_fprop(*(*h.shape, h, gates, b, new_h))
         ctx.save_for_backward(x, h, weight_ih, weight_hh, gates, b)
         return new_h
 
@@ -135,16 +137,7 @@ class GruCell(Function):
         x, h, weight_ih, weight_hh, gates, b = ctx.saved
         grad_new_h = arrays.asarray("gru_cell", "grad_y", grad_new_h)
         grad_a, grad_b, grad_h = np.empty_like(gates), np.empty_like(gates), np.empty_like(h)
-        _C.gru_cell_dgrad(
-            *h.shape,
-            h=h,
-            gates=gates,
-            b=b,
-            grad_new_h=grad_new_h,
-            grad_a=grad_a,
-            grad_b=grad_b,
-            grad_h=grad_h,
-        )
+        _C.gru_cell_dgrad(*(*h.shape, h, gates, b, grad_new_h, grad_a, grad_b, grad_h))
         grad_x, grad_ih, grad_bias_ih = _affine_backward(grad_a, x, weight_ih)
         _, grad_hh, grad_bias_hh = _affine_backward(grad_b, h, weight_hh, grad_h)
         return grad_x, grad_h, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh

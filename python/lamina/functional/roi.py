@@ -30,7 +30,7 @@ class Roi(Function):
         ctx.op, ctx.x_shape, ctx.options = op, x.shape, options
         y = arrays.empty(op, (len(rois), x.shape[1], *options[0]), x.dtype)
         ctx.index = np.empty(y.shape, np.int64) if op == "roi_pool" else None
-        bad = _C.roi(op, "fprop", x.shape, *options, rois=rois, source=x, result=y, index=ctx.index)
+        bad = _C.roi(op, "fprop", x.shape, *(*options, rois, x, y, ctx.index))
         if bad >= 0:
             raise ValueError(
                 f"{op}: boxes must be finite and name an image from 0 to {x.shape[0] - 1}, "
@@ -44,8 +44,8 @@ class Roi(Function):
         (rois,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype)
-        arguments = dict(rois=rois, source=grad_y, result=grad_x, index=ctx.index)
-        _C.roi(ctx.op, "dgrad", ctx.x_shape, *ctx.options, **arguments)
+        tail = rois, grad_y, grad_x, ctx.index
+        _C.roi(ctx.op, "dgrad", ctx.x_shape, *(*ctx.options, *tail))
         return None, grad_x, None, None
 
 

@@ -23,7 +23,7 @@ class Softmax(Function):
         shape = x.shape or (1,)
         ctx.layout = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]), log)
         y = arrays.empty(op, x.shape, x.dtype)
-        _C.softmax(*ctx.layout, x, None, y)
+        _C.softmax(*(*ctx.layout, x, None, y))
         ctx.save_for_backward(y)
         return y
 
@@ -31,7 +31,7 @@ class Softmax(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         (y,) = ctx.saved
         grad_x = np.empty_like(y)
-        _C.softmax(*ctx.layout, y, arrays.asarray("softmax", "grad_y", grad_y), grad_x)
+        _C.softmax(*(*ctx.layout, y, arrays.asarray("softmax", "grad_y", grad_y), grad_x))
         return None, grad_x, None, None
 
 

@@ -36,7 +36,7 @@ class MaxUnpool(Function):
         lead = x.shape[: x.ndim - len(out)]
         ctx.layout = (math.prod(lead), math.prod(x.shape[len(lead) :]), math.prod(out))
         y = arrays.empty(op, lead + out, x.dtype)
-        bad = _C.max_unpool("fprop", *ctx.layout, source=x, index=indices, result=y)
+        bad = _C.max_unpool("fprop", *(*ctx.layout, x, indices, y))
         if bad >= 0:
             at = tuple(map(int, np.unravel_index(bad, x.shape)))
             raise ValueError(
@@ -52,7 +52,7 @@ class MaxUnpool(Function):
         (indices,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grad_x = np.empty(indices.shape, grad_y.dtype)
-        _C.max_unpool("dgrad", *ctx.layout, source=grad_y, index=indices, result=grad_x)
+        _C.max_unpool("dgrad", *(*ctx.layout, grad_y, indices, grad_x))
         return None, grad_x, None, None
 
 
