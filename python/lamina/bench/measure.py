@@ -108,21 +108,25 @@ def bench_layer(
 
 
 def choose(names: Sequence[str], layers: str = "") -> list[tuple[str, Any]]:
-    """(family, layer) pairs: each name is a family, "all", or a part of layers' names.
+    """(family, layer) pairs: each name is a family, "all", a network, a layer or a part of one.
 
     `layers` keeps those whose name contains it. Raises ValueError, with the nearest names, for a
     name that matches nothing.
     """
     pairs = [(name, layer) for name, several in FAMILIES.items() for layer in several]
-    known = [layer.name for _, layer in pairs]
     kept: list[tuple[str, Any]] = []
     for name in names:
-        if name == "all" or name in FAMILIES:
-            kept += [pair for pair in pairs if name in ("all", pair[0])]
-        elif any(name in layer for layer in known):
-            kept += [pair for pair in pairs if name in pair[1].name]
-        else:
-            raise ValueError(_unknown("family or layer", name, ["all", *FAMILIES, *known]))
+        # A network before a part of a name: lenet is not googlenet.
+        exact = [
+            (family, layer)
+            for family, layer in pairs
+            if name in ("all", family, layer.name, layer.name.partition(".")[0])
+        ]
+        found = exact or [pair for pair in pairs if name in pair[1].name]
+        if not found:
+            known = [*FAMILIES, *(layer.name for _, layer in pairs)]
+            raise ValueError(_unknown("family or layer", name, ["all", *known]))
+        kept += found
     chosen = [pair for pair in dict.fromkeys(kept) if layers in pair[1].name]
     if not chosen:
         raise ValueError(_unknown("layer", layers, [layer.name for _, layer in kept]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ def roofline(report: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    intensity = np.geomspace(0.5, 2000, 200)
+    intensity = np.geomspace(0.05, 2000, 200)
     axes.loglog(intensity, np.minimum(peak, intensity * bandwidth), color="black", label="ceiling")
-    kernels = sorted({row["kernel"] for row in report["rows"]})
-    for marker, kernel in zip("osD^vP*X", kernels, strict=False):
-        rows = [row for row in report["rows"] if row["kernel"] == kernel]
+    counted = [row for row in report["rows"] if row["gflops"]]  # a copy has no place on this plane
+    kernels = sorted({row["kernel"] for row in counted})
+    for marker, kernel in zip(cycle("osD^vP*X"), kernels, strict=False):
+        rows = [row for row in counted if row["kernel"] == kernel]
         axes.loglog(
             [row["intensity"] for row in rows],
             [row["gflops"] for row in rows],
