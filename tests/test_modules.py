@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections import OrderedDict
 
 import lamina
 import numpy as np
 import pytest
 from lamina import nn
+from lamina.bench.parity_cases import LAYERS
 from numpy.testing import assert_array_equal
 
 
@@ -108,6 +111,44 @@ def test_layers_without_parameters_take_plain_arrays():
         assert layer(np.ones((0, 4, 5))).shape == (0, *shape[1:])
 
 
+# What torch's layers also hold, and a layer here does without.
+WITHOUT = {
+    "Embedding": {"sparse", "_weight", "_freeze"},
+    "EmbeddingBag": {"sparse", "_weight"},
+    "Hardtanh": {"min_value", "max_value"},
+    "Upsample": {"name"},
+    "UpsamplingNearest2d": {"name"},
+    "UpsamplingBilinear2d": {"name"},
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", LAYERS)
+def test_constructors_and_attributes_as_in_torch(name):
+    """The same arguments in the same order with the same defaults; all of them attributes."""
+    torch = pytest.importorskip("torch")
+    ours, theirs = getattr(nn, name), getattr(torch.nn, name)
+    without = WITHOUT.get(name, set())
+    wanted = [
+        (p.name, p.default)
+        for p in inspect.signature(theirs.__init__).parameters.values()
+        if p.name not in {"args", "kwargs", "device", "dtype", *without}
+    ]
+    given = [(p.name, p.default) for p in inspect.signature(ours.__init__).parameters.values()]
+    assert [pair for pair in given if pair[0] != "dtype"][: len(wanted)] == wanted
+    layer = LAYERS[name][0]
+    options = [
+        {k: make(v) if isinstance(v, np.ndarray) else v for k, v in layer.options.items()}
+        for make in (lamina.tensor, torch.tensor)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # size_average and reduce
+        mine, other = ours(*layer.arguments, **options[0]), theirs(*layer.arguments, **options[1])
+    for attribute, value in vars(other).items():
+        if not attribute.startswith("_") and attribute not in without:
+            assert getattr(mine, attribute) == value, attribute
+
+
 @pytest.mark.torch
 def test_containers_print_as_in_torch():
     torch = pytest.importorskip("torch")
@@ -175,6 +216,12 @@ BAD = [
     (lambda: nn.Unflatten(1, (2, 3))(X), ValueError, "must multiply to the axis 1"),
     (lambda: nn.Sigmoid(dim=1), TypeError, "unexpected keyword"),
     (lambda: lamina.functional.normalize(X, dim=(1, -3)), ValueError, "each axis once"),
+    (lambda: nn.ReLU().load_state_dict([("w", X)]), TypeError, "state must be a mapping"),
+    (lambda: nn.PReLU().load_state_dict({"weight": ["a"]}), RuntimeError, "dtype of weight"),
+    (lambda: nn.PReLU().load_state_dict({"weight": X}), RuntimeError, "shape of weight"),
+    (lambda: nn.PReLU().load_state_dict({}), RuntimeError, "missing: weight"),
+    (lambda: nn.BatchNorm2d(4)([1.0]), TypeError, "input must be an array"),
+    (lambda: nn.ReflectionPad2d(1)([1.0]), TypeError, "input must be an array"),
     (lambda: nn.Sequential(3), TypeError, "must be a Module"),
     (lambda: nn.ModuleDict({"a": 3}), TypeError, "must be a Module"),
     (lambda: nn.Module()(X), NotImplementedError, "must define forward"),

@@ -93,6 +93,57 @@ def test_unfold_and_fold(backend, shape, options, dtype):
     )
 
 
+def calls(x):
+    """Results and gradients of padding, unfolding and folding, as bytes."""
+    found = []
+    for function in (
+        lambda x: F.pad(x, (1, 2, -1, 3), value=2.0),
+        lambda x: F.pad(x, (1, 2, -1, 3), "reflect"),
+        lambda x: F.unfold(x, 3, padding=1),
+        lambda x: F.fold(x.reshape(len(x), -1, 20), (5, 6), 2),
+    ):
+        tensor = lamina.Tensor(x, requires_grad=True)
+        y = function(tensor)
+        y.backward(cases.reals(y.shape, 3, y.data.dtype))
+        found.append(y.data.tobytes() + tensor.grad.data.tobytes())
+    return found
+
+
+def test_inputs_of_any_layout():
+    x = cases.reals((2, 4, 5, 20), 1)
+    wide = np.repeat(x, 2, -1)
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    for other in (np.asfortranarray(x), wide[..., ::2], x[::-1].copy()[::-1], frozen):
+        assert calls(other) == calls(x)
+    assert x.tobytes() == frozen.tobytes()
+
+
+def test_same_bits_for_any_thread_count():
+    x = cases.reals((3, 8, 25, 40), 1)
+    results = []
+    for threads in (1, 2, 3, 8):
+        lamina.set_num_threads(threads)
+        results.append(calls(x))
+    assert all(result == results[0] for result in results)
+
+
+def test_nan_stays_where_it_is():
+    x = cases.reals((1, 1, 5, 6), 1)
+    x[0, 0, 2, 3] = np.nan
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        assert np.isnan(F.pad(x, (1, 1, 1, 1), mode)).sum() == 1
+    assert np.isnan(F.fold(F.unfold(x, 3), (5, 6), 3)).sum() == 1
+
+
+def test_empty_batch():
+    x = np.zeros((0, 2, 5, 6), np.float32)
+    for mode in ("constant", "reflect", "replicate", "circular"):
+        assert F.pad(x, (1, 1, 1, 1), mode).shape == (0, 2, 7, 8)
+    assert F.unfold(x, 2).shape == (0, 8, 20)
+    assert F.fold(F.unfold(x, 2), (5, 6), 2).shape == x.shape
+
+
 def test_names_in_ops():
     x = cases.integers((1, 2, 4, 4), 1)
     assert_array_equal(ops.im2col(x, 2), F.unfold(x, 2))

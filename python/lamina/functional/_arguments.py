@@ -55,7 +55,12 @@ def real(op: str, name: str, value: Any) -> float:
 
 
 def check_rank(op: str, name: str, array: Any, ranks: Sequence[int], meaning: str = "") -> None:
-    """ValueError unless the array has one of the numbers of dimensions."""
+    """ValueError unless the array has one of the numbers of dimensions, TypeError for no array."""
+    if not hasattr(array, "ndim"):
+        raise TypeError(
+            f"{op}: {name} must be an array, got {name} of type {type(array).__name__}; "
+            "convert it with numpy.asarray(..., dtype='float32')"
+        )
     if array.ndim not in ranks:
         allowed = " or ".join(map(str, ranks))
         raise ValueError(

@@ -321,8 +321,13 @@ class Module:
         """Copies arrays into the parameters and buffers of those names; returns those left over.
 
         Everything is checked before anything is written. Raises RuntimeError listing missing and
-        unexpected names (unless strict is False) and mismatched shapes.
+        unexpected names (unless strict is False), mismatched shapes and dtypes.
         """
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                "load_state_dict: state must be a mapping of names to arrays, "
+                f"got {type(state).__name__}"
+            )
         own = self.state_dict()
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
@@ -339,6 +344,11 @@ class Module:
             f"shape of {name}: {array.shape} given, {own[name].shape} wanted"
             for name, array in arrays.items()
             if array.shape != own[name].shape
+        ]
+        problems += [
+            f"dtype of {name}: {array.dtype} given, a real number wanted"
+            for name, array in arrays.items()
+            if array.dtype.kind not in "fiub"
         ]
         if problems:
             raise RuntimeError(

@@ -90,6 +90,8 @@ class _MaxUnpool(Module):
 
 
 class _FractionalMaxPool(_Pool):
+    axes: int
+
     def extra_repr(self) -> str:
         return ""
 
@@ -101,8 +103,9 @@ class _FractionalMaxPool(_Pool):
         return_indices: bool = False,
         _random_samples: Any = None,
     ) -> None:
+        name, n = type(self).__name__, self.axes
         super().__init__(
-            kernel_size=kernel_size,
+            kernel_size=tuple_of(name, "kernel_size", kernel_size, n, 1),
             output_size=output_size,
             output_ratio=output_ratio,
             return_indices=return_indices,
@@ -268,9 +271,11 @@ class FractionalMaxPool2d(_FractionalMaxPool):
     """functional.fractional_max_pool2d."""
 
     function = "fractional_max_pool2d"
+    axes = 2
 
 
 class FractionalMaxPool3d(_FractionalMaxPool):
     """functional.fractional_max_pool3d."""
 
     function = "fractional_max_pool3d"
+    axes = 3
