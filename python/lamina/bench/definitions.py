@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ class Definition(NamedTuple):
     op: the registry's name of the operation; empty where the table's key is that name.
     work: operations per element of the first input, where that is a constant: an addition, a
     comparison or an exponential counts as one.
+    peer: whether torch has it too, without further packages.
     """
 
     call: Callable[..., Any]
@@ -27,6 +29,7 @@ class Definition(NamedTuple):
     shapes: tuple[tuple[int, ...], ...]
     op: str = ""
     work: float = 0.0
+    peer: bool = True
 
     def inputs(self) -> list[Array]:
         rng = np.random.default_rng(0)
@@ -83,39 +86,64 @@ def _blocks(x: Array) -> Array:
     return cut.reshape(*lead, h // 2, w // 2, 4)
 
 
-_SPREAD = np.arange(20).reshape(1, 1, 4, 5) // 5 * 20 + np.arange(20).reshape(1, 1, 4, 5) % 5 * 2
+def _constant(F: Any, array: Array) -> Any:
+    """What the functions of F take beside their differentiable inputs: torch wants tensors."""
+    return getattr(F, "as_tensor", np.asarray)(array)
+
+
+@lru_cache(maxsize=1)  # a benchmark does not time the making of its inputs
+def _corners(shape: tuple[int, ...]) -> Array:
+    """Of each 2 x 2 window, the index of the first element in the plane of windows."""
+    h, w = shape[-2:]
+    index = 4 * w * np.arange(h)[:, None] + 2 * np.arange(w)
+    return np.ascontiguousarray(np.broadcast_to(index, shape))
 
 
 def _unpool(x: Array) -> Array:
-    y = np.zeros((*x.shape[:2], 8, 10))
+    y = np.zeros((*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3]))
     y[..., ::2, ::2] = x
     return y
 
 
-_BOX = np.array([[1.0, 1, 2, 4, 5], [0, 0, 0, 2, 1]])
+def _regions(x: Any) -> Array:
+    """64 boxes (image, x1, y1, x2, y2) inside the images x [N, C, H, W], with whole corners."""
+    n, _, h, w = x.shape
+    rng = np.random.default_rng(2)
+    low = rng.integers(0, (w // 2, h // 2), (64, 2))
+    high = low + rng.integers(0, (w // 2, h // 2), (64, 2))
+    return np.column_stack([np.arange(64) % n, low, high]).astype(x.dtype)
 
 
-def _roi_pool(x: Array) -> Array:
-    """Rows 2 to 5, columns 1 to 4 of image 1; rows 0 and 1, columns 0 to 2 of image 0."""
-    first = _blocks(x[1:, :, 2:6, 1:5]).max(-1)
-    second = np.stack([x[:1, :, :2, i : i + 2].max(-1) for i in (0, 1)], -1)
-    return np.concatenate([first, second])
+def _roi_pool(x: Array, out: int) -> Array:
+    """The maximum of each bin: floor(i h / out) to ceil((i + 1) h / out) of a box's h rows."""
+
+    def bins(low: int, high: int) -> list[slice]:
+        n = high - low + 1
+        return [slice(low + i * n // out, low - (-(i + 1) * n // out)) for i in range(out)]
+
+    return np.stack(
+        [
+            np.array([[x[i, :, p, q].max((1, 2)) for q in bins(x1, x2)] for p in bins(y1, y2)])
+            for i, x1, y1, x2, y2 in _regions(x).astype(int)
+        ]
+    ).transpose(0, 3, 1, 2)
 
 
-def _roi_align(x: Array) -> Array:
-    """One sample in the middle of each half of the boxes 3 x 3 and 2 x 1 (length 1 at least)."""
+def _samples(size: int, low: float, high: float, out: int, ratio: int) -> Array:
+    """[out, size]: the mean of `ratio` linear interpolations in each bin of low .. high."""
+    at = low + max(high - low, 1.0) * (np.arange(out * ratio) + 0.5) / (out * ratio)
+    distance = np.abs(at[:, None] - np.arange(size))
+    return np.maximum(1 - distance, 0).reshape(out, ratio, size).mean(1)
 
-    def line(v: Array, axis: int, at: list[float]) -> Array:
-        low = [int(a) for a in at]
-        part = np.array(at) - low
-        taken = [np.take(v, [i + j for i in low], axis) for j in (0, 1)]
-        shape = [1] * v.ndim
-        shape[axis] = len(at)
-        return taken[0] * (1 - part).reshape(shape) + taken[1] * part.reshape(shape)
 
-    first = line(line(x[1:], 2, [2.75, 4.25]), 3, [1.75, 3.25])
-    second = line(line(x[:1], 2, [0.25, 0.75]), 3, [0.5, 1.5])
-    return np.concatenate([first, second])
+def _roi_align(x: Array, out: int, ratio: int) -> Array:
+    h, w = x.shape[2:]
+    return np.stack(
+        [
+            _samples(h, y1, y2, out, ratio) @ x[int(i)] @ _samples(w, x1, x2, out, ratio).T
+            for i, x1, y1, x2, y2 in _regions(x)
+        ]
+    )
 
 
 def _softmax(x: Array) -> Array:
@@ -130,8 +158,7 @@ def _targets(x: Any) -> Array:
 
 
 def _call_cross_entropy(F: Any, algo: str, x: Any) -> Any:
-    targets = getattr(F, "as_tensor", np.asarray)(_targets(x))  # torch takes no arrays
-    return F.cross_entropy(x, targets, reduction="none")
+    return F.cross_entropy(x, _constant(F, _targets(x)), reduction="none")
 
 
 def _cross_entropy(x: Array) -> Array:
@@ -258,17 +285,21 @@ DEFINITIONS: dict[str, Definition] = {
         1,
     ),
     "max_unpool": Definition(
-        lambda F, algo, x: F.max_unpool2d(x, np.broadcast_to(_SPREAD, x.shape), 2),
+        lambda F, algo, x: F.max_unpool2d(x, _constant(F, _corners(tuple(x.shape))), 2),
         _unpool,
         ((2, 3, 4, 5),),
     ),
     "roi_pool": Definition(
-        lambda F, algo, x: ops.roi_pool(x, _BOX.astype(x.dtype), 2), _roi_pool, (_IMAGE,)
+        lambda F, algo, x: ops.roi_pool(x, _regions(x), 7),
+        lambda x: _roi_pool(x, 7),
+        (_IMAGE,),
+        peer=False,
     ),
     "roi_align": Definition(
-        lambda F, algo, x: ops.roi_align(x, _BOX.astype(x.dtype), 2, sampling_ratio=1),
-        _roi_align,
+        lambda F, algo, x: ops.roi_align(x, _regions(x), 7, sampling_ratio=2),
+        lambda x: _roi_align(x, 7, 2),
         (_IMAGE,),
+        peer=False,
     ),
     "nms": Definition(
         lambda F, algo, scores: ops.nms(_BOXES.astype(scores.dtype), np.sort(scores)[::-1], 0.3),

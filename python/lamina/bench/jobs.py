@@ -256,7 +256,7 @@ def plain_job(layer: PlainLayer, pass_: str, batch: int, ref: bool, torch: bool)
             train,
         )
         candidates[f"{kernel.backend}.{kernel.algo}"] = _on(kernel.backend, run)
-    if torch:
+    if torch and definition.peer:
         peer, space = _import_torch(), _Torch()
         candidates["torch"] = _candidate(
             lambda *inputs: definition.call(space, "auto", *inputs),

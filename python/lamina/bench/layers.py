@@ -4,7 +4,8 @@ Krizhevsky et al. 2012 (AlexNet); Simonyan & Zisserman 2015 (VGG); Szegedy et al
 and 2016 (Inception v3); He et al. 2016 (ResNet); Howard et al. 2017 (MobileNet); Radford et al.
 2016 (DCGAN); Ronneberger et al. 2015 (U-Net); Long et al. 2015 (FCN); Wu & He 2018 (group
 normalisation); Vaswani et al. 2017 (Transformer); Huang et al. 2017 (DenseNet); Zhao et al. 2017
-(PSPNet); Lin et al. 2017 (FPN); Tan & Le 2019 (EfficientNet); Zhang et al. 2018 (ShuffleNet).
+(PSPNet); Lin et al. 2017 (FPN); Tan & Le 2019 (EfficientNet); Zhang et al. 2018 (ShuffleNet);
+Badrinarayanan et al. 2017 (SegNet); Girshick 2015 (Fast R-CNN); He et al. 2017 (Mask R-CNN).
 
 A new layer is a line of a tuple below. A new family is a tuple, its entry in FAMILIES, and a
 definition (definitions.py) for each operation that lacks one.
@@ -115,6 +116,7 @@ POOL = (
     PlainLayer("densenet.transition1", "avg_pool", ((_BATCH, 128, 56, 56),)),
     PlainLayer("alexnet.adaptive", "adaptive_avg_pool", ((_BATCH, 256, 13, 13),)),
     PlainLayer("pspnet.adaptive", "adaptive_avg_pool", ((_BATCH, 2048, 60, 60),)),
+    PlainLayer("segnet.unpool1", "max_unpool", ((_BATCH, 64, 112, 112),)),
     PlainLayer("resnet50.global", "global_avg_pool", ((_BATCH, 2048, 7, 7),)),
 )
 ACTIVATION = (
@@ -164,6 +166,14 @@ RESIZE = (
     PlainLayer("fpn.nearest", "nearest", ((_BATCH, 256, 28, 28),)),
     PlainLayer("shufflenet.shuffle", "permute", ((_BATCH, 240, 28, 28),)),
 )
+UNFOLD = (
+    PlainLayer("vgg16.conv3_1_columns", "im2col", ((_BATCH, 128, 56, 56),)),
+    PlainLayer("vgg16.conv5_1_columns", "im2col", ((_BATCH, 512, 14, 14),)),
+)
+ROI = (
+    PlainLayer("fast_rcnn.roi_pool", "roi_pool", ((_BATCH, 512, 38, 50),)),
+    PlainLayer("mask_rcnn.roi_align", "roi_align", ((_BATCH, 256, 50, 68),)),
+)
 
 # family -> its layers
 FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
@@ -176,4 +186,6 @@ FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
     "norm": NORM,
     "rnn": RNN,
     "resize": RESIZE,
+    "unfold": UNFOLD,
+    "roi": ROI,
 }
