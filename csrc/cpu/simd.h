@@ -31,6 +31,8 @@ using Vec = typename VectorOf<T>::type;  // kLanes<T> elements
 template <class T>
 using Mask = typename VectorOf<T>::mask;  // result of a comparison: -1 or 0 per lane
 template <class T>
+using LaneInteger = decltype(+Mask<T>{}[0]);  // the integer as wide as T
+template <class T>
 inline constexpr int kLanes = LAMINA_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
 template <class T>
