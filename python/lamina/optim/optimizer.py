@@ -117,7 +117,8 @@ class Optimizer:
                 grad = -param.grad.data if group.get("maximize") else param.grad.data
                 state = self.state.setdefault(param, {})
                 state["step"] = state.get("step", 0) + 1
-                self.update(array, grad, state, group)
+                with np.errstate(all="ignore"):  # infinities and NaN stay in the parameters
+                    self.update(array, grad, state, group)
         return loss
 
     def state_dict(self) -> dict[str, Any]:
