@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import ops
+from ..random import manual_seed
 
 Array = np.ndarray
 _erf = np.vectorize(math.erf)
@@ -21,7 +22,7 @@ class Definition(NamedTuple):
     op: the registry's name of the operation; empty where the table's key is that name.
     work: operations per element of the first input, where that is a constant: an addition, a
     comparison or an exponential counts as one.
-    peer: whether torch has it too, without further packages.
+    peer: whether torch, without further packages, computes the same.
     """
 
     call: Callable[..., Any]
@@ -209,10 +210,30 @@ def _call_lstm_cell(F: Any, algo: str, x: Any, h: Any, c: Any, w_ih: Any, w_hh: 
     return new_h + 2 * new_c
 
 
+def _philox(blocks: int) -> Array:
+    """[blocks, 4] random 32-bit words: Philox 4x32-10 (Salmon et al. 2011), key 0, counted from 0.
+
+    A round takes (c0, c1, c2, c3) to (hi(m1 c2) ^ c1 ^ k0, lo(m1 c2), hi(m0 c0) ^ c3 ^ k1,
+    lo(m0 c0)); round i has the i-th multiples of the Weyl constants as its keys.
+    """
+    low, half = np.uint64(0xFFFFFFFF), np.uint64(32)
+    c = [np.arange(blocks, dtype=np.uint64), *np.zeros((3, blocks), np.uint64)]
+    for i in range(10):
+        k0, k1 = (np.uint64(i * weyl & 0xFFFFFFFF) for weyl in (0x9E3779B9, 0xBB67AE85))
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [(p1 >> half) ^ c[1] ^ k0, p1 & low, (p0 >> half) ^ c[3] ^ k1, p0 & low]
+    return np.stack(c, 1)
+
+
+def _dropout(x: Array) -> Array:
+    """Element i is kept, and doubled, where word i is in the upper half of its range."""
+    words = _philox(-(-x.size // 4)).ravel()[: x.size].reshape(x.shape)
+    return np.where(words >= 2**31, 2 * x, 0)
+
+
 def _call_dropout(F: Any, algo: str, x: Any) -> Any:
-    """Twice x or nothing: y (y - 2 x) is 0."""
-    y = F.dropout(x, 0.5)
-    return y * (y - 2 * x)
+    manual_seed(0)
+    return F.dropout(x, 0.5)
 
 
 def _gru_cell(x: Array, h: Array, w_ih: Array, w_hh: Array) -> Array:
@@ -349,11 +370,7 @@ DEFINITIONS: dict[str, Definition] = {
         4,
     ),
     "cross_entropy": Definition(_call_cross_entropy, _cross_entropy, ((4, 7),), work=3),
-    "dropout": Definition(  # twice x or nothing: y (y - 2 x) is 0
-        lambda F, algo, x: (lambda y: y * (y - 2 * x))(F.dropout(x, 0.5)),
-        lambda x: 0 * x,
-        (_IMAGE,),
-    ),
+    "dropout": Definition(_call_dropout, _dropout, (_IMAGE,), work=1, peer=False),
     "batch_norm": Definition(
         lambda F, algo, x, weight, bias: F.batch_norm(x, None, None, weight, bias, True),
         lambda x, weight, bias: _affine(_standard(x, (0, 2, 3)), weight, bias),

@@ -174,6 +174,10 @@ ROI = (
     PlainLayer("fast_rcnn.roi_pool", "roi_pool", ((_BATCH, 512, 38, 50),)),
     PlainLayer("mask_rcnn.roi_align", "roi_align", ((_BATCH, 256, 50, 68),)),
 )
+DROPOUT = (
+    PlainLayer("alexnet.dropout6", "dropout", ((128, 9216),)),
+    PlainLayer("transformer.dropout", "dropout", ((512, 512),)),
+)
 
 # family -> its layers
 FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
@@ -188,4 +192,5 @@ FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
     "resize": RESIZE,
     "unfold": UNFOLD,
     "roi": ROI,
+    "dropout": DROPOUT,
 }
