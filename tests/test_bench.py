@@ -93,6 +93,8 @@ def test_names_choose_families_networks_layers_and_parts():
         (["conv", "--pass", "train"], ["fprop", "dgrad", "'train'"]),
         (["conv", "--vs", "numpy"], ["'numpy'", "torch"]),
         (["conv", "--batch", "0"], ["batch"]),
+        (["conv", "--json", "/nowhere/rows.json"], ["/nowhere", "directory"]),
+        (["conv", "--plot", "/nowhere/roofline.png"], ["/nowhere", "directory"]),
     ],
 )
 def test_bad_names_are_refused_with_near_ones(arguments, words):
@@ -149,6 +151,12 @@ def test_wrong_results_are_marked_and_fail(monkeypatch):
     result = bench("lenet", "--no-ref")
     assert result.exit_code == 1
     assert "WRONG" in result.output and "ref.elementwise" not in result.output
+
+
+def test_absent_peer_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = bench("lenet", "--vs", "torch")
+    assert result.exit_code == 2 and "not installed" in result.output
 
 
 @pytest.mark.torch

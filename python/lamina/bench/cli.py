@@ -67,6 +67,9 @@ def bench(
         return
     if vs not in ("", "torch"):
         raise typer.BadParameter(f"unknown peer {vs!r}; so far: torch")
+    for path in (json_path, plot):
+        if path and not path.parent.is_dir():  # said now, not after minutes of measuring
+            raise typer.BadParameter(f"{path.parent} is not a directory; create it first")
     if threads:
         lamina.set_num_threads(threads)
     if vs:
