@@ -32,7 +32,7 @@ constexpr int64_t conv_phases(const ops::ConvShape& s) {
   return s.stride[0] * s.stride[1] * s.stride[2];
 }
 
-constexpr ConvPhase conv_phase(const ops::ConvShape& s, int64_t index) {
+[[gnu::always_inline]] constexpr ConvPhase conv_phase(const ops::ConvShape& s, int64_t index) {
   ConvPhase phase{};
   phase.shape = s;
   phase.shape.c = s.k, phase.shape.k = s.c;
