@@ -48,6 +48,7 @@ _LAZY = {
     "manual_seed": "random",
     # serialization
     "load": "serialization",
+    "load_metadata": "serialization",
     "save": "serialization",
 }
 
