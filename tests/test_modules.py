@@ -7,6 +7,7 @@ import warnings
 from collections import OrderedDict
 
 import lamina
+import lamina.functional as F
 import numpy as np
 import pytest
 from lamina import nn
@@ -183,6 +184,70 @@ def test_hooks_see_calls():
     assert seen == [(4, 3)]
 
 
+def test_bilinear_without_features():
+    bias = np.arange(4.0)
+    assert_array_equal(F.bilinear(*NOTHING, bias), np.tile(bias, (2, 1)))
+
+
+NOTHING = np.ones((2, 0)), np.ones((2, 3)), np.ones((4, 0, 3))
+R, B = np.ones((2, 3), np.float32), np.ones((4, 2, 3), np.float32)
+L = R[:, :2]
+ROWS, LAST = "equal leading axes", "normalized_shape must be the last axes"
+BAD_FUNCTIONS = [
+    (lambda: F.bilinear(L, R, B[0]), ValueError, "weight must have 3 dimensions"),
+    (lambda: F.bilinear(R, R, B), ValueError, ROWS),
+    (lambda: F.bilinear(L, L, B), ValueError, ROWS),
+    (lambda: F.bilinear(L[:1], R, B), ValueError, ROWS),
+    (lambda: F.bilinear(L, R[0], B), ValueError, ROWS),
+    (lambda: F.bilinear(L, R, B, R[0]), ValueError, "bias must have shape (4,)"),
+    (lambda: F.bilinear(L, R, B, R[:1]), ValueError, "bias must have shape (4,)"),
+    (lambda: F.bilinear(L.astype(int), R, B), TypeError, "input1 must be float32 or float64"),
+    (lambda: F.bilinear(L.astype(float), R, B), TypeError, "one dtype"),
+    (lambda: F.bilinear(L, R.astype(complex), B), TypeError, "input2 must be float32"),
+    (lambda: F.bilinear([[1.0, 2]], R[:1], B), TypeError, "input1 must be an array"),
+    (lambda: F.bilinear(L, R, None), TypeError, "weight must be an array"),
+    (lambda: F.bilinear(L, R, B, 1.0), TypeError, "bias must be an array"),
+    (lambda: F.rms_norm(R, 4), ValueError, LAST),
+    (lambda: F.rms_norm(R, ()), ValueError, LAST),
+    (lambda: F.rms_norm(R, (1, 2, 3)), ValueError, LAST),
+    (lambda: F.rms_norm(R, 3.0), TypeError, "normalized_shape must be an integer"),
+    (lambda: F.rms_norm(R, None), TypeError, "normalized_shape must be an integer"),
+    (lambda: F.rms_norm(R[:, :0], 0), ValueError, "normalized_shape must be at least 1"),
+    (lambda: F.rms_norm(R, 3, R), ValueError, "weight must have shape (3,)"),
+    (lambda: F.rms_norm(R, 3, R[0].astype(float)), TypeError, "one dtype"),
+    (lambda: F.rms_norm(R, 3, R[0].astype(int)), TypeError, "weight must be float32"),
+    (lambda: F.rms_norm(R, 3, None, -1.0), ValueError, "eps must not be negative"),
+    (lambda: F.rms_norm(R, 3, None, np.nan), ValueError, "eps must not be negative"),
+    (lambda: F.rms_norm(R, 3, None, "e"), TypeError, "eps must be a number"),
+    (lambda: F.rms_norm(R.astype(int), 3), TypeError, "input must be float32"),
+    (lambda: F.rms_norm([1.0], 1), TypeError, "input must be an array"),
+    (lambda: F.normalize(R, dim=2), ValueError, "dim must be from -2 to 1"),
+    (lambda: F.normalize(R, dim=(0, 2)), ValueError, "dim must be from -2 to 1"),
+    (lambda: F.normalize(R, dim=(1, -1)), ValueError, "each axis once"),
+    (lambda: F.normalize(R, dim=1.0), TypeError, "dim must be an integer"),
+    (lambda: F.normalize(R, dim=True), TypeError, "dim must be an integer"),
+    (lambda: F.normalize(R[0]), ValueError, "dim must be from -1 to 0"),
+    (lambda: F.normalize(R, "2"), TypeError, "p must be a number"),
+    (lambda: F.normalize(R, 1j), TypeError, "p must be a number"),
+    (lambda: F.normalize(R, np.nan), ValueError, "p must be a number"),
+    (lambda: F.normalize(R, eps=-1.0), ValueError, "eps must not be negative"),
+    (lambda: F.normalize(R, eps="e"), TypeError, "eps must be a number"),
+    (lambda: F.normalize(R.astype(int)), TypeError, "input must be float32"),
+    (lambda: F.normalize("a"), TypeError, "input must be an array"),
+    (lambda: F.one_hot(np.array([-1])), ValueError, "must not be negative"),
+    (lambda: F.one_hot(np.array([3]), 3), ValueError, "above the largest index 3"),
+    (lambda: F.one_hot(np.array([1]), 0), ValueError, "above the largest index 1"),
+    (lambda: F.one_hot(np.zeros(0, int)), ValueError, "num_classes must be given"),
+    (lambda: F.one_hot(np.array([1]), 2.0), TypeError, "num_classes must be an integer"),
+    (lambda: F.one_hot(np.array([1]), None), TypeError, "num_classes must be an integer"),
+    (lambda: F.one_hot(np.array([1]), True), TypeError, "num_classes must be an integer"),
+    (lambda: F.one_hot(R), TypeError, "array of integers"),
+    (lambda: F.one_hot(np.array([True])), TypeError, "array of integers"),
+    (lambda: F.one_hot(np.array(["a"])), TypeError, "array of integers"),
+    (lambda: F.one_hot([1]), TypeError, "array of integers"),
+    (lambda: F.one_hot(None), TypeError, "array of integers"),
+    (lambda: F.one_hot(np.array([2**40])), MemoryError, "more than the"),
+]
 X = np.ones((2, 4, 5, 5), np.float32)
 BAD = [
     (lambda: nn.Conv2d(4, 6, 3, padding_mode="mirror"), ValueError, "padding_mode must be one of"),
@@ -215,7 +280,7 @@ BAD = [
     (lambda: nn.Unflatten(4, (2, 2))(X), ValueError, "dim must be from -4 to 3"),
     (lambda: nn.Unflatten(1, (2, 3))(X), ValueError, "must multiply to the axis 1"),
     (lambda: nn.Sigmoid(dim=1), TypeError, "unexpected keyword"),
-    (lambda: lamina.functional.normalize(X, dim=(1, -3)), ValueError, "each axis once"),
+    (lambda: F.normalize(X, dim=(1, -3)), ValueError, "each axis once"),
     (lambda: nn.ReLU().load_state_dict([("w", X)]), TypeError, "state must be a mapping"),
     (lambda: nn.PReLU().load_state_dict({"weight": ["a"]}), RuntimeError, "dtype of weight"),
     (lambda: nn.PReLU().load_state_dict({"weight": X}), RuntimeError, "shape of weight"),
@@ -225,10 +290,10 @@ BAD = [
     (lambda: nn.Sequential(3), TypeError, "must be a Module"),
     (lambda: nn.ModuleDict({"a": 3}), TypeError, "must be a Module"),
     (lambda: nn.Module()(X), NotImplementedError, "must define forward"),
-    (lambda: lamina.functional.normalize(X, dim=7), ValueError, "dim must be from"),
-    (lambda: lamina.functional.rms_norm(X, 5, np.ones(4, np.float32)), ValueError, "weight must"),
-    (lambda: lamina.functional.pdist(X), ValueError, "input must have 2 dimensions"),
-    (lambda: lamina.functional.pdist(X[0, 0], -1), ValueError, "p must not be negative"),
+    (lambda: F.normalize(X, dim=7), ValueError, "dim must be from"),
+    (lambda: F.rms_norm(X, 5, np.ones(4, np.float32)), ValueError, "weight must"),
+    (lambda: F.pdist(X), ValueError, "input must have 2 dimensions"),
+    (lambda: F.pdist(X[0, 0], -1), ValueError, "p must not be negative"),
 ]
 
 
@@ -237,3 +302,11 @@ def test_bad_input(call, error, text):
     with pytest.raises(error) as caught:
         call()
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(("call", "error", "text"), BAD_FUNCTIONS, ids=range(len(BAD_FUNCTIONS)))
+def test_bad_input_of_functions(call, error, text):
+    with pytest.raises(error) as caught:
+        call()
+    assert text in str(caught.value)
+    assert str(caught.value).startswith(("bilinear: ", "rms_norm: ", "normalize: ", "one_hot: "))

@@ -79,7 +79,8 @@ def test_rms_norm_and_normalize(shape):
         lamina.testing.gradcheck(lambda x, p=p: F.normalize(x, p, -1), [x])
     whole = F.normalize(x, dim=None)
     assert_allclose(whole, reference.normalize(x.ravel(), dim=0).reshape(shape), rtol=BOUND)
-    assert_array_equal(F.normalize(x, dim=tuple(range(x.ndim))), whole)
+    for dim in (tuple(range(x.ndim)), ()):
+        assert_array_equal(F.normalize(x, dim=dim), whole)
 
 
 def test_batch_norm_layer_trains_and_infers():

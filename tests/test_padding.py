@@ -1,4 +1,4 @@
-"""Padding, fold and unfold against the NumPy reference. Small integers make everything exact."""
+"""Padding against the NumPy reference. Small integers make everything exact."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import lamina.functional as F
 import numpy as np
 import pytest
 import reference
-from lamina import nn, ops
+from lamina import nn
 from numpy.testing import assert_array_equal
 
 PADS = [
@@ -64,43 +64,12 @@ def test_pad_after_a_crop():
     assert_array_equal(F.pad(x, (-5, 5), "replicate"), [[4] * 5])
 
 
-FOLDS = [
-    ((2, 3, 6, 7), {"kernel_size": 3}),
-    ((1, 2, 9, 8), {"kernel_size": (2, 3), "stride": 2, "padding": 1}),
-    ((2, 9, 8), {"kernel_size": (2, 3), "dilation": (2, 1), "stride": (1, 3), "padding": (0, 2)}),
-]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("shape", "options"), FOLDS, ids=str)
-def test_unfold_and_fold(backend, shape, options, dtype):
-    x = cases.integers(shape, 1, dtype)
-    tensor = lamina.tensor(x, requires_grad=True)
-    columns = reference.unfold(x, **options)
-    size = shape[-2:]
-    check(
-        F.unfold(tensor, **options),
-        tensor,
-        columns,
-        lambda grad: reference.fold(grad, size, **options),
-    )
-    tensor = lamina.tensor(columns.astype(dtype), requires_grad=True)
-    check(
-        F.fold(tensor, size, **options),
-        tensor,
-        reference.fold(columns, size, **options),
-        lambda grad: reference.unfold(grad, **options),
-    )
-
-
 def calls(x):
-    """Results and gradients of padding, unfolding and folding, as bytes."""
+    """Results and gradients of padding, as bytes."""
     found = []
     for function in (
         lambda x: F.pad(x, (1, 2, -1, 3), value=2.0),
         lambda x: F.pad(x, (1, 2, -1, 3), "reflect"),
-        lambda x: F.unfold(x, 3, padding=1),
-        lambda x: F.fold(x.reshape(len(x), -1, 20), (5, 6), 2),
     ):
         tensor = lamina.Tensor(x, requires_grad=True)
         y = function(tensor)
@@ -133,28 +102,18 @@ def test_nan_stays_where_it_is():
     x[0, 0, 2, 3] = np.nan
     for mode in ("constant", "reflect", "replicate", "circular"):
         assert np.isnan(F.pad(x, (1, 1, 1, 1), mode)).sum() == 1
-    assert np.isnan(F.fold(F.unfold(x, 3), (5, 6), 3)).sum() == 1
 
 
 def test_empty_batch():
     x = np.zeros((0, 2, 5, 6), np.float32)
     for mode in ("constant", "reflect", "replicate", "circular"):
         assert F.pad(x, (1, 1, 1, 1), mode).shape == (0, 2, 7, 8)
-    assert F.unfold(x, 2).shape == (0, 8, 20)
-    assert F.fold(F.unfold(x, 2), (5, 6), 2).shape == x.shape
-
-
-def test_names_in_ops():
-    x = cases.integers((1, 2, 4, 4), 1)
-    assert_array_equal(ops.im2col(x, 2), F.unfold(x, 2))
-    assert_array_equal(ops.col2im(ops.im2col(x, 2), 4, 2), F.fold(F.unfold(x, 2), 4, 2))
 
 
 def test_gradcheck(backend):
     x = cases.reals((1, 2, 4, 5), 1, np.float64)
     for mode in ("constant", "reflect", "replicate", "circular"):
         lamina.testing.gradcheck(lambda x, mode=mode: F.pad(x, (1, 2, 3, -1), mode), [x])
-    lamina.testing.gradcheck(lambda x: F.fold(F.unfold(x, 2), (4, 5), 2), [x])
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
@@ -207,17 +166,6 @@ BAD = [
     (lambda: F.pad(X, (2**31 - 1, 2**31 - 1, 2**31 - 1, 0)), (ValueError, MemoryError), "pad:"),
     (lambda: nn.ZeroPad2d((1, 2, 3)), ValueError, "padding must be an integer or 4"),
     (lambda: nn.ReflectionPad1d(1)(X), ValueError, "input must have 2 or 3"),
-    (lambda: F.unfold(X, 6), ValueError, "kernel reaches over 6 positions"),
-    (lambda: F.unfold(X, 0), ValueError, "kernel_size must be at least 1"),
-    (lambda: F.unfold(X, 2, stride=0), ValueError, "stride must be at least 1"),
-    (lambda: F.unfold(X, 2, dilation=-1), ValueError, "dilation must be at least 1"),
-    (lambda: F.unfold(X, 2, padding=-1), ValueError, "padding must be at least 0"),
-    (lambda: F.unfold(X[0, 0], 2), ValueError, "input must have 3 or 4"),
-    (lambda: F.unfold(X.astype(int), 2), TypeError, "float32 or float64"),
-    (lambda: F.fold(X[0][:, :3], 4, 2), ValueError, "rows of input must be a multiple"),
-    (lambda: F.fold(X[0], (4, 4), (2, 2), stride=2), ValueError, "input must have 2 * 2 columns"),
-    (lambda: F.fold(X, 4, 2), ValueError, "input must have 2 or 3"),
-    (lambda: F.fold(X[0], 0, 2), ValueError, "output_size must be at least 1"),
 ]
 
 

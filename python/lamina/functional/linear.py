@@ -99,6 +99,7 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     if b is not None and b.shape != (out,):
         raise ValueError(f"{op}: bias must have shape ({out},), got bias.shape={b.shape}")
     lead = x1.shape[:-1]
-    left = linear(x1.reshape(-1, in1), w.permute(0, 2, 1).reshape(out * in2, in1))
-    y = (left.reshape(-1, out, in2) * x2.reshape(-1, 1, in2)).sum(2).reshape(*lead, out)
+    n = math.prod(lead)
+    left = linear(x1.reshape(n, in1), w.permute(0, 2, 1).reshape(out * in2, in1))
+    y = (left.reshape(n, out, in2) * x2.reshape(n, 1, in2)).sum(2).reshape(*lead, out)
     return y if b is None else y + b

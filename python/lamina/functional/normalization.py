@@ -271,11 +271,14 @@ def rms_norm(
 
 @on_tensors
 def normalize(input: Any, p: float = 2.0, dim: Any = 1, eps: float = 1e-12) -> Any:
-    """input / max(norm, eps), the p-norm along the axis `dim`, several axes, or all (None)."""
+    """input / max(norm, eps), the p-norm along the axis `dim`, several axes, or all (None, ())."""
     op = "normalize"
     (x,) = operands(op, input=input)
-    several = range(x.ndim) if dim is None else dim if isinstance(dim, tuple | list) else (dim,)
-    axis = tuple(normal_axis(op, "dim", d, x.ndim) for d in several)
+    several = () if dim is None else dim if isinstance(dim, tuple | list) else (dim,)
+    axis = tuple(normal_axis(op, "dim", d, x.ndim) for d in several or range(x.ndim))
     if len(set(axis)) < len(axis):
         raise ValueError(f"{op}: dim must name each axis once, got dim={dim}")
-    return x / x.norm(real(op, "p", p), axis, keepdim=True).clamp(min=_epsilon(op, eps))
+    exponent = real(op, "p", p)
+    if math.isnan(exponent):
+        raise ValueError(f"{op}: p must be a number, got p={p}")
+    return x / x.norm(exponent, axis, keepdim=True).clamp(min=_epsilon(op, eps))
