@@ -56,7 +56,7 @@ def _norm(op: str, tensors: list[Tensor], norm_type: Any, error_if_nonfinite: bo
     # numpy's max, unlike Python's, returns a NaN from any place.
     total = float(np.max([float(m.max()) for m in magnitudes])) if magnitudes else 0.0
     if 0 < total < math.inf and order != math.inf:
-        powers = [float(((m / np.float64(total)) ** order).sum()) for m in magnitudes]
+        powers = [float(((m.astype(np.float64) / total) ** order).sum()) for m in magnitudes]
         total *= sum(powers) ** (1 / order)
     if error_if_nonfinite and not math.isfinite(total):
         raise RuntimeError(
