@@ -285,7 +285,7 @@ def rrelu(
     if low > high:
         raise ValueError(f"rrelu: lower must not exceed upper, got lower={low}, upper={high}")
     if not training:
-        return leaky_relu(input, (low + high) / 2)
+        return _apply("rrelu", input, "leaky_relu", (low + high) / 2)
     return RandomRelu.apply(input, low, high)
 
 

@@ -30,8 +30,11 @@ def on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+_OPTIONAL = ("weight", "pos_weight")
+
+
 def operands(op: str, **named: Any) -> list[Any]:
-    """The arguments as Tensors of one floating dtype whose shapes broadcast; None stays None.
+    """The arguments as Tensors of one floating dtype whose shapes broadcast; weights may be None.
 
     Raises TypeError for the kinds and dtypes, ValueError for the shapes.
     """
@@ -40,8 +43,10 @@ def operands(op: str, **named: Any) -> list[Any]:
         if isinstance(x, Tensor):
             arrays.check_float(op, name, x.data)
             tensors[name] = x
+        elif x is None and name in _OPTIONAL:
+            tensors[name] = None
         else:
-            tensors[name] = None if x is None else Tensor(arrays.asarray(op, name, x))
+            tensors[name] = Tensor(arrays.asarray(op, name, x))
     present = {name: x for name, x in tensors.items() if x is not None}
     same_dtype(op, **present)
     try:

@@ -81,7 +81,9 @@ def bilinear(input1: Any, input2: Any, weight: Any, bias: Any = None) -> Any:
     op = "bilinear"
     named = {"input1": input1, "input2": input2, "weight": weight, "bias": bias}
     tensors: dict[str, Any] = {
-        name: x if x is None or isinstance(x, Tensor) else Tensor(arrays.asarray(op, name, x))
+        name: x
+        if isinstance(x, Tensor) or (x is None and name == "bias")
+        else Tensor(arrays.asarray(op, name, x))
         for name, x in named.items()
     }
     for name, x in tensors.items():

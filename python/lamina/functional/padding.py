@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import arrays
 from ..autograd import Function
-from ..tensor import Tensor
+from ..tensor import array_of
 from . import _taps
 from ._arguments import integer, one_of, real
 from .conv import as_operand
@@ -107,7 +107,14 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
             raise ValueError(f"{op}: value is for mode='constant', got mode={mode!r}")
         x = as_operand(op, "input", input)
     else:
-        x = input if isinstance(input, Tensor) else Tensor(input)  # checks the dtype
+        array = array_of(input)
+        if not arrays.is_array(array) or isinstance(array, np.ma.MaskedArray):
+            raise TypeError(
+                f"{op}: input must be a Tensor or a plain array, got input of type "
+                f"{type(array).__name__}"
+            )
+        arrays.checked_dtype(op, array.dtype)
+        x = input
     last = _pairs(x.ndim, pad)
     axes = len(last)
     if mode != "constant" and (not 1 <= axes <= 3 or x.ndim - axes not in (1, 2)):
@@ -135,8 +142,7 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
         arrays.empty(op, (max(size + sum(pair), 0), 32), np.float64)  # what a table takes
     if mode == "constant":
         pairs = ((0, 0),) * (x.ndim - axes) + last
-        plain = x.data if arrays.is_array(input) else x
-        return PadConstant.apply(plain, pairs, _fill_value(x.dtype, value))
+        return PadConstant.apply(x, pairs, _fill_value(x.dtype, value))
     sizes = x.shape[x.ndim - axes :]
     tables = tuple(
         _table(size, low, high, mode) for size, (low, high) in zip(sizes, last, strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 from .. import _C, arrays
 from ..autograd import Function
 from ._arguments import check_rank, normal_axis, real
+from .conv import as_operand
 
 __all__ = ["gumbel_softmax", "log_softmax", "softmax", "softmax2d", "softmin"]
 
@@ -59,7 +60,9 @@ def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype:
 
 def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
     """softmax(-x); arguments as `softmax`."""
-    return Softmax.apply("softmin", -_cast(input, dtype), _axis("softmin", input, dim), False)
+    op = "softmin"
+    x = as_operand(op, "input", _cast(input, dtype))
+    return Softmax.apply(op, -x, _axis(op, x, dim), False)
 
 
 def softmax2d(input: Any) -> Any:
