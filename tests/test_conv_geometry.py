@@ -1,0 +1,105 @@
+"""Convolution over random geometries: every kernel and pass against NumPy, and rounding on reals.
+
+Small integers are exact for every algorithm but `fft`. On reals, sums of n products err by at most
+n eps of the sum of absolute products (Higham 2002, section 3.1); Winograd's and Fourier's bounds
+are norm-wise and stated where they are used.
+"""
+
+from __future__ import annotations
+
+import cases
+import lamina
+import lamina.functional as F
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+KERNELS = lamina.kernels("conv", "fprop")
+
+
+@st.composite
+def convolutions(draw):
+    """x shape, weight shape and options of a legal convolution over 1 to 3 axes."""
+    axes = draw(st.integers(1, 3))
+    groups = draw(st.sampled_from([1, 1, 2, 3]))
+    c, k = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 9))
+    size, kernel, stride, dilation, padding = [], [], [], [], []
+    for _ in range(axes):
+        taps, spread = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+        low, high = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+        reach = spread * (taps - 1) + 1
+        extra = draw(st.integers(0, 20 if axes < 3 else 5))
+        size.append(max(reach - low - high, 1) + extra)
+        kernel.append(taps)
+        stride.append(draw(st.integers(1, 4)))
+        dilation.append(spread)
+        padding.append((low, high))
+    options = {
+        "stride": tuple(stride),
+        "dilation": tuple(dilation),
+        "padding": tuple(padding),
+        "groups": groups,
+    }
+    n = draw(st.integers(1, 3))
+    return (n, c, *size), (k, c // groups, *kernel), options
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(convolutions())
+def test_every_kernel_on_any_geometry(convolution):
+    x_shape, weight_shape, options = convolution
+    x, weight = cases.integers(x_shape, 1), cases.integers(weight_shape, 2)
+    bias = cases.integers(weight_shape[:1], 3)
+    function = getattr(F, f"conv{len(x_shape) - 2}d")
+    expected = reference.conv(x, weight, bias, **options)
+    grad_y = cases.integers(expected.shape, 4)
+    expected = (
+        expected,
+        reference.conv_dgrad(grad_y, weight, x_shape, **options),
+        reference.conv_wgrad(x, grad_y, weight_shape, **options),
+    )
+    for kernel in KERNELS:
+        tensors = [lamina.tensor(a, requires_grad=True) for a in (x, weight, bias)]
+        with lamina.backend(kernel.backend):
+            try:
+                y = function(*tensors, **options, algo=kernel.algo)
+            except ValueError as error:
+                assert "no algorithm can run" in str(error)
+                continue
+            y.backward(grad_y)
+        results = y.data, tensors[0].grad.data, tensors[1].grad.data
+        for actual, wanted in zip(results, expected, strict=True):
+            if kernel.algo == "fft":  # transforms round; integers are 1 apart
+                actual = np.rint(actual)
+            assert_array_equal(actual, wanted, err_msg=str(kernel))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.algo != "depthwise"], ids=str)
+def test_rounding(kernel, dtype):
+    channels = 96
+    x, weight = (
+        cases.reals((2, channels, 19, 21), 1, dtype),
+        cases.reals((11, channels, 3, 3), 2, dtype),
+    )
+    with lamina.backend(kernel.backend):
+        y = F.conv2d(x, weight, padding=1, algo=kernel.algo)
+    exact = reference.conv(x, weight, padding=1)
+    if dtype == np.float64:
+        exact = reference.conv(x.astype(np.longdouble), weight.astype(np.longdouble), padding=1)
+    eps = np.finfo(dtype).eps
+    if kernel.algo == "winograd":
+        # Norms of A^T, G and B^T are 3, 1.5 and 2, squared for two axes (Barabasz et al. 2020).
+        bound = (3 * 1.5 * 2) ** 2 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
+    elif kernel.algo == "fft":
+        bound = 4 * 8 * eps * np.linalg.norm(x) * np.linalg.norm(weight)
+    else:
+        bound = 9 * channels * eps * reference.conv(abs(x), abs(weight), padding=1)
+    assert (abs(y - exact) <= bound).all()
+    # A root mean square error as of independent roundings: a lost bit would be 100 times that.
+    scale = np.sqrt(np.mean(exact.astype(float) ** 2))
+    assert np.sqrt(np.mean((y - exact).astype(float) ** 2)) < 16 * eps * scale
+    assert_allclose(y.astype(float), exact.astype(float), rtol=0, atol=64 * eps * scale)
