@@ -187,11 +187,32 @@ static void direct_fprop(const ops::ConvArgs<T>& args) {
   direct_convolution<T, Lanes, Vectors>(pass);
 }
 
+// A phase that no tap reaches: the bias, or zero.
+template <class T>
+static void fill_phase(const ops::ConvArgs<T>& args, const ConvPhase& phase) {
+  const ops::ConvShape& s = args.shape;
+  const int64_t* out = phase.shape.out;
+  parallel_for(s.n * s.c, [&](int64_t plane) {
+    const T value = args.bias ? args.bias[plane % s.c] : T(0);
+    for (int64_t j0 = 0; j0 < out[0]; ++j0)
+      for (int64_t j1 = 0; j1 < out[1]; ++j1) {
+        const int64_t i0 = phase.offset[0] + j0 * s.stride[0];
+        const int64_t i1 = phase.offset[1] + j1 * s.stride[1];
+        T* row = args.result + ((plane * s.in[0] + i0) * s.in[1] + i1) * s.in[2] + phase.offset[2];
+        for (int64_t j2 = 0; j2 < out[2]; ++j2) row[j2 * s.stride[2]] = value;
+      }
+  });
+}
+
 template <class T, int Lanes, int Vectors>
 static void direct_dgrad(const ops::ConvArgs<T>& args) {
   const ops::ConvShape& s = args.shape;
   for (int64_t index = 0; index < conv_phases(s); ++index) {
     const ConvPhase phase = conv_phase(s, index);
+    if (phase.shape.kernel_size() == 0) {
+      fill_phase(args, phase);
+      continue;
+    }
     DirectPass<T> pass{};
     pass.shape = phase.shape;
     pass.x = args.grad_y, pass.weight = args.weight, pass.bias = args.bias, pass.y = args.result;

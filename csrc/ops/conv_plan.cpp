@@ -40,7 +40,7 @@ double filters(const ConvShape& s) {
 double direct_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
-    constexpr double kMacsPerSum = 750;
+    constexpr double kMacsPerSum = 450;
     return 1.35 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
   }
   const int64_t lanes = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
@@ -64,7 +64,7 @@ int64_t im2col_elements(ConvPass, const ConvShape& s) {
 // The col matrix is written once and read once.
 double im2col_cost(ConvPass pass, const ConvShape& s) {
   const double moved = 2.0 * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  return (pass == ConvPass::wgrad ? 1.7 : 1.35) * static_cast<double>(s.macs()) +
+  return (pass == ConvPass::wgrad ? 1.45 : 1.35) * static_cast<double>(s.macs()) +
          kMacsPerMove * moved;
 }
 
@@ -73,7 +73,8 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   constexpr double kBlockChannels = 96;
   const double blocks = std::ceil(static_cast<double>(s.k_per_group()) / kBlockChannels);
   const double moved = static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  return 1.6 * static_cast<double>(s.macs()) + kMacsPerMove * moved * blocks;
+  return (pass == ConvPass::wgrad ? 1.9 : 1.6) * static_cast<double>(s.macs()) +
+         kMacsPerMove * moved * blocks;
 }
 
 // ---- winograd and fft
@@ -98,7 +99,7 @@ int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
 }
 // 16 products for 36, and transforms of the filters and of every tile.
 double winograd_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kMacsPerTransform = 100;
+  const double kMacsPerTransform = pass == ConvPass::wgrad ? 150 : 100;
   const winograd::Blocks blocks(forward_shape(pass, s));
   const double tiles = static_cast<double>(s.n * blocks.tiles_h * blocks.tiles_w);
   const double transformed = 16 * (filters(s) + tiles * static_cast<double>(s.c + s.k));
@@ -119,7 +120,7 @@ int64_t fft_elements(ConvPass pass, const ConvShape& s) {
 }
 // Four real products a complex one, and transforms of 16 tiles or input channels at a time.
 double fft_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kMacsPerTransform = 420;
+  const double kMacsPerTransform = pass == ConvPass::wgrad ? 420 : 300;
   const ConvShape shape = forward_shape(pass, s);
   const FftTiles tiles(shape);
   const auto vectors = [](int64_t count) { return static_cast<double>((count + 15) / 16 * 16); };
