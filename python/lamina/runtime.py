@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 from . import _C
@@ -35,6 +36,16 @@ class Plan(NamedTuple):
     refusals: tuple[tuple[str, str], ...]
 
 
+@lru_cache(maxsize=1)
+def _registry() -> tuple[Kernel, ...]:
+    return tuple(map(Kernel._make, _C.kernels()))
+
+
+@lru_cache(maxsize=1)
+def _backends() -> tuple[str, ...]:
+    return tuple(sorted({kernel.backend for kernel in _registry()}))
+
+
 def kernels(
     op: str | None = None, pass_: str | None = None, backend: str | None = None
 ) -> list[Kernel]:
@@ -42,7 +53,7 @@ def kernels(
     wanted = {"op": op, "pass_": pass_, "backend": backend}
     return [
         kernel
-        for kernel in map(Kernel._make, _C.kernels())
+        for kernel in _registry()
         if all(value is None or getattr(kernel, key) == value for key, value in wanted.items())
     ]
 
@@ -59,7 +70,7 @@ def get_backend() -> str:
 
 def backends() -> list[str]:
     """The backends compiled into this installation."""
-    return sorted({kernel.backend for kernel in kernels()})
+    return list(_backends())
 
 
 @contextmanager
@@ -68,8 +79,8 @@ def backend(name: str) -> Iterator[None]:
 
     Raises ValueError for a backend that is not compiled in.
     """
-    if name not in backends():
-        raise ValueError(f"backend: name must be one of {backends()}, got name={name!r}")
+    if name not in _backends():
+        raise ValueError(f"backend: name must be one of {list(_backends())}, got name={name!r}")
     before = _C.current_backend()
     _C.set_current_backend(name)
     try:
