@@ -108,6 +108,19 @@ void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
   });
 }
 
+// y = (x - mean) rstd weight + bias with a weight and bias of each element: a layer norm's row.
+template <class T>
+static void affine_elements(const T* x, T mean, T rstd, const T* weight, const T* bias, T* y,
+                            int64_t size) {
+  for (int64_t i = 0; i < size; i += kLanes<T>) {
+    const int64_t count = min_of<int64_t>(kLanes<T>, size - i);
+    Vec<T> value = load_first(x + i, count) - mean;
+    value *= weight ? rstd * load_first(weight + i, count) : broadcast<T>(rstd);
+    if (bias) value += load_first(bias + i, count);
+    store_first(y + i, count, value);
+  }
+}
+
 template <class T>
 void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
   const int64_t size = args.channels * args.inner;
@@ -119,6 +132,11 @@ void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
     const T rstd = reciprocal_root<T>(var + args.eps);
     args.mean[row] = mean, args.rstd[row] = rstd;
     const int64_t first = row % args.groups * args.channels;
+    if (args.inner == 1) {
+      affine_elements(x, mean, rstd, args.weight ? args.weight + first : nullptr,
+                      args.bias ? args.bias + first : nullptr, y, size);
+      return;
+    }
     for (int64_t c = 0; c < args.channels; ++c)
       affine_line(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
                   args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner);

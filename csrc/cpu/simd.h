@@ -50,15 +50,17 @@ LAMINA_INLINE Vec<T> broadcast(T value) {
   return value - Vec<T>{};  // `Vec{} + value` would cost an addition: -0 + 0 is not -0
 }
 
-// First n < kLanes elements; the other lanes read as `fill`, and are left alone on the way back.
+// First n elements; the other lanes read as `fill`, and are left alone on the way back.
 template <class T>
 LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill = T(0)) {
+  if (n >= kLanes<T>) return load(p);
   T lanes[kLanes<T>];
   for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i < n ? p[i] : fill;
   return load(lanes);
 }
 template <class T>
 LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
+  if (n >= kLanes<T>) return store(p, v);
   T lanes[kLanes<T>];
   store(lanes, v);
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
