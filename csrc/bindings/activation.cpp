@@ -19,7 +19,7 @@ void activation(const std::string& kind, double a, double b, const py::array& x,
   visit_dtype(result, [&]<class T>(T) {
     ops::ActivationArgs<T> args;
     args.kind = kind_of(kind);
-    args.a = static_cast<T>(a), args.b = static_cast<T>(b);
+    args.a = static_cast<ops::Scalar<T>>(a), args.b = static_cast<ops::Scalar<T>>(b);
     args.size = result.size();
     args.x = input<T>(x, "x", args.size);
     args.grad_y = optional_input<T>(grad_y, "grad_y", args.size);

@@ -34,9 +34,36 @@ inline void expect(bool condition, const char* name, const char* what) {
   if (!condition) throw std::logic_error(std::string("internal: array '") + name + "' " + what);
 }
 
+// The float type of an array; none for the others.
+inline std::optional<ops::DType> float_type(const py::array& array) {
+  if (py::isinstance<py::array_t<float>>(array)) return ops::DType::f32;
+  if (py::isinstance<py::array_t<double>>(array)) return ops::DType::f64;
+  const py::dtype dtype = array.dtype();
+  if (dtype.kind() == 'f' && dtype.itemsize() == 2) return ops::DType::f16;
+  if (dtype.itemsize() == 2 && py::str(dtype.attr("name")).cast<std::string>() == "bfloat16")
+    return ops::DType::bf16;  // ml_dtypes' extension of NumPy
+  return std::nullopt;
+}
+
 template <class T>
-const T* input(const py::array& array, const char* name, int64_t elements) {
-  expect(py::isinstance<py::array_t<T>>(array), name, "has another dtype than the kernel");
+bool holds(const py::array& array) {
+  if constexpr (std::is_integral_v<T>)
+    return py::isinstance<py::array_t<T>>(array);
+  else
+    return float_type(array) == ops::kDTypeOf<T>;
+}
+
+// Notes an array of the coming call for backends that watch memory.
+inline void note_memory(const py::array& array, const char* name, bool read, bool written) {
+  const ops::Backend* backend = ops::find_backend(ops::current_backend().c_str());
+  if (backend && backend->begin_call)
+    ops::call_memory().push_back(
+        {array.data(), static_cast<size_t>(array.nbytes()), read, written, name});
+}
+
+template <class T>
+const T* checked_data(const py::array& array, const char* name, int64_t elements) {
+  expect(holds<T>(array), name, "has another dtype than the kernel");
   expect((array.flags() & py::array::c_style) != 0, name, "is not contiguous");
   expect(reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0, name, "is misaligned");
   expect(array.size() == elements, name, "has another size than the kernel expects");
@@ -44,9 +71,25 @@ const T* input(const py::array& array, const char* name, int64_t elements) {
 }
 
 template <class T>
+const T* input(const py::array& array, const char* name, int64_t elements) {
+  note_memory(array, name, true, false);
+  return checked_data<T>(array, name, elements);
+}
+
+// An array that the kernel writes, every element, before it reads any.
+template <class T>
 T* output(py::array& array, const char* name, int64_t elements) {
   expect(array.writeable(), name, "is read-only");
-  return const_cast<T*>(input<T>(array, name, elements));
+  note_memory(array, name, false, true);
+  return const_cast<T*>(checked_data<T>(array, name, elements));
+}
+
+// An array that the kernel reads and updates.
+template <class T>
+T* in_out(py::array& array, const char* name, int64_t elements) {
+  expect(array.writeable(), name, "is read-only");
+  note_memory(array, name, true, true);
+  return const_cast<T*>(checked_data<T>(array, name, elements));
 }
 
 template <class T>
@@ -59,15 +102,21 @@ T* optional_output(std::optional<py::array>& array, const char* name, int64_t el
   return array ? output<T>(*array, name, elements) : nullptr;
 }
 
-// Calls body(T{}) with the array's element type, float or double.
+// Calls body(T{}) with the array's element type.
 template <class Body>
 void visit_dtype(const py::array& array, Body&& body) {
-  if (py::isinstance<py::array_t<float>>(array))
+  ops::call_memory().clear();
+  const std::optional<ops::DType> dtype = float_type(array);
+  if (dtype == ops::DType::f32)
     body(float{});
-  else if (py::isinstance<py::array_t<double>>(array))
+  else if (dtype == ops::DType::f64)
     body(double{});
+  else if (dtype == ops::DType::f16)
+    body(float16{});
+  else if (dtype == ops::DType::bf16)
+    body(bfloat16{});
   else
-    throw TypeError("internal: expected a float32 or float64 array");
+    throw TypeError("internal: expected an array of floats");
 }
 
 }  // namespace lamina::bindings

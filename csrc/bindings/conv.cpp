@@ -3,7 +3,6 @@
 #include <array>
 
 #include "bindings/common.h"
-#include "core/workspace.h"
 #include "ops/conv_plan.h"
 
 LAMINA_ARGS(ConvArgs)
@@ -40,7 +39,7 @@ void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std:
               int64_t workspace_limit) {
   const ops::Kernel& kernel =
       ops::choose_conv(op.c_str(), pass, args.shape, algo, workspace_limit, sizeof(T));
-  const Workspace workspace(ops::last_plan().workspace_bytes);
+  const ops::CallWorkspace workspace(kernel, ops::last_plan().workspace_bytes);
   args.workspace = static_cast<T*>(workspace.get());
   py::gil_scoped_release release;
   ops::call_kernel(kernel, args);

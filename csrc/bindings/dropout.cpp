@@ -17,9 +17,9 @@ LAMINA_BINDINGS(dropout) {
                                          seed,
                                          offset,
                                          threshold,
-                                         static_cast<T>(scale),
-                                         static_cast<T>(shift),
-                                         static_cast<T>(dropped),
+                                         static_cast<ops::Scalar<T>>(scale),
+                                         static_cast<ops::Scalar<T>>(shift),
+                                         static_cast<ops::Scalar<T>>(dropped),
                                          input<T>(x, "x", rows * inner),
                                          output<T>(result, "result", rows * inner)};
           py::gil_scoped_release release;

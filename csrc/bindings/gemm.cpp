@@ -15,9 +15,9 @@ void gemm(const py::array& a, const py::array& b, py::array c,
   visit_dtype(c, [&]<class T>(T) {
     ops::GemmArgs<T> args;
     args.batch = batch, args.m = m, args.n = n, args.k = k;
-    args.trans_a = trans_a, args.trans_b = trans_b, args.beta = accumulate ? T(1) : T(0);
+    args.trans_a = trans_a, args.trans_b = trans_b, args.beta = accumulate ? 1 : 0;
     args.a = input<T>(a, "a", batch * m * k), args.b = input<T>(b, "b", batch * k * n);
-    args.c = output<T>(c, "c", batch * m * n);
+    args.c = accumulate ? in_out<T>(c, "c", batch * m * n) : output<T>(c, "c", batch * m * n);
     args.lda = trans_a ? m : k, args.ldb = trans_b ? k : n, args.ldc = n;
     args.stride_a = m * k, args.stride_b = k * n, args.stride_c = m * n;
     args.bias_n = optional_input<T>(bias_n, "bias_n", n);

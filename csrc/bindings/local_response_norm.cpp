@@ -19,8 +19,8 @@ void local_response_norm(int64_t slabs, const Triple& size, const Triple& window
     args.slabs = slabs;
     for (int axis = 0; axis < 3; ++axis)
       args.size[axis] = size[axis], args.window[axis] = window[axis];
-    args.alpha = static_cast<T>(alpha), args.beta = static_cast<T>(beta);
-    args.k = static_cast<T>(k);
+    args.alpha = static_cast<ops::Scalar<T>>(alpha), args.beta = static_cast<ops::Scalar<T>>(beta);
+    args.k = static_cast<ops::Scalar<T>>(k);
     const int64_t elements = slabs * args.slab();
     args.x = input<T>(x, "x", elements), args.d = output<T>(d, "d", elements);
     args.grad_y = optional_input<T>(grad_y, "grad_y", elements);

@@ -53,6 +53,9 @@ PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
   module.def("current_backend", [] { return ops::current_backend(); });
   module.def("set_current_backend", &ops::set_current_backend, py::arg("name"));
   module.def("last_plan", [] { return plan_as_dict(ops::last_plan()); });
+  module.def("register_backend", [](const py::capsule& backend) {
+    ops::register_backend(*backend.get_pointer<const ops::Backend>());
+  });
   for (BinderNode* node = first_binder; node; node = node->next) node->binder(module);
 }
 

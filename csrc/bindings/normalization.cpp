@@ -17,7 +17,7 @@ void batch_norm(const py::array& x, const Optional& weight, const Optional& bias
   visit_dtype(result, [&]<class T>(T) {
     ops::BatchNormArgs<T> args;
     args.n = n, args.c = c, args.inner = inner, args.training = training;
-    args.eps = static_cast<T>(eps);
+    args.eps = static_cast<ops::Scalar<T>>(eps);
     args.x = input<T>(x, "x", n * c * inner);
     args.weight = optional_input<T>(weight, "weight", c);
     args.bias = optional_input<T>(bias, "bias", c);
@@ -40,7 +40,7 @@ void group_norm(const py::array& x, const Optional& weight, const Optional& bias
     const int64_t size = outer * groups * channels * inner, affine = groups * channels;
     ops::GroupNormArgs<T> args;
     args.outer = outer, args.groups = groups, args.channels = channels, args.inner = inner;
-    args.eps = static_cast<T>(eps);
+    args.eps = static_cast<ops::Scalar<T>>(eps);
     args.x = input<T>(x, "x", size);
     args.weight = optional_input<T>(weight, "weight", affine);
     args.bias = optional_input<T>(bias, "bias", affine);

@@ -50,7 +50,9 @@ void pool(const std::string& op, const std::string& pass, int64_t planes, const 
     expect(op != "max_pool" || index.has_value(), "index", "is missing");
     args.x = optional_input<T>(x, "x", in);
     args.grad_y = optional_input<T>(grad_y, "grad_y", out);
-    args.index = optional_output<int64_t>(index, "index", out);
+    if (index)
+      args.index = forward ? output<int64_t>(*index, "index", out)
+                           : const_cast<int64_t*>(input<int64_t>(*index, "index", out));
     args.result = output<T>(result, "result", forward ? out : in);
     py::gil_scoped_release release;
     ops::run(op.c_str(), pass.c_str(), args);

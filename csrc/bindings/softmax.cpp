@@ -31,7 +31,7 @@ int64_t cross_entropy(const py::array& x, const py::array& target,
   visit_dtype(result, [&]<class T>(T) {
     ops::CrossEntropyArgs<T> args;
     args.n = n, args.c = c, args.inner = inner, args.ignore_index = ignore_index;
-    args.label_smoothing = static_cast<T>(label_smoothing);
+    args.label_smoothing = static_cast<ops::Scalar<T>>(label_smoothing);
     args.x = input<T>(x, "x", n * c * inner);
     args.target = input<int64_t>(target, "target", n * inner);
     args.weight = optional_input<T>(weight, "weight", c);

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "ops/scalar.h"
+
 namespace lamina::ops {
 
 // X(kind): formula; f' at the kink.
@@ -54,7 +56,7 @@ inline constexpr const char* kActivationNames[] = {
 template <class T>
 struct ActivationArgs {
   Activation kind = Activation::relu;
-  T a = 0, b = 0;
+  Scalar<T> a = 0, b = 0;
   int64_t size = 0;
   const T* x = nullptr;
   const T* grad_y = nullptr;  // dgrad only

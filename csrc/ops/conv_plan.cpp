@@ -132,13 +132,6 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerTransform * transformed;
 }
 
-struct ConvRule {
-  const char* algo;
-  std::string (*refusal)(ConvPass, const ConvShape&);
-  int64_t (*workspace_elements)(ConvPass, const ConvShape&);
-  double (*cost)(ConvPass, const ConvShape&);
-};
-
 constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
@@ -148,25 +141,30 @@ constexpr ConvRule kRules[] = {
     {"fft", needs_fft, fft_elements, fft_cost},
 };
 
-const ConvRule& rule_of(const std::string& algo) {
-  for (const ConvRule& rule : kRules)
-    if (algo == rule.algo) return rule;
+const ConvRule& rule_of(const std::string& backend, const std::string& algo) {
+  if (backend != "ref" && backend != "cpu") {
+    if (const ConvRule* rule = cuda_conv_rule(algo)) return *rule;
+  } else {
+    for (const ConvRule& rule : kRules)
+      if (algo == rule.algo) return rule;
+  }
   throw std::logic_error("internal: no rule for the convolution algorithm " + algo);
 }
 
 }  // namespace
 
 std::string conv_refusal(const std::string& algo, ConvPass pass, const ConvShape& shape) {
-  return rule_of(algo).refusal(pass, shape);
+  return rule_of(current_backend(), algo).refusal(pass, shape);
 }
 
 int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvShape& shape,
                              int64_t element_bytes) {
-  return rule_of(algo).workspace_elements(pass, shape) * element_bytes;
+  const ConvRule& rule = rule_of(current_backend(), algo);
+  return rule.workspace_elements(pass, shape) * element_bytes;
 }
 
 double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape) {
-  return rule_of(algo).cost(pass, shape);
+  return rule_of(current_backend(), algo).cost(pass, shape);
 }
 
 const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
@@ -176,9 +174,10 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
   const Kernel* best = nullptr;
   double best_cost = 0;
   Plan plan{op, pass_name(pass), current_backend(), "", "", 0, {}};
-  for (const Kernel& kernel : registry()) {
+  const Backend& backend = current_backend_kernels(op);
+  for (size_t i = 0; i < backend.kernel_count; ++i) {
+    const Kernel& kernel = backend.kernels[i];
     if (std::strcmp(kernel.op, "conv") != 0 || plan.pass != kernel.pass) continue;
-    if (plan.backend != kernel.backend) continue;
     if (!automatic && algo != kernel.algo) {
       plan.refusals.push_back({kernel.algo, "algo='" + algo + "' was asked for"});
       continue;

@@ -11,7 +11,17 @@ namespace lamina::ops {
 
 const char* pass_name(ConvPass pass);
 
-// Empty if the algorithm can run this pass of this shape, else the reason in the user's words.
+// What the choice knows of an algorithm.
+struct ConvRule {
+  const char* algo;
+  std::string (*refusal)(ConvPass, const ConvShape&);  // see conv_refusal
+  int64_t (*workspace_elements)(ConvPass, const ConvShape&);
+  double (*cost)(ConvPass, const ConvShape&);  // see conv_cost
+};
+const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
+
+// These three ask the rule of the calling thread's backend. Empty if the algorithm can run this
+// pass of this shape, else the reason in the user's words.
 std::string conv_refusal(const std::string& algo, ConvPass pass, const ConvShape& shape);
 
 // Bytes the algorithm wants in ConvArgs::workspace.

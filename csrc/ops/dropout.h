@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "ops/scalar.h"
+
 namespace lamina::ops {
 
 template <class T>
@@ -16,7 +18,7 @@ struct DropoutArgs {
   int64_t rows = 0, inner = 0;
   uint64_t seed = 0, offset = 0;
   int64_t threshold = 0;
-  T scale = 1, shift = 0, dropped = 0;
+  Scalar<T> scale = 1, shift = 0, dropped = 0;
   const T* x = nullptr;  // [rows][inner]
   T* result = nullptr;
 };

@@ -8,13 +8,15 @@
 
 #include <cstdint>
 
+#include "ops/scalar.h"
+
 namespace lamina::ops {
 
 template <class T>
 struct GemmArgs {
   int64_t batch = 1, m = 0, n = 0, k = 0;
   bool trans_a = false, trans_b = false;
-  T alpha = 1, beta = 0;  // beta == 0 never reads c
+  Scalar<T> alpha = 1, beta = 0;  // beta == 0 never reads c
   const T* a = nullptr;
   int64_t lda = 0, stride_a = 0;
   const T* b = nullptr;

@@ -10,6 +10,8 @@
 
 #include <cstdint>
 
+#include "ops/scalar.h"
+
 namespace lamina::ops {
 
 template <class T>
@@ -17,7 +19,7 @@ struct LocalResponseNormArgs {
   int64_t slabs = 0;
   int64_t size[3] = {1, 1, 1};
   int64_t window[3] = {1, 1, 1};
-  T alpha = 0, beta = 0, k = 0;
+  Scalar<T> alpha = 0, beta = 0, k = 0;
   const T* x = nullptr;       // [slabs][size]
   T* d = nullptr;             // fprop: written; dgrad: read
   const T* grad_y = nullptr;  // dgrad

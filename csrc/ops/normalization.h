@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "ops/scalar.h"
+
 namespace lamina::ops {
 
 // batch_norm: one set per channel of x [n][c][inner]; var is biased (divided by the set's size m).
@@ -16,7 +18,7 @@ template <class T>
 struct BatchNormArgs {
   int64_t n = 0, c = 0, inner = 0;
   bool training = false;
-  T eps = 0;
+  Scalar<T> eps = 0;
   const T* x = nullptr;
   const T* weight = nullptr;  // [c] or null: 1
   const T* bias = nullptr;    // [c] or null: 0
@@ -38,7 +40,7 @@ struct BatchNormArgs {
 template <class T>
 struct GroupNormArgs {
   int64_t outer = 0, groups = 0, channels = 0, inner = 0;
-  T eps = 0;
+  Scalar<T> eps = 0;
   const T* x = nullptr;
   const T* weight = nullptr;  // [groups * channels] or null: 1
   const T* bias = nullptr;    // likewise or null: 0

@@ -1,7 +1,8 @@
 #include "ops/registry.h"
 
+#include <atomic>
 #include <cstdlib>
-#include <cstring>
+#include <mutex>
 
 // Declarations first: namespaces come from the backend's name, arguments stay incomplete types.
 #define LAMINA_DECLARE_IN(space, op, pass, algo, Args) \
@@ -30,6 +31,7 @@
 #define LAMINA_AVX512(macro, ...)
 #endif
 
+#define LAMINA_DECLARE_cuda(...)
 #define LAMINA_DECLARE_ref(...) LAMINA_DECLARE_IN(ref, __VA_ARGS__)
 #define LAMINA_DECLARE_cpu(...)                   \
   LAMINA_BASELINE(LAMINA_DECLARE_IN, __VA_ARGS__) \
@@ -48,25 +50,64 @@ AnyFunction erase(void (*function)(const Args&)) {
   return reinterpret_cast<AnyFunction>(function);
 }
 
-#define LAMINA_ENTRY(space, op, pass, algo, Args, index)                                      \
-  kernel.f32[index] = erase<float, Args<float>>(&lamina::space::op##_##pass##_##algo<float>); \
-  kernel.f64[index] = erase<double, Args<double>>(&lamina::space::op##_##pass##_##algo<double>);
-
-std::vector<Kernel> build_registry() {
-  std::vector<Kernel> kernels;
-#define LAMINA_FILL_ref(...) LAMINA_ENTRY(ref, __VA_ARGS__, 0)
-#define LAMINA_FILL_cpu(...)                    \
-  LAMINA_BASELINE(LAMINA_ENTRY, __VA_ARGS__, 0) \
-  LAMINA_AVX2(LAMINA_ENTRY, __VA_ARGS__, 1)     \
-  LAMINA_AVX512(LAMINA_ENTRY, __VA_ARGS__, 2)
-#define LAMINA_KERNEL(backend, op, pass, algo, Args)                       \
-  {                                                                        \
-    Kernel kernel{#backend, #op, #pass, #algo, #Args, {}, {}};             \
-    LAMINA_FILL_##backend(op, pass, algo, Args) kernels.push_back(kernel); \
+#define LAMINA_ENTRY(space, op, pass, algo, Args, index)                      \
+  kernel.functions[static_cast<int>(DType::f32)][index] =                     \
+      erase<float, Args<float>>(&lamina::space::op##_##pass##_##algo<float>); \
+  kernel.functions[static_cast<int>(DType::f64)][index] =                     \
+      erase<double, Args<double>>(&lamina::space::op##_##pass##_##algo<double>);
+#define LAMINA_REF(op, pass, algo, Args)            \
+  {                                                 \
+    Kernel kernel{"ref", #op, #pass, #algo, #Args}; \
+    LAMINA_ENTRY(ref, op, pass, algo, Args, 0)      \
+    kernels.push_back(kernel);                      \
   }
+#define LAMINA_CPU(op, pass, algo, Args)                   \
+  {                                                        \
+    Kernel kernel{"cpu", #op, #pass, #algo, #Args};        \
+    LAMINA_BASELINE(LAMINA_ENTRY, op, pass, algo, Args, 0) \
+    LAMINA_AVX2(LAMINA_ENTRY, op, pass, algo, Args, 1)     \
+    LAMINA_AVX512(LAMINA_ENTRY, op, pass, algo, Args, 2)   \
+    kernels.push_back(kernel);                             \
+  }
+#define LAMINA_NONE(...)
+
+std::vector<Kernel> ref_kernels() {
+  std::vector<Kernel> kernels;
+#define LAMINA_KERNEL_ref LAMINA_REF
+#define LAMINA_KERNEL_cpu LAMINA_NONE
+#define LAMINA_KERNEL_cuda LAMINA_NONE
+#define LAMINA_KERNEL(backend, ...) LAMINA_KERNEL_##backend(__VA_ARGS__)
+#include "ops/kernels.def"
+#undef LAMINA_KERNEL_ref
+#undef LAMINA_KERNEL_cpu
+  return kernels;
+}
+
+std::vector<Kernel> cpu_kernels() {
+  std::vector<Kernel> kernels;
+#define LAMINA_KERNEL_ref LAMINA_NONE
+#define LAMINA_KERNEL_cpu LAMINA_CPU
 #include "ops/kernels.def"
 #undef LAMINA_KERNEL
   return kernels;
+}
+
+// Backends only ever join, and each is complete before the count says so: readers need no lock.
+constexpr int kMaxBackends = 8;
+Backend backend_table[kMaxBackends];
+std::atomic<int> backend_count{0};
+
+// ref and cpu join on first use.
+int known_backends() {
+  static const bool built_in = [] {
+    static const std::vector<Kernel> ref = ref_kernels(), cpu = cpu_kernels();
+    backend_table[0] = {"ref", ref.data(), ref.size()};
+    backend_table[1] = {"cpu", cpu.data(), cpu.size()};
+    backend_count.store(2, std::memory_order_release);
+    return true;
+  }();
+  static_cast<void>(built_in);
+  return backend_count.load(std::memory_order_acquire);
 }
 
 bool processor_has(Isa isa) {
@@ -144,9 +185,41 @@ std::vector<std::string> compiled_isas() {
   return names;
 }
 
-const std::vector<Kernel>& registry() {
-  static const std::vector<Kernel> kernels = build_registry();
+const char* dtype_name(DType dtype) {
+  static const char* const names[] = {"float32", "float64", "float16", "bfloat16"};
+  return names[static_cast<int>(dtype)];
+}
+
+void register_backend(const Backend& backend) {
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (find_backend(backend.name)) return;
+  const int count = known_backends();
+  if (count == kMaxBackends) throw std::logic_error("internal: too many backends");
+  backend_table[count] = backend;
+  backend_count.store(count + 1, std::memory_order_release);
+}
+
+const Backend* find_backend(const char* name) {
+  const int count = known_backends();
+  for (int i = 0; i < count; ++i)
+    if (std::strcmp(backend_table[i].name, name) == 0) return &backend_table[i];
+  return nullptr;
+}
+
+std::vector<Kernel> registry() {
+  std::vector<Kernel> kernels;
+  const int count = known_backends();
+  for (int i = 0; i < count; ++i) {
+    const Backend& backend = backend_table[i];
+    kernels.insert(kernels.end(), backend.kernels, backend.kernels + backend.kernel_count);
+  }
   return kernels;
+}
+
+std::vector<CallMemory>& call_memory() {
+  thread_local std::vector<CallMemory> memory;
+  return memory;
 }
 
 const std::string& current_backend() {
@@ -163,19 +236,25 @@ Plan& last_plan() {
   return plan;
 }
 
+const Backend& current_backend_kernels(const char* op) {
+  const std::string& name = current_backend();
+  if (const Backend* backend = find_backend(name.c_str())) return *backend;
+  throw std::invalid_argument(message(op, "no backend is called '", name, "' (LAMINA_BACKEND)"));
+}
+
 const Kernel& find_kernel(const char* op, const char* pass, const char* algo) {
-  const std::string& backend = current_backend();
+  const Backend& backend = current_backend_kernels(op);
   std::string known;
-  for (const Kernel& kernel : registry()) {
+  for (size_t i = 0; i < backend.kernel_count; ++i) {
+    const Kernel& kernel = backend.kernels[i];
     if (std::strcmp(kernel.op, op) != 0 || std::strcmp(kernel.pass, pass) != 0) continue;
-    if (backend != kernel.backend) continue;
     if (algo == nullptr || std::strcmp(kernel.algo, algo) == 0) return kernel;
     known += known.empty() ? kernel.algo : std::string(", ") + kernel.algo;
   }
   if (algo == nullptr || known.empty())
     throw std::invalid_argument(
-        message(op, "backend '", backend, "' has no kernel for pass '", pass, "'"));
-  throw std::invalid_argument(message(op, "backend '", backend, "' has no algorithm '", algo,
+        message(op, "backend '", backend.name, "' has no kernel for pass '", pass, "'"));
+  throw std::invalid_argument(message(op, "backend '", backend.name, "' has no algorithm '", algo,
                                       "' for pass '", pass, "'; use 'auto' or one of ", known));
 }
 

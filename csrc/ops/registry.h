@@ -1,11 +1,15 @@
-// The registry made from kernels.def, the choice of instruction set, and the typed kernel call.
+// The registry made from kernels.def, the choice of backend and instruction set, and the typed
+// kernel call.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
 #include "core/check.h"
+#include "core/workspace.h"
+#include "shared/float16.h"
 
 namespace lamina::ops {
 
@@ -16,6 +20,10 @@ Isa isa();  // the best one that is compiled in, the processor has, and LAMINA_I
 const char* isa_name(Isa isa);
 std::vector<std::string> compiled_isas();
 
+enum class DType { f32, f64, f16, bf16 };
+inline constexpr int kDTypes = 4;
+const char* dtype_name(DType dtype);
+
 using AnyFunction = void (*)();
 
 struct Kernel {
@@ -23,12 +31,34 @@ struct Kernel {
   const char* op;
   const char* pass;
   const char* algo;
-  const char* args;             // name of the Args template, checked on every call
-  AnyFunction f32[kIsas] = {};  // ref fills entry 0 only
-  AnyFunction f64[kIsas] = {};
+  const char* args;  // name of the Args template, checked on every call
+  // Null where the backend has no kernel of that type; one entry a dtype but for cpu.
+  AnyFunction functions[kDTypes][kIsas] = {};
 };
 
-const std::vector<Kernel>& registry();
+// An array of a call, for backends that watch what their kernels touch.
+struct CallMemory {
+  const void* data;
+  size_t bytes;
+  bool read, written;
+  const char* name;
+};
+
+// A set of kernels and the memory they work in. ref and cpu are always there; the CUDA kernels join
+// when their extension module is imported: lamina._cuda for GPUs, lamina._simt and
+// lamina._simt_check on the CPU.
+struct Backend {
+  const char* name;
+  const Kernel* kernels;
+  size_t kernel_count;
+  void* (*allocate)(size_t bytes) = nullptr;  // workspace; null: the host's
+  void (*release)(void* data) = nullptr;
+  void (*begin_call)(const CallMemory* memory, size_t count) = nullptr;
+  void (*end_call)(const CallMemory* memory, size_t count) = nullptr;
+};
+void register_backend(const Backend& backend);  // what it points to must stay; once a name
+const Backend* find_backend(const char* name);  // null if there is none
+std::vector<Kernel> registry();                 // of all backends
 
 // The backend of the calling thread: set by lamina.backend(...), else LAMINA_BACKEND, else "cpu".
 const std::string& current_backend();
@@ -46,19 +76,75 @@ struct Plan {
 };
 Plan& last_plan();
 
+const Backend& current_backend_kernels(const char* op);  // ValueError for an unknown name
+
 // The kernel of that name; algo null takes the first registered. ValueError lists what exists.
 const Kernel& find_kernel(const char* op, const char* pass, const char* algo = nullptr);
+
+template <class T>
+inline constexpr DType kDTypeOf = sizeof(T) == sizeof(double) ? DType::f64 : DType::f32;
+template <>
+inline constexpr DType kDTypeOf<float16> = DType::f16;
+template <>
+inline constexpr DType kDTypeOf<bfloat16> = DType::bf16;
 
 template <class Args>
 struct ArgsTraits;  // element type and name, specialised below by LAMINA_ARGS
 
+// The arrays of the call that this thread is about to make; the bindings fill it.
+std::vector<CallMemory>& call_memory();
+
+// Tells the backend which memory a call may touch, from its construction to its end.
+class WatchedCall {
+ public:
+  explicit WatchedCall(const Kernel& kernel) : backend_(find_backend(kernel.backend)) {
+    if (backend_->begin_call) backend_->begin_call(call_memory().data(), call_memory().size());
+  }
+  ~WatchedCall() {
+    if (backend_->end_call) backend_->end_call(call_memory().data(), call_memory().size());
+    call_memory().clear();
+  }
+  WatchedCall(const WatchedCall&) = delete;
+  WatchedCall& operator=(const WatchedCall&) = delete;
+
+ private:
+  const Backend* backend_;
+};
+
+// Temporary memory of a call, where the kernel's backend works.
+class CallWorkspace {
+ public:
+  CallWorkspace(const Kernel& kernel, int64_t bytes)
+      : backend_(find_backend(kernel.backend)),
+        host_(backend_->allocate ? 0 : bytes),
+        data_(backend_->allocate && bytes ? backend_->allocate(static_cast<size_t>(bytes))
+                                          : host_.get()) {}
+  ~CallWorkspace() {
+    if (backend_->allocate && data_) backend_->release(data_);
+  }
+  CallWorkspace(const CallWorkspace&) = delete;
+  CallWorkspace& operator=(const CallWorkspace&) = delete;
+
+  void* get() const { return data_; }
+
+ private:
+  const Backend* backend_;
+  Workspace host_;
+  void* data_;
+};
+
 template <class Args>
 void call_kernel(const Kernel& kernel, const Args& args) {
   using Function = void (*)(const Args&);
-  const int index = std::string(kernel.backend) == "cpu" ? static_cast<int>(isa()) : 0;
-  const AnyFunction function = ArgsTraits<Args>::is_f32 ? kernel.f32[index] : kernel.f64[index];
-  if (function == nullptr || std::string(kernel.args) != ArgsTraits<Args>::name())
+  const int index = std::strcmp(kernel.backend, "cpu") == 0 ? static_cast<int>(isa()) : 0;
+  constexpr DType kDType = ArgsTraits<Args>::dtype;
+  const AnyFunction function = kernel.functions[static_cast<int>(kDType)][index];
+  if (function == nullptr)
+    throw TypeError(message(kernel.op, "backend '", kernel.backend, "' has no ", dtype_name(kDType),
+                            " kernel; use float32 or float64"));
+  if (std::strcmp(kernel.args, ArgsTraits<Args>::name()) != 0)
     throw std::logic_error(message(kernel.op, "internal: kernel called with the wrong arguments"));
+  const WatchedCall call(kernel);
   reinterpret_cast<Function>(function)(args);
 }
 
@@ -70,7 +156,7 @@ void run(const char* op, const char* pass, const Args& args, const char* algo = 
                  pass,
                  kernel.backend,
                  kernel.algo,
-                 std::string(kernel.backend) == "cpu" ? isa_name(isa()) : "",
+                 std::strcmp(kernel.backend, "cpu") == 0 ? isa_name(isa()) : "",
                  0,
                  {}};
   call_kernel(kernel, args);
@@ -79,11 +165,11 @@ void run(const char* op, const char* pass, const Args& args, const char* algo = 
 }  // namespace lamina::ops
 
 // One line per Args template, beside its use in a binding.
-#define LAMINA_ARGS(Args)                                      \
-  namespace lamina::ops {                                      \
-  template <class T>                                           \
-  struct ArgsTraits<Args<T>> {                                 \
-    static constexpr bool is_f32 = sizeof(T) == sizeof(float); \
-    static const char* name() { return #Args; }                \
-  };                                                           \
+#define LAMINA_ARGS(Args)                       \
+  namespace lamina::ops {                       \
+  template <class T>                            \
+  struct ArgsTraits<Args<T>> {                  \
+    static constexpr DType dtype = kDTypeOf<T>; \
+    static const char* name() { return #Args; } \
+  };                                            \
   }

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "ops/scalar.h"
+
 namespace lamina::ops {
 
 // fprop  y = exp(x - m) / sum exp(x - m), m the maximum; log: y = x - m - log(sum exp(x - m))
@@ -28,7 +30,7 @@ template <class T>
 struct CrossEntropyArgs {
   int64_t n = 0, c = 0, inner = 0;
   int64_t ignore_index = -100;
-  T label_smoothing = 0;
+  Scalar<T> label_smoothing = 0;
   const T* x = nullptr;
   const int64_t* target = nullptr;
   const T* weight = nullptr;

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 NDArray = np.ndarray[Any, Any]
+import typing_extensions
 
 class ConvShape:
     def __init__(
@@ -240,6 +241,7 @@ def prelu(
     c: int,
     inner: int,
 ) -> None: ...
+def register_backend(arg0: typing_extensions.CapsuleType) -> None: ...
 def roi(
     op: str,
     pass_: str,

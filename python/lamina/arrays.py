@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from . import _C
+
+HALVES = ("float16", "bfloat16")  # on CUDA, and on the CPU under simt; bfloat16 is of ml_dtypes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64_MAX = 2**63 - 1
 
@@ -145,7 +148,9 @@ def check_float(op: str, name: str, x: Any) -> None:
             "fill the masked values with .filled(value)"
         )
     dtype = x.dtype
-    if dtype.kind == "f" and (dtype.itemsize in (4, 8) or is_cuda(x) and dtype.itemsize == 2):
+    if dtype.kind == "f" and dtype.itemsize in (4, 8):
+        return
+    if dtype.name in HALVES and (is_cuda(x) or _C.current_backend().startswith("simt")):
         return
     raise TypeError(
         f"{op}: {name} must be float32 or float64, got {name}.dtype={dtype}; {_advice(dtype)}"

@@ -6,10 +6,13 @@ and why the other algorithms did not run.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import _C
 
@@ -36,25 +39,51 @@ class Plan(NamedTuple):
     refusals: tuple[tuple[str, str], ...]
 
 
-@lru_cache(maxsize=1)
-def _registry() -> tuple[Kernel, ...]:
-    return tuple(map(Kernel._make, _C.kernels()))
+# Backends that are extension modules of their own, imported when they are first asked for.
+_MODULES = {"simt": "_simt", "simt_check": "_simt_check"}
+_loaded: dict[str, Any] = {}
 
 
 @lru_cache(maxsize=1)
 def _backends() -> tuple[str, ...]:
-    return tuple(sorted({kernel.backend for kernel in _registry()}))
+    built = [
+        name
+        for name, module in _MODULES.items()
+        if importlib.util.find_spec(f"{__package__}.{module}") is not None
+    ]
+    return ("ref", "cpu", *built)
+
+
+def load_backend(name: str) -> Any:
+    """The extension module behind a backend (None for ref and cpu); its kernels join the registry.
+
+    Raises ValueError for a backend that is not compiled in.
+    """
+    if name not in _backends():
+        raise ValueError(f"backend: name must be one of {list(_backends())}, got name={name!r}")
+    if name in _MODULES and name not in _loaded:
+        module = importlib.import_module(f".{_MODULES[name]}", __package__)
+        module.set_num_threads(_C.num_threads())
+        _loaded[name] = module
+    return _loaded.get(name)
 
 
 def kernels(
     op: str | None = None, pass_: str | None = None, backend: str | None = None
 ) -> list[Kernel]:
-    """Every registered kernel, optionally only those of an op, a pass or a backend."""
+    """Every registered kernel, optionally only those of an op, a pass or a backend.
+
+    The kernels of "simt_check", the same as those of "simt", are listed by that name only.
+    """
+    for name in _backends():
+        if name != "simt_check" or backend == name:
+            load_backend(name)
     wanted = {"op": op, "pass_": pass_, "backend": backend}
     return [
         kernel
-        for kernel in _registry()
+        for kernel in map(Kernel._make, _C.kernels())
         if all(value is None or getattr(kernel, key) == value for key, value in wanted.items())
+        and (kernel.backend != "simt_check" or backend == "simt_check")
     ]
 
 
@@ -75,12 +104,14 @@ def backends() -> list[str]:
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Runs the calls of the block on the backend `name` ("ref" or "cpu"), on this thread.
+    """Runs the calls of the block on the backend `name`, on this thread.
+
+    "cpu" is the default for NumPy arrays, "ref" the reference implementation. "simt" runs the CUDA
+    kernels on the CPU; "simt_check" also watches their memory accesses (`lamina.simt`).
 
     Raises ValueError for a backend that is not compiled in.
     """
-    if name not in _backends():
-        raise ValueError(f"backend: name must be one of {list(_backends())}, got name={name!r}")
+    load_backend(name)
     before = _C.current_backend()
     _C.set_current_backend(name)
     try:
@@ -102,6 +133,12 @@ def set_num_threads(count: int) -> None:
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= 4096:
         raise ValueError(f"set_num_threads: count must be from 1 to 4096, got count={count!r}")
     _C.set_num_threads(count)
+    for module in _loaded.values():
+        module.set_num_threads(count)
+
+
+if os.environ.get("LAMINA_BACKEND") in _MODULES:
+    load_backend(os.environ["LAMINA_BACKEND"])
 
 
 def isa() -> str:
