@@ -23,6 +23,8 @@ _SIMPLER = (
     (_INT, "int"),
     (r"typing\.SupportsFloat \| typing\.SupportsIndex", "float"),
     (r"numpy\.ndarray", "NDArray"),
+    (r"typing_extensions\.CapsuleType", "Any"),
+    (r"^import typing_extensions\n", ""),
     (r"^import collections\.abc\nimport numpy\nimport typing\n", ""),
     (r"^__all__.*\n", ""),
     (r"typing\.", ""),

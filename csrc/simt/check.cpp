@@ -171,7 +171,8 @@ void __tsan_vptr_read(void**) {}
 SIMT_HOOKS(1)
 SIMT_HOOKS(2)
 SIMT_HOOKS(4)
-SIMT_HOOKS(8) SIMT_HOOKS(16)
+SIMT_HOOKS(8)
+SIMT_HOOKS(16)
 #undef SIMT_HOOKS
     void __tsan_read_range(void* p, unsigned long bytes) {
   hook_range(p, bytes, simt::kRead, SIMT_CALLER);

@@ -55,8 +55,8 @@ struct counted_float {
   friend SIMT_INLINE constexpr bool operator op(counted_float a, counted_float b) { \
     return a.value op b.value;                                                      \
   }
-      SIMT_COMPARISON(<) SIMT_COMPARISON(>) SIMT_COMPARISON(<=) SIMT_COMPARISON(>=)
-          SIMT_COMPARISON(==) SIMT_COMPARISON(!=)
+  SIMT_COMPARISON(<)
+  SIMT_COMPARISON(>) SIMT_COMPARISON(<=) SIMT_COMPARISON(>=) SIMT_COMPARISON(==) SIMT_COMPARISON(!=)
 #undef SIMT_COMPARISON
 };
 
@@ -68,8 +68,9 @@ struct counted_float {
 SIMT_SPECIAL(exp)
 SIMT_SPECIAL(expm1)
 SIMT_SPECIAL(log)
-SIMT_SPECIAL(log1p) SIMT_SPECIAL(tanh) SIMT_SPECIAL(sqrt) SIMT_SPECIAL(erf) SIMT_SPECIAL(erfc)
-    SIMT_SPECIAL(sin) SIMT_SPECIAL(cos)
+SIMT_SPECIAL(log1p)
+SIMT_SPECIAL(tanh) SIMT_SPECIAL(sqrt) SIMT_SPECIAL(erf) SIMT_SPECIAL(erfc) SIMT_SPECIAL(sin)
+    SIMT_SPECIAL(cos)
 #undef SIMT_SPECIAL
         SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
   SIMT_COUNT(simt_special, 2);

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 NDArray = np.ndarray[Any, Any]
-import typing_extensions
 
 class ConvShape:
     def __init__(
@@ -241,7 +240,7 @@ def prelu(
     c: int,
     inner: int,
 ) -> None: ...
-def register_backend(arg0: typing_extensions.CapsuleType) -> None: ...
+def register_backend(arg0: Any) -> None: ...
 def roi(
     op: str,
     pass_: str,
