@@ -100,18 +100,20 @@ __device__ __forceinline__ void bulk_copy(void* shared, const void* global, unsi
 
 #else
 
-void issue_cp_async(void* shared, const void* global, int bytes, int src_bytes);
+void issue_cp_async(void* shared, const void* global, int bytes, int src_bytes, const char* file,
+                    int line);
 void commit_cp_async();
 void wait_cp_async(int keep);
 void init_mbarrier(void* barrier, int arrivals);
-void arrive_mbarrier(void* barrier, unsigned bytes);
+void arrive_mbarrier(void* barrier, unsigned bytes, const char* file, int line);
 void wait_mbarrier(void* barrier, unsigned parity, const char* file, int line);
-void issue_bulk_copy(void* shared, const void* global, unsigned bytes, void* barrier);
+void issue_bulk_copy(void* shared, const void* global, unsigned bytes, void* barrier,
+                     const char* file, int line);
 
 template <int BYTES>
-SIMT_INLINE void cp_async(void* shared, const void* global, int src_bytes = BYTES) {
+SIMT_INLINE void cp_async(void* shared, const void* global, int src_bytes = BYTES, SIMT_HERE) {
   static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16);
-  issue_cp_async(shared, global, BYTES, src_bytes);
+  issue_cp_async(shared, global, BYTES, src_bytes, file, line);
 }
 SIMT_INLINE void cp_async_commit() {
   commit_cp_async();
@@ -123,17 +125,18 @@ SIMT_INLINE void cp_async_wait() {
 SIMT_INLINE void mbarrier_init(uint64_t* barrier, int arrivals) {
   init_mbarrier(barrier, arrivals);
 }
-SIMT_INLINE void mbarrier_arrive(uint64_t* barrier) {
-  arrive_mbarrier(barrier, 0);
+SIMT_INLINE void mbarrier_arrive(uint64_t* barrier, SIMT_HERE) {
+  arrive_mbarrier(barrier, 0, file, line);
 }
-SIMT_INLINE void mbarrier_arrive_expect(uint64_t* barrier, unsigned bytes) {
-  arrive_mbarrier(barrier, bytes);
+SIMT_INLINE void mbarrier_arrive_expect(uint64_t* barrier, unsigned bytes, SIMT_HERE) {
+  arrive_mbarrier(barrier, bytes, file, line);
 }
 SIMT_INLINE void mbarrier_wait(uint64_t* barrier, unsigned parity, SIMT_HERE) {
   wait_mbarrier(barrier, parity, file, line);
 }
-SIMT_INLINE void bulk_copy(void* shared, const void* global, unsigned bytes, uint64_t* barrier) {
-  issue_bulk_copy(shared, global, bytes, barrier);
+SIMT_INLINE void bulk_copy(void* shared, const void* global, unsigned bytes, uint64_t* barrier,
+                           SIMT_HERE) {
+  issue_bulk_copy(shared, global, bytes, barrier, file, line);
 }
 
 #endif

@@ -13,7 +13,15 @@ namespace simt {
 namespace {
 
 std::vector<uintptr_t> places(1);
-std::vector<std::pair<uintptr_t, uint32_t>> place_table(1 << 16);  // open addressing
+std::vector<std::pair<uintptr_t, uint32_t>> place_table(1 << 14);  // open addressing
+
+// Where the table has that instruction, or has room for it.
+std::pair<uintptr_t, uint32_t>* find_slot(uintptr_t pc) {
+  const size_t mask = place_table.size() - 1;
+  size_t slot = (pc * 0x9e3779b97f4a7c15ull) >> 32 & mask;
+  while (place_table[slot].first && place_table[slot].first != pc) slot = (slot + 1) & mask;
+  return &place_table[slot];
+}
 
 std::mutex mutex;  // of the findings: launches run on one thread, readers on others
 std::vector<Finding> found;
@@ -27,7 +35,8 @@ void on_access(const void* pointer, unsigned bytes, unsigned kind, uintptr_t pc)
   const std::string* name = nullptr;
   Region* region = find_region(address, bytes, kind, place, &name);
   if (!region) return;
-  if (bytes <= 16 && address % bytes)
+  // Whole vectors only: the source of an asynchronous copy may have any number of bytes.
+  if (bytes <= 16 && !(bytes & (bytes - 1)) && address % bytes)
     fatal_finding("misaligned", place, std::to_string(bytes) + "-byte access to " + *name);
   if ((kind & kWrite) && !region->shared && region->contents == Contents::input)
     add_finding("read-only", std::to_string(place),
@@ -63,22 +72,24 @@ const bool installed = [] {
   checker.mbarrier_pass = order_mbarrier_pass;
   checker.access = on_access;
   checker.report = add_finding;
+  checker.kernel_name = [](const Worker& worker) { return function_name(worker.launch->kernel); };
   return true;
 }();
 
 }  // namespace
 
 uint32_t place_of(uintptr_t pc) {
-  const size_t mask = place_table.size() - 1;
-  for (size_t slot = (pc * 0x9e3779b97f4a7c15ull) >> 48 & mask;; slot = (slot + 1) & mask) {
-    auto& [known, place] = place_table[slot];
-    if (known == pc) return place;
-    if (known) continue;
-    if (places.size() > mask / 2) throw Error("checker: too many memory instructions");
-    known = pc, place = static_cast<uint32_t>(places.size());
-    places.push_back(pc);
-    return place;
+  auto [slot, place] = *find_slot(pc);
+  if (slot == pc) return place;
+  if (places.size() > place_table.size() / 2) {
+    place_table.assign(2 * place_table.size(), {});
+    for (uint32_t known = 1; known < places.size(); ++known)
+      *find_slot(places[known]) = {places[known], known};
   }
+  place = static_cast<uint32_t>(places.size());
+  *find_slot(pc) = {pc, place};
+  places.push_back(pc);
+  return place;
 }
 
 uintptr_t place_pc(uint32_t place) {
@@ -104,11 +115,8 @@ void add_finding(const char* kind, const std::string& key, const std::string& te
 
 void fatal_finding(const char* kind, uint32_t place, const std::string& text) {
   Worker& worker = *this_worker();
-  const std::string full =
-      text + ": " + describe_thread(worker, worker.thread()) + " at " + place_text(place);
-  add_finding(kind, std::to_string(place), full);
-  abandon(worker,
-          std::string(kind) + ": kernel " + function_name(worker.launch->kernel) + ": " + full);
+  abandon(worker, kind,
+          text + ": " + describe_thread(worker, worker.thread()) + " at " + place_text(place));
 }
 
 std::vector<Finding> findings() {
@@ -174,7 +182,7 @@ SIMT_HOOKS(4)
 SIMT_HOOKS(8)
 SIMT_HOOKS(16)
 #undef SIMT_HOOKS
-    void __tsan_read_range(void* p, unsigned long bytes) {
+void __tsan_read_range(void* p, unsigned long bytes) {
   hook_range(p, bytes, simt::kRead, SIMT_CALLER);
 }
 void __tsan_write_range(void* p, unsigned long bytes) {
@@ -196,9 +204,7 @@ static void undefined_behaviour(const char* what, const SourcePosition& at) {
       std::string(what) + " at " + location(at.file, static_cast<int>(at.line));
   Worker* worker = this_worker();
   if (!worker || !worker->in_kernel) throw Error(text);
-  const std::string full = text + ", " + describe_thread(*worker, worker->thread());
-  add_finding("undefined", text, full);
-  abandon(*worker, "undefined: kernel " + function_name(worker->launch->kernel) + ": " + full);
+  abandon(*worker, "undefined", text + ", " + describe_thread(*worker, worker->thread()));
 }
 SIMT_UNDEFINED(out_of_bounds, "array index out of bounds")
 SIMT_UNDEFINED(shift_out_of_bounds, "shift out of bounds")

@@ -33,6 +33,7 @@ struct Region {
   uintptr_t begin = 0, end = 0;
   bool shared = false;
   Contents contents = Contents::in_out;
+  int holders = 1;  // calls that have registered it and not yet released it
   std::string name;
   std::vector<Cell> words;
   std::unordered_map<size_t, std::array<Cell, 4>> bytes;

@@ -87,9 +87,10 @@ Region* find_global(uintptr_t address) {
   auto after =
       std::upper_bound(global.begin(), global.end(), address,
                        [](uintptr_t value, const auto& region) { return value < region->begin; });
-  if (after == global.begin()) return nullptr;
-  Region* region = (after - 1)->get();
-  return region->contains(address) ? last_found = region : nullptr;
+  // Arrays may overlap: the last one that begins before the address need not be the one it is in.
+  while (after != global.begin())
+    if (Region* region = (--after)->get(); region->contains(address)) return last_found = region;
+  return nullptr;
 }
 
 [[noreturn]] void outside(const std::string& what, uint32_t place) {
@@ -187,6 +188,7 @@ static void watch_memory(const void* data, size_t bytes, Contents contents, cons
   last_found = nullptr;
   for (auto& region : global)
     if (region->begin == begin && region->end == begin + bytes) {
+      region->holders++;
       if (region->contents != contents) region->contents = Contents::in_out;
       if (contents != Contents::output) set_initialised(*region, begin, bytes);
       return;
@@ -207,7 +209,7 @@ static void unwatch_memory(const void* data) {
   last_found = nullptr;
   const auto found = std::find_if(global.begin(), global.end(),
                                   [&](const auto& region) { return region->begin == begin; });
-  if (found == global.end()) return;
+  if (found == global.end() || --(*found)->holders) return;
   Region& region = **found;
   size_t unwritten = 0;
   if (region.contents == Contents::output && region.name != "workspace")

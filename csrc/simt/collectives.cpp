@@ -152,15 +152,17 @@ void complete(Worker& worker, int warp, uint32_t present) {
   for (uint32_t rest = present; rest; rest &= rest - 1) {
     const Arrival& other = lanes[__builtin_ctz(rest)];
     if (other.kind != kind || other.mask != lanes[first].mask || other.line != lanes[first].line)
-      abandon(worker, "divergent warp: lanes " + std::to_string(first) + " and " +
-                          std::to_string(__builtin_ctz(rest)) + " of warp " + std::to_string(warp) +
-                          " meet in different collectives or masks: " +
-                          location(lanes[first].file, lanes[first].line) + " and " +
-                          location(other.file, other.line));
+      abandon(worker, "divergent-warp",
+              "different collectives or masks meet: " + describe_thread(worker, warp * 32 + first) +
+                  " at " + location(lanes[first].file, lanes[first].line) + ", " +
+                  describe_thread(worker, warp * 32 + __builtin_ctz(rest)) + " at " +
+                  location(other.file, other.line));
   }
   if (is_matrix(kind) && present != ~0u)
-    abandon(worker, "a matrix instruction needs all 32 lanes: " +
-                        location(lanes[first].file, lanes[first].line));
+    abandon(
+        worker, "divergent-warp",
+        "a matrix instruction needs all 32 lanes: " + describe_thread(worker, warp * 32 + first) +
+            " at " + location(lanes[first].file, lanes[first].line));
   if (is_mma(kind))
     multiply(worker, lanes, kind);
   else if (is_matrix(kind))
@@ -185,13 +187,15 @@ uint64_t collective(Collective kind, unsigned mask, uint64_t operand, int lane_a
   Arrival& own = worker.arrivals[worker.thread()];
   own = {mask, kind, lane_argument, width, operand, 0, fragments, file, line};
   if (!(mask >> lane & 1))
-    abandon(worker, "the mask of a collective does not name the calling lane: " +
-                        describe_thread(worker, worker.thread()) + " at " + location(file, line));
+    abandon(worker, "divergent-warp",
+            "the mask of a collective does not name the calling lane: " +
+                describe_thread(worker, worker.thread()) + " at " + location(file, line));
   if (kind >= Collective::ldmatrix) {
     const void* row = static_cast<const MatrixRows*>(fragments)->row;
     if (reinterpret_cast<uintptr_t>(row) % 16)
-      abandon(worker, "ldmatrix: row address not a multiple of 16, " +
-                          describe_thread(worker, worker.thread()) + " at " + location(file, line));
+      abandon(worker, "misaligned",
+              "ldmatrix: row address not a multiple of 16, " +
+                  describe_thread(worker, worker.thread()) + " at " + location(file, line));
     if (checker.access) checker.access(row, 16, kRead, SIMT_CALLER);
   }
   worker.in_collective[warp] |= 1u << lane;

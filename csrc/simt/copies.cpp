@@ -8,11 +8,14 @@ namespace {
 
 constexpr int kPoison = 0xff;  // NaN in every float type
 
-Mbarrier& find_mbarrier(Worker& worker, const void* address) {
+std::string here(const Worker& worker, const char* file, int line) {
+  return describe_thread(worker, worker.thread()) + " at " + location(file, line);
+}
+
+Mbarrier& find_mbarrier(Worker& worker, const void* address, const char* file, int line) {
   for (Mbarrier& barrier : worker.mbarriers)
     if (barrier.address == address) return barrier;
-  abandon(worker,
-          "mbarrier used before mbarrier_init, " + describe_thread(worker, worker.thread()));
+  abandon(worker, "mbarrier", "used before mbarrier_init: " + here(worker, file, line));
 }
 
 void end_phase_if_complete(Worker& worker, Mbarrier& barrier) {
@@ -32,12 +35,14 @@ void end_phase_if_complete(Worker& worker, Mbarrier& barrier) {
 
 }  // namespace
 
-void issue_cp_async(void* shared, const void* global, int bytes, int src_bytes) {
+void issue_cp_async(void* shared, const void* global, int bytes, int src_bytes, const char* file,
+                    int line) {
   Worker& worker = *this_worker();
   const uintptr_t addresses =
       reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global);
   if (addresses % static_cast<unsigned>(bytes))
-    abandon(worker, "misaligned cp.async, " + describe_thread(worker, worker.thread()));
+    abandon(worker, "misaligned",
+            std::to_string(bytes) + "-byte cp.async: " + here(worker, file, line));
   if (checker.access) {
     if (src_bytes) checker.access(global, static_cast<unsigned>(src_bytes), kRead, SIMT_CALLER);
     checker.access(shared, static_cast<unsigned>(bytes), kWrite | kPending, SIMT_CALLER);
@@ -84,12 +89,11 @@ void init_mbarrier(void* address, int arrivals) {
   worker.mbarriers.push_back(fresh);
 }
 
-void arrive_mbarrier(void* address, unsigned bytes) {
+void arrive_mbarrier(void* address, unsigned bytes, const char* file, int line) {
   Worker& worker = *this_worker();
-  Mbarrier& barrier = find_mbarrier(worker, address);
+  Mbarrier& barrier = find_mbarrier(worker, address, file, line);
   if (!barrier.pending)
-    abandon(worker,
-            "more arrivals than the mbarrier expects, " + describe_thread(worker, worker.thread()));
+    abandon(worker, "mbarrier", "more arrivals than it expects: " + here(worker, file, line));
   if (checker.mbarrier_arrive) checker.mbarrier_arrive(worker, address);
   barrier.bytes += bytes;
   barrier.pending--;
@@ -98,7 +102,7 @@ void arrive_mbarrier(void* address, unsigned bytes) {
 
 void wait_mbarrier(void* address, unsigned parity, const char* file, int line) {
   Worker& worker = *this_worker();
-  if ((find_mbarrier(worker, address).phase & 1) == parity) {
+  if ((find_mbarrier(worker, address, file, line).phase & 1) == parity) {
     Arrival& own = worker.arrivals[worker.thread()];
     own.fragments = address, own.lane_argument = static_cast<int>(parity);
     own.file = file, own.line = line;
@@ -108,20 +112,21 @@ void wait_mbarrier(void* address, unsigned parity, const char* file, int line) {
   if (checker.mbarrier_pass) checker.mbarrier_pass(worker, address);
 }
 
-void issue_bulk_copy(void* shared, const void* global, unsigned bytes, void* barrier) {
+void issue_bulk_copy(void* shared, const void* global, unsigned bytes, void* barrier,
+                     const char* file, int line) {
   Worker& worker = *this_worker();
   const uintptr_t all =
       reinterpret_cast<uintptr_t>(shared) | reinterpret_cast<uintptr_t>(global) | bytes;
   if (all % 16)
-    abandon(worker, "bulk copy: address or size not a multiple of 16, " +
-                        describe_thread(worker, worker.thread()));
+    abandon(worker, "misaligned",
+            "bulk copy: address or size not a multiple of 16: " + here(worker, file, line));
   if (checker.access) {
     checker.access(global, bytes, kRead | kSilent, SIMT_CALLER);
     checker.access(shared, bytes, kWrite | kPending | kSilent, SIMT_CALLER);
   }
   std::memset(shared, kPoison, bytes);
   worker.bulk_copies.push_back({static_cast<char*>(shared), static_cast<const char*>(global), bytes,
-                                barrier, SIMT_CALLER, worker.thread()});
+                                barrier, SIMT_CALLER, worker.thread(), file, line});
 }
 
 bool land_bulk_copy(Worker& worker) {
@@ -132,7 +137,7 @@ bool land_bulk_copy(Worker& worker) {
   worker.warp = copy.thread / 32, worker.lane = copy.thread % 32;  // accounted to its issuer
   if (checker.access) checker.access(copy.target, copy.bytes, kWrite | kSilent, copy.pc);
   std::memcpy(copy.target, copy.source, copy.bytes);
-  Mbarrier& barrier = find_mbarrier(worker, copy.barrier);
+  Mbarrier& barrier = find_mbarrier(worker, copy.barrier, copy.file, copy.line);
   if (checker.mbarrier_arrive) checker.mbarrier_arrive(worker, copy.barrier);
   worker.warp = warp, worker.lane = lane;
   barrier.bytes -= copy.bytes;

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
 
 extern "C" void simt_fiber_entry();
 
@@ -59,7 +59,7 @@ void* prepare_stack(char*, char* top, void* argument) {
 
 }  // namespace simt
 
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(SIMT_UCONTEXT)
 
 extern "C" void simt_fiber_entry();
 
@@ -122,7 +122,7 @@ void* prepare_stack(char*, char* top, void* argument) {
 
 }  // namespace simt
 
-#else  // any POSIX system
+#else  // any POSIX system, or -DSIMT_UCONTEXT
 
 #include <ucontext.h>
 

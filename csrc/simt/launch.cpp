@@ -63,6 +63,9 @@ class Pool {
     return true;
   }
 
+  // No launch of the checking build runs until the lock goes.
+  std::unique_lock<std::mutex> pause() { return std::unique_lock<std::mutex>(in_use_); }
+
   // All blocks run on the first helper.
   void run_on_helper(Job& job) {
     std::lock_guard<std::mutex> use(in_use_);
@@ -176,29 +179,38 @@ void run(const Launch& launch) {
   if (!job.error.empty()) throw Error(job.error);
 }
 
+// Other host threads may be running a kernel: what the checker knows of memory changes between
+// launches only.
+
 void fill_zero(void* target, size_t bytes, cudaStream_t) {
   std::memset(target, 0, bytes);
-  if (checker.host_wrote) checker.host_wrote(target, bytes);
+  if (!checker.host_wrote) return;
+  const auto lock = pool().pause();
+  checker.host_wrote(target, bytes);
 }
 
 void register_memory(const void* data, size_t bytes, Contents contents, const char* name) {
-  if (checker.register_memory) checker.register_memory(data, bytes, contents, name);
+  if (!checker.register_memory) return;
+  const auto lock = pool().pause();
+  checker.register_memory(data, bytes, contents, name);
 }
 
 void unregister_memory(const void* data) {
-  if (checker.unregister_memory) checker.unregister_memory(data);
+  if (!checker.unregister_memory) return;
+  const auto lock = pool().pause();
+  checker.unregister_memory(data);
 }
 
 void* allocate(size_t bytes) {
   void* data = nullptr;
   if (posix_memalign(&data, 256, std::max<size_t>(bytes, 1))) throw std::bad_alloc();
   std::memset(data, 0xff, bytes);
-  if (checker.register_memory) checker.register_memory(data, bytes, Contents::output, "workspace");
+  register_memory(data, bytes, Contents::output, "workspace");
   return data;
 }
 
 void release(void* data) {
-  if (checker.unregister_memory) checker.unregister_memory(data);
+  unregister_memory(data);
   std::free(data);
 }
 

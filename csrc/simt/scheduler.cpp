@@ -133,6 +133,11 @@ bool take(Worker& worker, int thread) {
 
 // ---- barriers
 
+std::string triple(const uint3& index) {
+  return "(" + std::to_string(index.x) + "," + std::to_string(index.y) + "," +
+         std::to_string(index.z) + ")";
+}
+
 [[noreturn]] void report_deadlock(Worker& worker) {
   const struct {
     const char* what;
@@ -140,7 +145,7 @@ bool take(Worker& worker, int thread) {
   } kinds[] = {{"__syncthreads at ", worker.at_barrier},
                {"a warp collective at ", worker.in_collective},
                {"an mbarrier wait at ", worker.at_mbarrier}};
-  std::string text = "deadlock: not all threads reached the same point;";
+  std::string text = "not all threads reached the same point; block " + triple(simt_blockIdx) + ";";
   for (const auto& kind : kinds) {
     std::vector<std::pair<std::string, std::pair<int, int>>> places;  // first thread, how many
     for (int thread = 0; thread < worker.threads; ++thread) {
@@ -157,7 +162,7 @@ bool take(Worker& worker, int thread) {
               ") wait in " + place + ";";
   }
   text += " " + std::to_string(worker.threads - worker.live_threads) + " threads have ended";
-  abandon(worker, text);
+  abandon(worker, "deadlock", text);
 }
 
 void release_barrier(Worker& worker) {
@@ -166,7 +171,7 @@ void release_barrier(Worker& worker) {
                              std::to_string(worker.threads) +
                              " threads ended before the barrier at " +
                              location(worker.barrier_file, worker.barrier_line);
-    if (!checker.report) abandon(worker, text);
+    if (!checker.report) abandon(worker, "early-exit", text);
     checker.report("early-exit", text, text + ", " + describe_thread(worker, worker.thread()));
   }
   if (checker.barrier) checker.barrier(worker);
@@ -231,15 +236,16 @@ std::string location(const char* file, int line) {
 }
 
 std::string describe_thread(const Worker& worker, int thread) {
-  auto triple = [](const uint3& index) {
-    return "(" + std::to_string(index.x) + "," + std::to_string(index.y) + "," +
-           std::to_string(index.z) + ")";
-  };
   return "block " + triple(simt_blockIdx) + " thread " + triple(worker.thread_index[thread]);
 }
 
-void abandon(Worker& worker, const std::string& message) {
-  worker.error = message;
+void abandon(Worker& worker, const char* kind, const std::string& text) {
+  worker.error = std::string(kind) + ": ";
+  if (checker.report) {
+    checker.report(kind, text, text);
+    worker.error += "kernel " + checker.kernel_name(worker) + ": ";
+  }
+  worker.error += text;
   switch_fiber(worker, *worker.current, worker.main);
   __builtin_unreachable();
 }
@@ -248,7 +254,7 @@ void fail(const char* what, const char* file, int line) {
   const std::string text = std::string(what) + " at " + location(file, line);
   Worker* worker = this_worker();
   if (!worker || !worker->in_kernel) throw Error(text);
-  abandon(*worker, text + ", " + describe_thread(*worker, worker->thread()));
+  abandon(*worker, "assertion", text + ", " + describe_thread(*worker, worker->thread()));
 }
 
 void make_ready(Worker& worker, int warp, uint32_t lanes) {
@@ -278,9 +284,9 @@ int barrier(BarrierVote vote, int predicate, const char* file, int line) {
     worker.barrier_file = file, worker.barrier_line = line, worker.vote = vote;
     worker.vote_sum = vote == BarrierVote::all;
   } else if (worker.barrier_line != line || worker.vote != vote) {
-    abandon(worker, "divergent barrier: " + describe_thread(worker, worker.thread()) + " is at " +
-                        location(file, line) + " while others wait at " +
-                        location(worker.barrier_file, worker.barrier_line));
+    abandon(worker, "divergent-barrier",
+            describe_thread(worker, worker.thread()) + " is at " + location(file, line) +
+                " while others wait at " + location(worker.barrier_file, worker.barrier_line));
   }
   const int yes = predicate != 0;
   if (vote == BarrierVote::count) worker.vote_sum += yes;
@@ -370,13 +376,14 @@ extern "C" void simt_fiber_main(void* argument) {
   __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
   for (;;) {
+    std::string thrown;
     try {
       worker.launch->run_thread(worker.launch->context);
     } catch (const std::exception& error) {
-      worker.error = std::string("exception in a kernel: ") + error.what() + ", " +
-                     describe_thread(worker, worker.thread());
+      thrown = error.what();
+      thrown += ", " + describe_thread(worker, worker.thread());
     }
-    if (!worker.error.empty()) abandon(worker, worker.error);
+    if (!thrown.empty()) abandon(worker, "exception", thrown);
     end_thread(worker);
     const int thread = pick_or_land(worker);
     if (thread < 0) {

@@ -51,6 +51,8 @@ struct BulkCopy {
   const void* barrier;
   uintptr_t pc;
   int thread;  // that issued it
+  const char* file;
+  int line;
 };
 
 // What a waiting lane has deposited.
@@ -119,8 +121,9 @@ bool land_bulk_copy(Worker& worker);
 // Called when a thread has left the kernel: may complete what the others wait for.
 void finish_collectives(Worker& worker, int warp);
 
-// Ends the launch with an Error; no destructors run on the fibers' stacks.
-[[noreturn]] void abandon(Worker& worker, const std::string& message);
+// Ends the launch with an Error, and is a finding of that kind; no destructors run on the fibers'
+// stacks.
+[[noreturn]] void abandon(Worker& worker, const char* kind, const std::string& text);
 std::string describe_thread(const Worker& worker, int thread);
 std::string location(const char* file, int line);
 
@@ -146,6 +149,7 @@ struct CheckerHooks {
   void (*unregister_memory)(const void*);
   void (*host_wrote)(const void*, size_t);
   void (*report)(const char* kind, const std::string& key, const std::string& text);
+  std::string (*kernel_name)(const Worker&);
 };
 extern CheckerHooks checker;
 
