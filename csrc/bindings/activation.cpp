@@ -14,8 +14,8 @@ ops::Activation kind_of(const std::string& name) {
   throw std::logic_error("internal: unknown activation " + name);
 }
 
-void activation(const std::string& kind, double a, double b, const py::array& x,
-                const std::optional<py::array>& grad_y, py::array result) {
+void activation(const std::string& kind, double a, double b, const Array& x,
+                const std::optional<Array>& grad_y, const Array& result) {
   visit_dtype(result, [&]<class T>(T) {
     ops::ActivationArgs<T> args;
     args.kind = kind_of(kind);
@@ -29,8 +29,8 @@ void activation(const std::string& kind, double a, double b, const py::array& x,
   });
 }
 
-void prelu(const std::string& pass, const py::array& x, const py::array& weight,
-           const std::optional<py::array>& grad_y, py::array result, int64_t n, int64_t c,
+void prelu(const std::string& pass, const Array& x, const Array& weight,
+           const std::optional<Array>& grad_y, const Array& result, int64_t n, int64_t c,
            int64_t inner) {
   visit_dtype(result, [&]<class T>(T) {
     ops::PreluArgs<T> args;

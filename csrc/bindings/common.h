@@ -1,7 +1,6 @@
 // Shared by the binding files: array checks, element-type dispatch, self-registration.
 #pragma once
 
-#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -9,12 +8,11 @@
 #include <optional>
 #include <string>
 
+#include "bindings/array.h"
 #include "core/check.h"
 #include "ops/registry.h"
 
 namespace lamina::bindings {
-
-namespace py = pybind11;
 
 // Each binding file states `LAMINA_BINDINGS(conv) { module.def(...); }`; module.cpp runs them all.
 using Binder = void (*)(py::module_&);
@@ -34,89 +32,111 @@ inline void expect(bool condition, const char* name, const char* what) {
   if (!condition) throw std::logic_error(std::string("internal: array '") + name + "' " + what);
 }
 
-// The float type of an array; none for the others.
-inline std::optional<ops::DType> float_type(const py::array& array) {
-  if (py::isinstance<py::array_t<float>>(array)) return ops::DType::f32;
-  if (py::isinstance<py::array_t<double>>(array)) return ops::DType::f64;
-  const py::dtype dtype = array.dtype();
-  if (dtype.kind() == 'f' && dtype.itemsize() == 2) return ops::DType::f16;
-  if (dtype.itemsize() == 2 && py::str(dtype.attr("name")).cast<std::string>() == "bfloat16")
-    return ops::DType::bf16;  // ml_dtypes' extension of NumPy
-  return std::nullopt;
-}
-
 template <class T>
-bool holds(const py::array& array) {
-  if constexpr (std::is_integral_v<T>)
-    return py::isinstance<py::array_t<T>>(array);
+constexpr ElementType element_type() {
+  if constexpr (std::is_same_v<T, int64_t>)
+    return ElementType::i64;
+  else if constexpr (std::is_same_v<T, uint8_t>)
+    return ElementType::u8;
   else
-    return float_type(array) == ops::kDTypeOf<T>;
-}
-
-// Notes an array of the coming call for backends that watch memory.
-inline void note_memory(const py::array& array, const char* name, bool read, bool written) {
-  const ops::Backend* backend = ops::find_backend(ops::current_backend().c_str());
-  if (backend && backend->begin_call)
-    ops::call_memory().push_back(
-        {array.data(), static_cast<size_t>(array.nbytes()), read, written, name});
+    return static_cast<ElementType>(ops::kDTypeOf<T>);
 }
 
 template <class T>
-const T* checked_data(const py::array& array, const char* name, int64_t elements) {
-  expect(holds<T>(array), name, "has another dtype than the kernel");
-  expect((array.flags() & py::array::c_style) != 0, name, "is not contiguous");
+T* checked_data(const Array& array, const char* name, int64_t elements) {
+  expect(array.type() == element_type<T>(), name, "has another dtype than the kernel");
+  expect(array.contiguous(), name, "is not contiguous");
   expect(reinterpret_cast<uintptr_t>(array.data()) % alignof(T) == 0, name, "is misaligned");
   expect(array.size() == elements, name, "has another size than the kernel expects");
-  return static_cast<const T*>(array.data());
+  return static_cast<T*>(array.data());
+}
+
+// Where the kernels of the call find the array: itself, or its copy on the GPU if NumPy arrays were
+// asked to run there.
+template <class T>
+T* call_data(const Array& array, const char* name, int64_t elements, bool read, bool written) {
+  T* data = checked_data<T>(array, name, elements);
+  const ops::CallMemory memory{data, array.bytes(), read, written, name};
+  return static_cast<T*>(ops::call_array(memory, array.on_gpu()));
 }
 
 template <class T>
-const T* input(const py::array& array, const char* name, int64_t elements) {
-  note_memory(array, name, true, false);
-  return checked_data<T>(array, name, elements);
+const T* input(const Array& array, const char* name, int64_t elements) {
+  return call_data<T>(array, name, elements, true, false);
 }
 
 // An array that the kernel writes, every element, before it reads any.
 template <class T>
-T* output(py::array& array, const char* name, int64_t elements) {
+T* output(const Array& array, const char* name, int64_t elements) {
   expect(array.writeable(), name, "is read-only");
-  note_memory(array, name, false, true);
-  return const_cast<T*>(checked_data<T>(array, name, elements));
+  return call_data<T>(array, name, elements, false, true);
 }
 
 // An array that the kernel reads and updates.
 template <class T>
-T* in_out(py::array& array, const char* name, int64_t elements) {
+T* in_out(const Array& array, const char* name, int64_t elements) {
   expect(array.writeable(), name, "is read-only");
-  note_memory(array, name, true, true);
-  return const_cast<T*>(checked_data<T>(array, name, elements));
+  return call_data<T>(array, name, elements, true, true);
 }
 
 template <class T>
-const T* optional_input(const std::optional<py::array>& array, const char* name, int64_t elements) {
+const T* optional_input(const std::optional<Array>& array, const char* name, int64_t elements) {
   return array ? input<T>(*array, name, elements) : nullptr;
 }
 
 template <class T>
-T* optional_output(std::optional<py::array>& array, const char* name, int64_t elements) {
+T* optional_output(const std::optional<Array>& array, const char* name, int64_t elements) {
   return array ? output<T>(*array, name, elements) : nullptr;
 }
 
-// Calls body(T{}) with the array's element type.
+// A small NumPy array that calls read over and over, such as the windows of a pool: its copy on a
+// GPU is made once and kept.
+template <class T>
+class Table {
+ public:
+  Table(Array array, const char* name, int64_t elements)
+      : array_(std::move(array)), host_(checked_data<T>(array_, name, elements)), name_(name) {
+    expect(!array_.on_gpu(), name, "is not a NumPy array");
+  }
+  Table(const Table&) = delete;
+  Table& operator=(const Table&) = delete;
+  ~Table() { ops::forget_table(copies_); }
+
+  const T* host() const { return host_; }
+  // For the kernels of the current call.
+  const T* data() const {
+    const ops::CallMemory memory{host_, array_.bytes(), true, false, name_};
+    return static_cast<const T*>(ops::call_table(memory, copies_));
+  }
+
+ private:
+  Array array_;
+  const T* host_;
+  const char* name_;
+  mutable ops::TableCopies copies_;
+};
+
+// Calls body(T{}) with the array's element type; the call runs where the array is.
 template <class Body>
-void visit_dtype(const py::array& array, Body&& body) {
-  ops::call_memory().clear();
-  const std::optional<ops::DType> dtype = float_type(array);
-  if (dtype == ops::DType::f32)
-    body(float{});
-  else if (dtype == ops::DType::f64)
-    body(double{});
-  else if (dtype == ops::DType::f16)
-    body(float16{});
-  else if (dtype == ops::DType::bf16)
-    body(bfloat16{});
-  else
-    throw TypeError("internal: expected an array of floats");
+void visit_dtype(const Array& array, Body&& body) {
+  ops::CallScope call(array.on_gpu(), array.stream(), array.device());
+  switch (array.type()) {
+    case ElementType::f32:
+      body(float{});
+      break;
+    case ElementType::f64:
+      body(double{});
+      break;
+    case ElementType::f16:
+      body(float16{});
+      break;
+    case ElementType::bf16:
+      body(bfloat16{});
+      break;
+    default:
+      throw TypeError("internal: expected an array of floats");
+  }
+  call.finish();
 }
 
 }  // namespace lamina::bindings

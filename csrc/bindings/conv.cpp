@@ -46,8 +46,8 @@ void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std:
 }
 
 void conv(const std::string& op, const std::string& pass_text, const ConvShape& shape,
-          std::optional<py::array> x, std::optional<py::array> weight,
-          std::optional<py::array> bias, std::optional<py::array> grad_y, py::array result,
+          const std::optional<Array>& x, const std::optional<Array>& weight,
+          const std::optional<Array>& bias, const std::optional<Array>& grad_y, const Array& result,
           const std::string& algo, int64_t workspace_limit) {
   const ConvPass pass = pass_of(pass_text);
   visit_dtype(result, [&]<class T>(T) {
@@ -64,8 +64,8 @@ void conv(const std::string& op, const std::string& pass_text, const ConvShape& 
 }
 
 // x [n][c][in] to col [n][c * kernel][out], or the gradient of col to that of x.
-void im2col(const std::string& pass, const ConvShape& shape, const py::array& source,
-            py::array result) {
+void im2col(const std::string& pass, const ConvShape& shape, const Array& source,
+            const Array& result) {
   visit_dtype(result, [&]<class T>(T) {
     const int64_t col = shape.n * shape.c * shape.kernel_size() * shape.out_size();
     const bool forward = pass == "fprop";

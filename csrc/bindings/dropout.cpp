@@ -9,7 +9,7 @@ namespace lamina::bindings {
 LAMINA_BINDINGS(dropout) {
   module.def(
       "dropout",
-      [](const py::array& x, py::array result, int64_t rows, int64_t inner, uint64_t seed,
+      [](const Array& x, const Array& result, int64_t rows, int64_t inner, uint64_t seed,
          uint64_t offset, int64_t threshold, double scale, double shift, double dropped) {
         visit_dtype(x, [&]<class T>(T) {
           const ops::DropoutArgs<T> args{rows,

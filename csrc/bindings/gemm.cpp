@@ -9,9 +9,9 @@ namespace {
 
 // c [batch, m, n] = op(a) op(b) (+ bias_n), accumulate: added to c; a is [batch, m, k] or its
 // transpose, b likewise.
-void gemm(const py::array& a, const py::array& b, py::array c,
-          const std::optional<py::array>& bias_n, int64_t batch, int64_t m, int64_t n, int64_t k,
-          bool trans_a, bool trans_b, bool accumulate) {
+void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Array>& bias_n,
+          int64_t batch, int64_t m, int64_t n, int64_t k, bool trans_a, bool trans_b,
+          bool accumulate) {
   visit_dtype(c, [&]<class T>(T) {
     ops::GemmArgs<T> args;
     args.batch = batch, args.m = m, args.n = n, args.k = k;

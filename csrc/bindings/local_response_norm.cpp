@@ -12,8 +12,8 @@ namespace {
 using Triple = std::array<int64_t, 3>;
 
 void local_response_norm(int64_t slabs, const Triple& size, const Triple& window, double alpha,
-                         double beta, double k, const py::array& x, py::array d,
-                         const std::optional<py::array>& grad_y, py::array result) {
+                         double beta, double k, const Array& x, const Array& d,
+                         const std::optional<Array>& grad_y, const Array& result) {
   visit_dtype(x, [&]<class T>(T) {
     ops::LocalResponseNormArgs<T> args;
     args.slabs = slabs;

@@ -8,12 +8,12 @@ LAMINA_ARGS(GroupNormArgs)
 namespace lamina::bindings {
 namespace {
 
-using Optional = std::optional<py::array>;
+using Optional = std::optional<Array>;
 
-void batch_norm(const py::array& x, const Optional& weight, const Optional& bias, py::array mean,
-                py::array var, const Optional& grad_y, py::array result, Optional grad_weight,
-                Optional grad_bias, int64_t n, int64_t c, int64_t inner, bool training,
-                double eps) {
+void batch_norm(const Array& x, const Optional& weight, const Optional& bias, const Array& mean,
+                const Array& var, const Optional& grad_y, const Array& result,
+                const Optional& grad_weight, const Optional& grad_bias, int64_t n, int64_t c,
+                int64_t inner, bool training, double eps) {
   visit_dtype(result, [&]<class T>(T) {
     ops::BatchNormArgs<T> args;
     args.n = n, args.c = c, args.inner = inner, args.training = training;
@@ -32,10 +32,10 @@ void batch_norm(const py::array& x, const Optional& weight, const Optional& bias
   });
 }
 
-void group_norm(const py::array& x, const Optional& weight, const Optional& bias, py::array mean,
-                py::array rstd, const Optional& grad_y, py::array result, Optional grad_weight,
-                Optional grad_bias, int64_t outer, int64_t groups, int64_t channels, int64_t inner,
-                double eps) {
+void group_norm(const Array& x, const Optional& weight, const Optional& bias, const Array& mean,
+                const Array& rstd, const Optional& grad_y, const Array& result,
+                const Optional& grad_weight, const Optional& grad_bias, int64_t outer,
+                int64_t groups, int64_t channels, int64_t inner, double eps) {
   visit_dtype(result, [&]<class T>(T) {
     const int64_t size = outer * groups * channels * inner, affine = groups * channels;
     ops::GroupNormArgs<T> args;

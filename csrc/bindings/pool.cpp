@@ -1,7 +1,5 @@
 #include "ops/pool.h"
 
-#include <array>
-
 #include "bindings/common.h"
 
 LAMINA_ARGS(PoolArgs)
@@ -13,37 +11,44 @@ namespace {
 // The tables of one axis; owns references to the arrays that PoolAxis points into.
 class Windows {
  public:
-  Windows(int64_t in, int64_t step, py::array start, py::array count, py::array divisor,
-          py::array first, py::array last)
-      : arrays_{start, count, divisor, first, last} {
-    axis.in = in, axis.step = step, axis.out = start.size();
-    axis.start = input<int64_t>(arrays_[0], "start", axis.out);
-    axis.count = input<int64_t>(arrays_[1], "count", axis.out);
-    axis.divisor = input<int64_t>(arrays_[2], "divisor", axis.out);
-    axis.first = input<int64_t>(arrays_[3], "first", in);
-    axis.last = input<int64_t>(arrays_[4], "last", in);
-    for (int64_t o = 0; o < axis.out; ++o) {
-      const int64_t end = axis.start[o] + (axis.count[o] - 1) * step;
-      expect(axis.count[o] <= 0 || (axis.start[o] >= 0 && end < in), "start", "leaves the axis");
+  Windows(int64_t in, int64_t step, const Array& start, const Array& count, const Array& divisor,
+          const Array& first, const Array& last)
+      : in_(in),
+        step_(step),
+        out_(start.size()),
+        start_(start, "start", out_),
+        count_(count, "count", out_),
+        divisor_(divisor, "divisor", out_),
+        first_(first, "first", in),
+        last_(last, "last", in) {
+    for (int64_t o = 0; o < out_; ++o) {
+      const int64_t begin = start_.host()[o], windows = count_.host()[o];
+      const bool inside = begin >= 0 && begin + (windows - 1) * step < in;
+      expect(windows <= 0 || inside, "start", "leaves the axis");
     }
     for (int64_t i = 0; i < in; ++i)
-      expect(axis.first[i] >= 0 && axis.last[i] <= axis.out, "first", "leaves the output");
+      expect(first_.host()[i] >= 0 && last_.host()[i] <= out_, "first", "leaves the output");
   }
 
-  ops::PoolAxis axis;
+  // For the kernels of the current call.
+  ops::PoolAxis axis() const {
+    return {in_,           out_,        step_, start_.data(), count_.data(), divisor_.data(),
+            first_.data(), last_.data()};
+  }
 
  private:
-  std::array<py::array, 5> arrays_;
+  int64_t in_, step_, out_;
+  Table<int64_t> start_, count_, divisor_, first_, last_;
 };
 
 void pool(const std::string& op, const std::string& pass, int64_t planes, const Windows& depth,
-          const Windows& height, const Windows& width, const std::optional<py::array>& x,
-          const std::optional<py::array>& grad_y, std::optional<py::array> index,
-          py::array result) {
+          const Windows& height, const Windows& width, const std::optional<Array>& x,
+          const std::optional<Array>& grad_y, const std::optional<Array>& index,
+          const Array& result) {
   visit_dtype(result, [&]<class T>(T) {
     ops::PoolArgs<T> args;
     args.planes = planes;
-    args.axis[0] = depth.axis, args.axis[1] = height.axis, args.axis[2] = width.axis;
+    args.axis[0] = depth.axis(), args.axis[1] = height.axis(), args.axis[2] = width.axis();
     const int64_t in = planes * args.in_size(), out = planes * args.out_size();
     const bool forward = pass == "fprop";
     expect((forward ? x : grad_y).has_value(), "x", "is missing");
@@ -61,7 +66,7 @@ void pool(const std::string& op, const std::string& pass, int64_t planes, const 
 
 // Returns the first position whose index is outside the output plane, or -1.
 int64_t max_unpool(const std::string& pass, int64_t planes, int64_t in_size, int64_t out_size,
-                   const py::array& source, const py::array& index, py::array result) {
+                   const Array& source, const Array& index, const Array& result) {
   int64_t bad = -1;
   visit_dtype(result, [&]<class T>(T) {
     const int64_t in = planes * in_size, out = planes * out_size;
@@ -82,7 +87,8 @@ int64_t max_unpool(const std::string& pass, int64_t planes, int64_t in_size, int
 
 LAMINA_BINDINGS(pool) {
   py::class_<Windows>(module, "Windows")
-      .def(py::init<int64_t, int64_t, py::array, py::array, py::array, py::array, py::array>(),
+      .def(py::init<int64_t, int64_t, const Array&, const Array&, const Array&, const Array&,
+                    const Array&>(),
            py::arg("in_size"), py::arg("step"), py::arg("start"), py::arg("count"),
            py::arg("divisor"), py::arg("first"), py::arg("last"));
   module.def("pool", &pool, py::arg("op"), py::arg("pass_"), py::arg("planes"), py::arg("depth"),

@@ -1,6 +1,5 @@
 #include "ops/resample.h"
 
-#include <array>
 #include <vector>
 
 #include "bindings/common.h"
@@ -15,27 +14,28 @@ namespace {
 // A checked table from `in` to `out` positions; owns references to its arrays.
 class Taps {
  public:
-  Taps(int64_t in_size, py::array begin, py::array index, py::array weight)
-      : in(in_size), out(begin.size() - 1), arrays_{begin, index, weight} {
-    begin_ = input<int64_t>(arrays_[0], "begin", out + 1);
-    const int64_t count = begin_[out];
-    index_ = input<int64_t>(arrays_[1], "index", count);
-    weight_ = input<double>(arrays_[2], "weight", count);
-    expect(begin_[0] == 0, "begin", "does not start at 0");
-    for (int64_t o = 0; o < out; ++o) expect(begin_[o] <= begin_[o + 1], "begin", "decreases");
-    for (int64_t t = 0; t < count; ++t)
-      expect(index_[t] >= 0 && index_[t] < in, "index", "leaves the axis");
+  Taps(int64_t in_size, const Array& begin, const Array& index, const Array& weight)
+      : in(in_size),
+        out(begin.size() - 1),
+        begin_(begin, "begin", out + 1),
+        index_(index, "index", begin_.host()[out]),
+        weight_(weight, "weight", begin_.host()[out]) {
+    const int64_t* first = begin_.host();
+    expect(first[0] == 0, "begin", "does not start at 0");
+    for (int64_t o = 0; o < out; ++o) expect(first[o] <= first[o + 1], "begin", "decreases");
+    for (int64_t t = 0; t < first[out]; ++t)
+      expect(index_.host()[t] >= 0 && index_.host()[t] < in, "index", "leaves the axis");
   }
 
-  void resample(int64_t outer, int64_t inner, const py::array& x, py::array result) const {
+  void resample(int64_t outer, int64_t inner, const Array& x, const Array& result) const {
     visit_dtype(x, [&]<class T>(T) {
       const ops::ResampleArgs<T> args{outer,
                                       in,
                                       out,
                                       inner,
-                                      begin_,
-                                      index_,
-                                      weight_,
+                                      begin_.data(),
+                                      index_.data(),
+                                      weight_.data(),
                                       input<T>(x, "x", outer * in * inner),
                                       output<T>(result, "result", outer * out * inner)};
       py::gil_scoped_release release;
@@ -46,15 +46,13 @@ class Taps {
   const int64_t in, out;
 
  private:
-  std::array<py::array, 3> arrays_;
-  const int64_t* begin_;
-  const int64_t* index_;
-  const double* weight_;
+  Table<int64_t> begin_, index_;
+  Table<double> weight_;
 };
 
 // result = x [shape] with its axes in the order `axes`.
-void permute(const py::array& x, const std::vector<int64_t>& shape,
-             const std::vector<int64_t>& axes, py::array result) {
+void permute(const Array& x, const std::vector<int64_t>& shape, const std::vector<int64_t>& axes,
+             const Array& result) {
   const int rank = static_cast<int>(shape.size());
   expect(rank <= ops::kPermuteAxes && axes.size() == shape.size(), "x", "has too many axes");
   visit_dtype(x, [&]<class T>(T) {
@@ -77,7 +75,7 @@ void permute(const py::array& x, const std::vector<int64_t>& shape,
 
 LAMINA_BINDINGS(resample) {
   py::class_<Taps>(module, "Taps")
-      .def(py::init<int64_t, py::array, py::array, py::array>(), py::arg("in_size"),
+      .def(py::init<int64_t, const Array&, const Array&, const Array&>(), py::arg("in_size"),
            py::arg("begin"), py::arg("index"), py::arg("weight"))
       .def_readonly("in_size", &Taps::in)
       .def_readonly("out_size", &Taps::out)

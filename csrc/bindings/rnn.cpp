@@ -8,10 +8,11 @@ LAMINA_ARGS(GruCellArgs)
 namespace lamina::bindings {
 namespace {
 
-using Optional = std::optional<py::array>;
+using Optional = std::optional<Array>;
 
-void lstm_cell_fprop(int64_t n, int64_t hidden, bool coupled, const py::array& c,
-                     const Optional& peephole, py::array gates, py::array new_c, py::array h) {
+void lstm_cell_fprop(int64_t n, int64_t hidden, bool coupled, const Array& c,
+                     const Optional& peephole, const Array& gates, const Array& new_c,
+                     const Array& h) {
   visit_dtype(c, [&]<class T>(T) {
     ops::LstmCellArgs<T> args;
     args.n = n, args.hidden = hidden, args.coupled = coupled;
@@ -24,10 +25,10 @@ void lstm_cell_fprop(int64_t n, int64_t hidden, bool coupled, const py::array& c
   });
 }
 
-void lstm_cell_dgrad(int64_t n, int64_t hidden, bool coupled, const py::array& c,
-                     const Optional& peephole, py::array gates, py::array new_c,
-                     const py::array& grad_h, const py::array& grad_new_c, py::array grad_gates,
-                     py::array grad_c, Optional grad_peephole) {
+void lstm_cell_dgrad(int64_t n, int64_t hidden, bool coupled, const Array& c,
+                     const Optional& peephole, const Array& gates, const Array& new_c,
+                     const Array& grad_h, const Array& grad_new_c, const Array& grad_gates,
+                     const Array& grad_c, const Optional& grad_peephole) {
   visit_dtype(c, [&]<class T>(T) {
     const int64_t rows = coupled ? 2 : 3;
     ops::LstmCellArgs<T> args;
@@ -46,8 +47,8 @@ void lstm_cell_dgrad(int64_t n, int64_t hidden, bool coupled, const py::array& c
   });
 }
 
-void gru_cell_fprop(int64_t n, int64_t hidden, const py::array& h, py::array gates,
-                    const py::array& b, py::array new_h) {
+void gru_cell_fprop(int64_t n, int64_t hidden, const Array& h, const Array& gates, const Array& b,
+                    const Array& new_h) {
   visit_dtype(h, [&]<class T>(T) {
     ops::GruCellArgs<T> args;
     args.n = n, args.hidden = hidden;
@@ -59,9 +60,9 @@ void gru_cell_fprop(int64_t n, int64_t hidden, const py::array& h, py::array gat
   });
 }
 
-void gru_cell_dgrad(int64_t n, int64_t hidden, const py::array& h, py::array gates,
-                    const py::array& b, const py::array& grad_new_h, py::array grad_a,
-                    py::array grad_b, py::array grad_h) {
+void gru_cell_dgrad(int64_t n, int64_t hidden, const Array& h, const Array& gates, const Array& b,
+                    const Array& grad_new_h, const Array& grad_a, const Array& grad_b,
+                    const Array& grad_h) {
   visit_dtype(h, [&]<class T>(T) {
     ops::GruCellArgs<T> args;
     args.n = n, args.hidden = hidden;

@@ -10,12 +10,12 @@ LAMINA_ARGS(NmsArgs)
 namespace lamina::bindings {
 namespace {
 
-using Optional = std::optional<py::array>;
+using Optional = std::optional<Array>;
 
 // Returns the first box that is not finite or names no image, or -1.
 int64_t roi(const std::string& op, const std::string& pass, const std::array<int64_t, 4>& x_shape,
             const std::array<int64_t, 2>& bins, double scale, int64_t sampling_ratio, bool aligned,
-            const py::array& rois, const py::array& source, py::array result, Optional index) {
+            const Array& rois, const Array& source, const Array& result, const Optional& index) {
   int64_t bad = -1;
   visit_dtype(result, [&]<class T>(T) {
     ops::RoiArgs<T> args;
@@ -36,7 +36,7 @@ int64_t roi(const std::string& op, const std::string& pass, const std::array<int
   return bad;
 }
 
-void nms(const py::array& boxes, double threshold, py::array keep) {
+void nms(const Array& boxes, double threshold, const Array& keep) {
   visit_dtype(boxes, [&]<class T>(T) {
     const int64_t n = boxes.size() / 4;
     const ops::NmsArgs<T> args{n, threshold, input<T>(boxes, "boxes", n * 4),

@@ -8,8 +8,8 @@ LAMINA_ARGS(CrossEntropyArgs)
 namespace lamina::bindings {
 namespace {
 
-void softmax(int64_t outer, int64_t axis, int64_t inner, bool log, const py::array& source,
-             const std::optional<py::array>& grad_y, py::array result) {
+void softmax(int64_t outer, int64_t axis, int64_t inner, bool log, const Array& source,
+             const std::optional<Array>& grad_y, const Array& result) {
   visit_dtype(result, [&]<class T>(T) {
     const int64_t size = outer * axis * inner;
     ops::SoftmaxArgs<T> args;
@@ -23,9 +23,8 @@ void softmax(int64_t outer, int64_t axis, int64_t inner, bool log, const py::arr
 }
 
 // Returns the first position with a target outside the classes, or -1.
-int64_t cross_entropy(const py::array& x, const py::array& target,
-                      const std::optional<py::array>& weight,
-                      const std::optional<py::array>& grad_loss, py::array result, int64_t n,
+int64_t cross_entropy(const Array& x, const Array& target, const std::optional<Array>& weight,
+                      const std::optional<Array>& grad_loss, const Array& result, int64_t n,
                       int64_t c, int64_t inner, int64_t ignore_index, double label_smoothing) {
   int64_t bad = -1;
   visit_dtype(result, [&]<class T>(T) {

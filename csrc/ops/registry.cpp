@@ -217,12 +217,8 @@ std::vector<Kernel> registry() {
   return kernels;
 }
 
-std::vector<CallMemory>& call_memory() {
-  thread_local std::vector<CallMemory> memory;
-  return memory;
-}
-
 const std::string& current_backend() {
+  if (const std::string* forced = call_backend()) return *forced;
   static const std::string fallback = default_backend();
   return thread_backend.empty() ? fallback : thread_backend;
 }

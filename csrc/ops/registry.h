@@ -9,6 +9,7 @@
 
 #include "core/check.h"
 #include "core/workspace.h"
+#include "ops/call.h"
 #include "shared/float16.h"
 
 namespace lamina::ops {
@@ -36,14 +37,6 @@ struct Kernel {
   AnyFunction functions[kDTypes][kIsas] = {};
 };
 
-// An array of a call, for backends that watch what their kernels touch.
-struct CallMemory {
-  const void* data;
-  size_t bytes;
-  bool read, written;
-  const char* name;
-};
-
 // A set of kernels and the memory they work in. ref and cpu are always there; the CUDA kernels join
 // when their extension module is imported: lamina._cuda for GPUs, lamina._simt and
 // lamina._simt_check on the CPU.
@@ -55,6 +48,11 @@ struct Backend {
   void (*release)(void* data) = nullptr;
   void (*begin_call)(const CallMemory* memory, size_t count) = nullptr;
   void (*end_call)(const CallMemory* memory, size_t count) = nullptr;
+  // GPUs only. The stream and device of this thread's coming calls; copies of host memory, which
+  // `upload` makes and, after the call, `download` reads back; both wait for the stream.
+  void (*select)(void* stream, int device) = nullptr;
+  void* (*upload)(const CallMemory& memory) = nullptr;
+  void (*download)(const CallMemory& memory, const void* copy) = nullptr;
 };
 void register_backend(const Backend& backend);  // what it points to must stay; once a name
 const Backend* find_backend(const char* name);  // null if there is none
@@ -91,24 +89,13 @@ inline constexpr DType kDTypeOf<bfloat16> = DType::bf16;
 template <class Args>
 struct ArgsTraits;  // element type and name, specialised below by LAMINA_ARGS
 
-// The arrays of the call that this thread is about to make; the bindings fill it.
-std::vector<CallMemory>& call_memory();
-
-// Tells the backend which memory a call may touch, from its construction to its end.
+// Tells the backend which memory the call may touch, from its construction to its end.
 class WatchedCall {
  public:
-  explicit WatchedCall(const Kernel& kernel) : backend_(find_backend(kernel.backend)) {
-    if (backend_->begin_call) backend_->begin_call(call_memory().data(), call_memory().size());
-  }
-  ~WatchedCall() {
-    if (backend_->end_call) backend_->end_call(call_memory().data(), call_memory().size());
-    call_memory().clear();
-  }
+  WatchedCall();
+  ~WatchedCall();
   WatchedCall(const WatchedCall&) = delete;
   WatchedCall& operator=(const WatchedCall&) = delete;
-
- private:
-  const Backend* backend_;
 };
 
 // Temporary memory of a call, where the kernel's backend works.
@@ -144,7 +131,7 @@ void call_kernel(const Kernel& kernel, const Args& args) {
                             " kernel; use float32 or float64"));
   if (std::strcmp(kernel.args, ArgsTraits<Args>::name()) != 0)
     throw std::logic_error(message(kernel.op, "internal: kernel called with the wrong arguments"));
-  const WatchedCall call(kernel);
+  const WatchedCall call;
   reinterpret_cast<Function>(function)(args);
 }
 
