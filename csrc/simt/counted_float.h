@@ -71,7 +71,9 @@ SIMT_SPECIAL(log)
 SIMT_SPECIAL(log1p)
 SIMT_SPECIAL(tanh)
 SIMT_SPECIAL(sqrt)
-SIMT_SPECIAL(erf) SIMT_SPECIAL(erfc) SIMT_SPECIAL(sin) SIMT_SPECIAL(cos)
+SIMT_SPECIAL(erf)
+SIMT_SPECIAL(erfc)
+SIMT_SPECIAL(sin) SIMT_SPECIAL(cos)
 #undef SIMT_SPECIAL
     SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
   SIMT_COUNT(simt_special, 2);

@@ -44,4 +44,25 @@ __device__ __forceinline__ A block_reduce(A value, Combine combine) {
   return value;
 }
 
+// Sums N values, a power of two, over the lanes of a full warp in N + 4 shuffles or fewer: each
+// step halves the values that a lane still holds. value[i] of a lane ends as the total of value
+// lane * N / 32 + i; i is 0 for N up to 32, and then 32 / N lanes hold the same total.
+template <int N, int LANES = 16, class A>
+__device__ __forceinline__ void warp_sum_scatter(A* value) {
+  constexpr int kHalf = N / 2;
+  if constexpr (LANES > 0 && N > 1) {
+    const bool upper = threadIdx.x & LANES;
+#pragma unroll
+    for (int i = 0; i < kHalf; ++i) {
+      const A kept = upper ? value[i + kHalf] : value[i];
+      const A given = upper ? value[i] : value[i + kHalf];
+      value[i] = kept + __shfl_xor_sync(0xffffffffu, given, LANES);
+    }
+    warp_sum_scatter<kHalf, LANES / 2>(value);
+  } else if constexpr (LANES > 0) {
+    value[0] += __shfl_xor_sync(0xffffffffu, value[0], LANES);
+    warp_sum_scatter<1, LANES / 2>(value);
+  }
+}
+
 }  // namespace lamina::cuda

@@ -1,0 +1,49 @@
+// How the direct gradients of a convolution on a GPU are split: many more products than results, so
+// parts of the sum run side by side, and a second pass adds the parts in order. The split depends
+// on the shape alone, and results therefore too.
+#pragma once
+
+#include <cstdint>
+
+#include "ops/conv.h"
+
+namespace lamina {
+
+struct ConvSplit {
+  int64_t parts = 1;      // partial sums of every result; one: no second pass
+  int64_t part_size = 0;  // positions (n, o) of a part
+
+  // Of a workspace for the parts; 16-bit types add up in float32, which is two elements.
+  constexpr int64_t workspace_elements(int64_t results) const {
+    return parts > 1 ? 2 * parts * results : 0;
+  }
+};
+
+// Parts enough for `tiles` blocks each to fill a large GPU, of at least `smallest` positions.
+constexpr ConvSplit conv_split(int64_t positions, int64_t tiles, int64_t smallest) {
+  constexpr int64_t kBlocks = 1056;  // eight on each multiprocessor of the largest GPUs
+  ConvSplit split;
+  int64_t parts = kBlocks / (tiles > 1 ? tiles : 1);
+  const int64_t most = positions / smallest;
+  if (parts > most) parts = most;
+  if (parts < 1) parts = 1;
+  split.part_size = ((positions + parts - 1) / parts + 31) / 32 * 32;  // whole vectors and warps
+  if (split.part_size > 0) split.parts = (positions + split.part_size - 1) / split.part_size;
+  return split;
+}
+
+// The weight gradient: blocks of kSplitOutputs output channels times kSplitPairs (c, r).
+inline constexpr int64_t kSplitOutputs = 16, kSplitPairs = 32;
+
+constexpr ConvSplit conv_wgrad_split(const ops::ConvShape& s) {
+  const int64_t outputs = (s.k_per_group() + kSplitOutputs - 1) / kSplitOutputs;
+  const int64_t pairs = (s.c_per_group() * s.kernel_size() + kSplitPairs - 1) / kSplitPairs;
+  return conv_split(s.n * s.out_size(), s.groups * outputs * pairs, 2048);
+}
+
+// The bias gradient: a block a channel.
+constexpr ConvSplit conv_bgrad_split(const ops::ConvShape& s) {
+  return conv_split(s.n * s.out_size(), s.k, 4096);
+}
+
+}  // namespace lamina
