@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
+from lamina import runtime
 
 
 @dataclass(frozen=True)
@@ -67,3 +70,41 @@ def integers(shape: tuple[int, ...], seed: int, dtype: Any = np.float32) -> np.n
 
 def reals(shape: tuple[int, ...], seed: int, dtype: Any = np.float32) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def storage(name: str, backend: str) -> np.dtype:
+    """The dtype `name`; skips the test where this backend has no kernels of it."""
+    if name in ("float32", "float64"):
+        return np.dtype(name)
+    if backend in ("ref", "cpu"):
+        pytest.skip("16-bit floats have CUDA kernels only")
+    return np.dtype(pytest.importorskip("ml_dtypes").bfloat16 if name == "bfloat16" else name)
+
+
+def rounding(dtype: np.dtype) -> float:
+    """The relative error of rounding a float32 result to a 16-bit dtype; 0 for the others."""
+    return {"float16": 2.0**-11, "bfloat16": 2.0**-8}.get(np.dtype(dtype).name, 0.0)
+
+
+def misaligned(x: np.ndarray) -> np.ndarray:
+    """The values of x, contiguous, in memory that starts one element beyond a vector's place."""
+    lanes = 64 // x.itemsize
+    memory = np.empty(x.size + 2 * lanes, x.dtype)
+    start = 1 + -(memory.ctypes.data // x.itemsize) % lanes
+    view = memory[start : start + x.size].reshape(x.shape)
+    view[...] = x
+    return view
+
+
+def schedules(backend: str) -> Iterator[str]:
+    """The orders in which simt can run the threads of a block; one turn on other backends."""
+    if backend in ("ref", "cpu"):
+        yield "forward"
+        return
+    module = runtime.load_backend(backend)
+    try:
+        for name in ("reverse", "random", "forward"):
+            module.set_schedule(name)
+            yield name
+    finally:
+        module.set_schedule("forward")

@@ -22,11 +22,11 @@ void softmax(int64_t outer, int64_t axis, int64_t inner, bool log, const Array& 
   });
 }
 
-// Returns the first position with a target outside the classes, or -1.
-int64_t cross_entropy(const Array& x, const Array& target, const std::optional<Array>& weight,
-                      const std::optional<Array>& grad_loss, const Array& result, int64_t n,
-                      int64_t c, int64_t inner, int64_t ignore_index, double label_smoothing) {
-  int64_t bad = -1;
+// bad [1], -1 before, becomes the first position with a target outside the classes, if there is
+// one.
+void cross_entropy(const Array& x, const Array& target, const std::optional<Array>& weight,
+                   const std::optional<Array>& grad_loss, const Array& result, int64_t n, int64_t c,
+                   int64_t inner, int64_t ignore_index, double label_smoothing, const Array& bad) {
   visit_dtype(result, [&]<class T>(T) {
     ops::CrossEntropyArgs<T> args;
     args.n = n, args.c = c, args.inner = inner, args.ignore_index = ignore_index;
@@ -35,12 +35,13 @@ int64_t cross_entropy(const Array& x, const Array& target, const std::optional<A
     args.target = input<int64_t>(target, "target", n * inner);
     args.weight = optional_input<T>(weight, "weight", c);
     args.grad_loss = optional_input<T>(grad_loss, "grad_loss", n * inner);
-    args.result = output<T>(result, "result", grad_loss ? n * c * inner : n * inner);
-    args.bad = &bad;
+    // Left as it is by a bad target; dgrad sees targets that fprop has passed.
+    args.result = grad_loss ? output<T>(result, "result", n * c * inner)
+                            : in_out<T>(result, "result", n * inner);
+    args.bad = in_out<int64_t>(bad, "bad", 1);
     py::gil_scoped_release release;
     ops::run("cross_entropy", grad_loss ? "dgrad" : "fprop", args);
   });
-  return bad;
 }
 
 }  // namespace
@@ -50,7 +51,7 @@ LAMINA_BINDINGS(softmax) {
              py::arg("log"), py::arg("source"), py::arg("grad_y"), py::arg("result"));
   module.def("cross_entropy", &cross_entropy, py::arg("x"), py::arg("target"), py::arg("weight"),
              py::arg("grad_loss"), py::arg("result"), py::arg("n"), py::arg("c"), py::arg("inner"),
-             py::arg("ignore_index"), py::arg("label_smoothing"));
+             py::arg("ignore_index"), py::arg("label_smoothing"), py::arg("bad"));
 }
 
 }  // namespace lamina::bindings

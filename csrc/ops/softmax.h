@@ -24,8 +24,8 @@ struct SoftmaxArgs {
 // With t the target of a position, p = softmax(x), s the label smoothing, W = sum of weight:
 // fprop  loss = (1 - s) weight[t] (-log p[t]) + s / c * sum over j of weight[j] (-log p[j])
 // dgrad  grad_x[j] = grad_loss * ((1 - s) weight[t] (p[j] - [j = t]) + s / c (W p[j] - weight[j]))
-// Both are 0 where t = ignore_index. All targets are checked before anything is written: `bad` gets
-// the first position whose target is neither a class nor ignore_index, or -1.
+// Both are 0 where t = ignore_index. All targets are checked before anything is written: `bad`, -1
+// before, gets the first position whose target is neither a class nor ignore_index.
 template <class T>
 struct CrossEntropyArgs {
   int64_t n = 0, c = 0, inner = 0;

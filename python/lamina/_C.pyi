@@ -105,7 +105,8 @@ def cross_entropy(
     inner: int,
     ignore_index: int,
     label_smoothing: float,
-) -> int: ...
+    bad: NDArray,
+) -> None: ...
 def current_backend() -> str: ...
 def dropout(
     x: NDArray,

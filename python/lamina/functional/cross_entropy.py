@@ -89,9 +89,10 @@ class CrossEntropy(Function):
         x, target, weight, layout = _classes_first("cross_entropy", x, target, weight)
         loss = np.empty(target.shape, x.dtype)
         options = (*layout, ignore_index, label_smoothing)
-        bad = _C.cross_entropy(x, target, weight, None, loss, *options)
-        if bad >= 0:
-            _refuse_target("cross_entropy", target, bad, layout[1])
+        bad = arrays.module_of(x).full(1, -1, np.int64)
+        _C.cross_entropy(x, target, weight, None, loss, *(*options, bad))
+        if (position := int(bad[0])) >= 0:
+            _refuse_target("cross_entropy", target, position, layout[1])
         ctx.options, ctx.reduction, ctx.weight = options, reduction, weight
         ctx.save_for_backward(x, target)
         return _reduce(ctx, loss, target, weight, ignore_index)
@@ -101,7 +102,8 @@ class CrossEntropy(Function):
         x, target = ctx.saved
         grad_x = np.empty_like(x)
         grad_loss = _reduced_grad(ctx, grad, x.dtype)
-        _C.cross_entropy(x, target, ctx.weight, grad_loss, grad_x, *ctx.options)
+        bad = arrays.module_of(x).full(1, -1, np.int64)  # forward has checked them
+        _C.cross_entropy(x, target, ctx.weight, grad_loss, grad_x, *(*ctx.options, bad))
         return grad_x, None, None, None, None, None
 
 
