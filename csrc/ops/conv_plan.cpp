@@ -1,5 +1,6 @@
 #include "ops/conv_plan.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -14,6 +15,35 @@ const char* pass_name(ConvPass pass) {
   return names[static_cast<int>(pass)];
 }
 
+ConvShape forward_shape(ConvPass pass, const ConvShape& s) {
+  return pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
+}
+
+static std::string needs_plane_at_stride_1(const ConvShape& s) {
+  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
+  if (s.stride[1] != 1 || s.stride[2] != 1)
+    return "needs stride 1, got (" + std::to_string(s.stride[1]) + ", " +
+           std::to_string(s.stride[2]) + ")";
+  return {};
+}
+
+std::string needs_winograd(ConvPass, const ConvShape& s) {
+  if (s.kernel[1] != 3 || s.kernel[2] != 3)
+    return "needs a 3x3 filter, got " + std::to_string(s.kernel[1]) + "x" +
+           std::to_string(s.kernel[2]);
+  if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
+  return needs_plane_at_stride_1(s);
+}
+
+std::string needs_fft(ConvPass, const ConvShape& s) {
+  constexpr int64_t kLargest = kLargestFft * 3 / 4;
+  for (int axis = 1; axis < 3; ++axis)
+    if (FftTiles::span(s, axis) > kLargest)
+      return "needs filters that span at most " + std::to_string(kLargest) + " positions, got " +
+             std::to_string(FftTiles::span(s, axis));
+  return needs_plane_at_stride_1(s);
+}
+
 namespace {
 
 // Costs count multiply-adds at the speed of the direct kernel; the factors are fitted to medians of
@@ -25,10 +55,6 @@ std::string never(ConvPass, const ConvShape&) {
 }
 int64_t no_workspace(ConvPass, const ConvShape&) {
   return 0;
-}
-// The input gradient at stride 1 is a convolution of grad_y.
-ConvShape forward_shape(ConvPass pass, const ConvShape& s) {
-  return pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
 }
 double filters(const ConvShape& s) {
   return static_cast<double>(s.k * s.c_per_group());
@@ -79,21 +105,6 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
 
 // ---- winograd and fft
 
-std::string needs_plane_at_stride_1(const ConvShape& s) {
-  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
-  if (s.stride[1] != 1 || s.stride[2] != 1)
-    return "needs stride 1, got (" + std::to_string(s.stride[1]) + ", " +
-           std::to_string(s.stride[2]) + ")";
-  return {};
-}
-
-std::string needs_winograd(ConvPass, const ConvShape& s) {
-  if (s.kernel[1] != 3 || s.kernel[2] != 3)
-    return "needs a 3x3 filter, got " + std::to_string(s.kernel[1]) + "x" +
-           std::to_string(s.kernel[2]);
-  if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
-  return needs_plane_at_stride_1(s);
-}
 int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
   return winograd::workspace_elements(forward_shape(pass, s));
 }
@@ -106,14 +117,6 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
   return 1.35 * 16 * tiles * filters(s) + kMacsPerTransform * transformed;
 }
 
-std::string needs_fft(ConvPass, const ConvShape& s) {
-  constexpr int64_t kLargest = kLargestFft * 3 / 4;
-  for (int axis = 1; axis < 3; ++axis)
-    if (FftTiles::span(s, axis) > kLargest)
-      return "needs filters that span at most " + std::to_string(kLargest) + " positions, got " +
-             std::to_string(FftTiles::span(s, axis));
-  return needs_plane_at_stride_1(s);
-}
 int64_t fft_elements(ConvPass pass, const ConvShape& s) {
   const ConvShape shape = forward_shape(pass, s);
   return FftTiles(shape).workspace_elements(shape);
@@ -160,7 +163,8 @@ std::string conv_refusal(const std::string& algo, ConvPass pass, const ConvShape
 int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvShape& shape,
                              int64_t element_bytes) {
   const ConvRule& rule = rule_of(current_backend(), algo);
-  return rule.workspace_elements(pass, shape) * element_bytes;
+  const int64_t least_bytes = rule.float_workspace ? static_cast<int64_t>(sizeof(float)) : 0;
+  return rule.workspace_elements(pass, shape) * std::max(element_bytes, least_bytes);
 }
 
 double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape) {
@@ -183,6 +187,8 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
       continue;
     }
     std::string reason = conv_refusal(kernel.algo, pass, shape);
+    const char* const only_named = rule_of(plan.backend, kernel.algo).never_automatic;
+    if (reason.empty() && automatic && only_named) reason = only_named;
     const int64_t bytes =
         reason.empty() ? conv_workspace_bytes(kernel.algo, pass, shape, element_bytes) : 0;
     if (reason.empty() && workspace_limit >= 0 && bytes > workspace_limit)

@@ -17,8 +17,16 @@ struct ConvRule {
   std::string (*refusal)(ConvPass, const ConvShape&);  // see conv_refusal
   int64_t (*workspace_elements)(ConvPass, const ConvShape&);
   double (*cost)(ConvPass, const ConvShape&);  // see conv_cost
+  bool float_workspace = false;                // of float also for 16-bit operands
+  const char* never_automatic = nullptr;       // why "auto" passes it over, if it does
 };
 const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
+
+// What the tiled algorithms ask of a shape, on every backend.
+std::string needs_winograd(ConvPass pass, const ConvShape& shape);
+std::string needs_fft(ConvPass pass, const ConvShape& shape);
+// The input gradient at stride 1 is a convolution of grad_y: its shape.
+ConvShape forward_shape(ConvPass pass, const ConvShape& shape);
 
 // These three ask the rule of the calling thread's backend. Empty if the algorithm can run this
 // pass of this shape, else the reason in the user's words.

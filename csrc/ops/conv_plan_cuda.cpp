@@ -1,6 +1,7 @@
 // The rules of the CUDA convolutions: what each algorithm can run, its workspace and its cost.
 #include "ops/conv_plan.h"
 #include "shared/conv_split.h"
+#include "shared/winograd_tiles.h"
 
 namespace lamina::ops {
 namespace {
@@ -34,8 +35,42 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   return macs > moved(s) ? macs : moved(s);
 }
 
+// ---- winograd
+
+std::string needs_small_planes(ConvPass pass, const ConvShape& s) {
+  if (std::string reason = needs_winograd(pass, s); !reason.empty()) return reason;
+  constexpr int64_t kLargest = int64_t{1} << 30;  // positions within a plane are 32-bit
+  if (s.in_size() > kLargest || s.out_size() > kLargest)
+    return "needs planes of up to 2^30 elements";
+  return {};
+}
+template <int OUT>
+int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
+  const winograd::Tiles tiles(forward_shape(pass, s), OUT);
+  return pass == ConvPass::wgrad ? tiles.gradient_workspace() : tiles.convolve_workspace();
+}
+// Products in tiles of at least 32 channels; the transforms write and read every element once,
+// mostly in L2.
+template <int OUT>
+double winograd_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerTransform = 1.5 * kMacsPerElement;
+  const ConvShape shape = forward_shape(pass, s);
+  const winograd::Tiles tiles(shape, OUT);
+  const int64_t outputs = winograd::round_up(shape.k_per_group(), 32);
+  const int64_t inputs =
+      pass == ConvPass::wgrad ? winograd::round_up(s.c_per_group(), 32) : shape.c_per_group();
+  const double macs =
+      static_cast<double>(tiles.elements * tiles.all) * static_cast<double>(s.groups * outputs * inputs);
+  const double transformed = static_cast<double>(
+      tiles.elements * (s.k * s.c_per_group() + tiles.all * (s.c + s.k)));
+  return macs + kMacsPerTransform * transformed;
+}
+
 constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost},
+    {"winograd", needs_small_planes, winograd_elements<2>, winograd_cost<2>, true},
+    {"winograd4", needs_small_planes, winograd_elements<4>, winograd_cost<4>, true,
+     "rounds about three times as much as winograd: ask for it by name"},
 };
 
 }  // namespace

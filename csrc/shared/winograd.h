@@ -1,10 +1,14 @@
-// Winograd's minimal filtering F(2x2, 3x3) (Winograd 1980; Lavin & Gray 2016), points 0, 1, -1,
-// inf.
+// Winograd's minimal filtering F(2x2, 3x3) and F(4x4, 3x3) (Winograd 1980; Lavin & Gray 2016).
 //
-//   y = A^T [(G g G^T) * (B^T d B)] A        d 4x4 input tile, g 3x3 filter, y 2x2 output tile
+//   y = A^T [(G g G^T) * (B^T d B)] A
+//
+//   F(2x2, 3x3)  d 4x4 input tile, y 2x2 output tile; points 0, 1, -1, inf: 16 products for 36
+//   F(4x4, 3x3)  d 6x6 input tile, y 4x4 output tile; points 0, +-5/8, +-3/2, inf: 36 for 144
 //
 // Each function transforms one line of a tile; a tile takes it along its columns, then its rows.
-// The transposes give the gradient: dg = G^T [(A dy A^T) * (B^T d B)] G.
+// The transposes give the gradient: dg = G^T [(A dy A^T) * (B^T d B)] G. The lines of F(4x4, 3x3)
+// are told apart by their length. Its points are Gray's for neon: the root mean square error is
+// less than half of that with the points 0, +-1, +-2.
 #pragma once
 
 #include "ops/conv.h"
@@ -44,6 +48,72 @@ template <class V, class S>
   dg[0] = du[0] + (du[1] + du[2]) * half, dg[1] = (du[1] - du[2]) * half;
   dg[2] = (du[1] + du[2]) * half + du[3];
 }
+
+// ---- F(4x4, 3x3): A^T holds the powers of the points, B^T the coefficients of the polynomials
+// that vanish at all points but one, G the powers over the value of that polynomial at its point.
+
+inline constexpr double kNear = 5.0 / 8, kFar = 3.0 / 2;  // the points
+inline constexpr double kNear2 = kNear * kNear, kFar2 = kFar * kFar;
+inline constexpr double kZeroNorm = 1 / (kNear2 * kFar2);
+inline constexpr double kNearNorm = 1 / (2 * kNear2 * (kNear2 - kFar2));
+inline constexpr double kFarNorm = 1 / (2 * kFar2 * (kFar2 - kNear2));
+
+// B^T d
+template <class V>
+[[gnu::always_inline]] constexpr void input_line(const V (&d)[6], V (&v)[6]) {
+  const V even_near = d[4] - V(kFar2) * d[2], odd_near = V(kNear) * (d[3] - V(kFar2) * d[1]);
+  const V even_far = d[4] - V(kNear2) * d[2], odd_far = V(kFar) * (d[3] - V(kNear2) * d[1]);
+  v[0] = V(kNear2 * kFar2) * d[0] - V(kNear2 + kFar2) * d[2] + d[4];
+  v[1] = even_near + odd_near, v[2] = even_near - odd_near;
+  v[3] = even_far + odd_far, v[4] = even_far - odd_far;
+  v[5] = V(kNear2 * kFar2) * d[1] - V(kNear2 + kFar2) * d[3] + d[5];
+}
+
+// G g
+template <class V>
+[[gnu::always_inline]] constexpr void filter_line(const V (&g)[3], V (&u)[6]) {
+  const V even_near = V(kNearNorm) * (g[0] + V(kNear2) * g[2]),
+          odd_near = V(kNearNorm * kNear) * g[1];
+  const V even_far = V(kFarNorm) * (g[0] + V(kFar2) * g[2]), odd_far = V(kFarNorm * kFar) * g[1];
+  u[0] = V(kZeroNorm) * g[0];
+  u[1] = even_near + odd_near, u[2] = even_near - odd_near;
+  u[3] = even_far + odd_far, u[4] = even_far - odd_far;
+  u[5] = g[2];
+}
+
+// A^T m
+template <class V>
+[[gnu::always_inline]] constexpr void output_line(const V (&m)[6], V (&y)[4]) {
+  const V even_near = m[1] + m[2], odd_near = V(kNear) * (m[1] - m[2]);
+  const V even_far = m[3] + m[4], odd_far = V(kFar) * (m[3] - m[4]);
+  y[0] = m[0] + even_near + even_far;
+  y[1] = odd_near + odd_far;
+  y[2] = V(kNear2) * even_near + V(kFar2) * even_far;
+  y[3] = V(kNear2) * odd_near + V(kFar2) * odd_far + m[5];
+}
+
+// A dy
+template <class V>
+[[gnu::always_inline]] constexpr void output_gradient_line(const V (&dy)[4], V (&m)[6]) {
+  const V even_near = dy[0] + V(kNear2) * dy[2], odd_near = V(kNear) * (dy[1] + V(kNear2) * dy[3]);
+  const V even_far = dy[0] + V(kFar2) * dy[2], odd_far = V(kFar) * (dy[1] + V(kFar2) * dy[3]);
+  m[0] = dy[0];
+  m[1] = even_near + odd_near, m[2] = even_near - odd_near;
+  m[3] = even_far + odd_far, m[4] = even_far - odd_far;
+  m[5] = dy[3];
+}
+
+// G^T du
+template <class V>
+[[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[6], V (&dg)[3]) {
+  const V even_near = V(kNearNorm) * (du[1] + du[2]), odd_near = V(kNearNorm) * (du[1] - du[2]);
+  const V even_far = V(kFarNorm) * (du[3] + du[4]), odd_far = V(kFarNorm) * (du[3] - du[4]);
+  dg[0] = V(kZeroNorm) * du[0] + even_near + even_far;
+  dg[1] = V(kNear) * odd_near + V(kFar) * odd_far;
+  dg[2] = V(kNear2) * even_near + V(kFar2) * even_far + du[5];
+}
+
+// ---- tiles
 
 // The same along both axes of a tile: line(in[From], out[To]).
 template <int From, int To, class V, class Line>

@@ -4,8 +4,9 @@
 
 Three kernels close the family: `fprop`, `dgrad` (to x) and `wgrad` (to weight). A transposed
 convolution is `dgrad` with the roles renamed, and each gradient is again one of the three. The
-algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `fft` and `depthwise`; `algo="auto"`
-takes the cheapest legal one, `lamina.last_plan()` says which and why not the others. An algorithm
+algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `winograd4` (larger tiles, larger
+rounding; CUDA kernels only), `fft` and `depthwise`; `algo="auto"` takes the cheapest legal one but
+`winograd4`, `lamina.last_plan()` says which and why not the others. An algorithm
 asked for by name runs the forward pass; the backward passes use it too where it is legal.
 """
 
@@ -23,7 +24,16 @@ __all__ = [
     "conv3d",
 ]
 
-ALGORITHMS = ("auto", "direct", "im2col", "implicit_gemm", "winograd", "fft", "depthwise")
+ALGORITHMS = (
+    "auto",
+    "direct",
+    "im2col",
+    "implicit_gemm",
+    "winograd",
+    "winograd4",
+    "fft",
+    "depthwise",
+)
 
 
 class Geometry(NamedTuple):

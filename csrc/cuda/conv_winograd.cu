@@ -1,0 +1,391 @@
+// conv, winograd and winograd4: F(2x2, 3x3), 16 products for 36, and F(4x4, 3x3), 36 products for
+// 144. Stride 1, dilation 1, 3x3 filters.
+//
+//   fprop  M[e][k][t] = sum over c of U[e][c][k] V[e][c][t] for the elements e of a tile t,
+//          U = G g G^T, V = B^T d B, y = A^T M A
+//   dgrad  fprop of grad_y with the filters turned by 180 degrees and k, c swapped
+//   wgrad  dU[e][k][c] = sum over t of (A dy A^T)[e][k][t] V[e][c][t], grad_weight = G^T dU G
+//
+// Source        Lavin & Gray 2016.
+// Workspace     U (wgrad: dU of every split) and one block of V and M (shared/winograd_tiles.h) in
+//               float or double.
+// Method        a thread transforms one tile of one channel, lanes along tiles: whole sectors of V
+//               and M. Filters go through shared memory, which turns their matrices.
+// Partitioning  blocks of tiles in order; wgrad's blocks in splits that are added in order.
+// Floor         2 (elements / out^2) of x and y each through L2 beside the products.
+// Numerics      adds before it multiplies: about twice the rounding of the direct sum, six times
+//               for F(4x4, 3x3); Inf or NaN reaches every output of the tiles it lies in. F(2x2,
+//               3x3) is exact on small integers.
+#include "cuda/device/batched_product.h"
+#include "cuda/instantiate.h"
+#include "ops/conv.h"
+#include "shared/conv_phase.h"
+#include "shared/winograd.h"
+#include "shared/winograd_tiles.h"
+
+namespace lamina::cuda {
+
+using ops::ConvArgs;
+using ops::ConvShape;
+using winograd::Tiles;
+
+static constexpr int kThreads = 256, kWarps = kThreads / 32;
+
+// ---- lines of a tile, by its length
+
+struct InputLine {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
+    winograd::input_line(in, out);
+  }
+};
+struct OutputLine {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
+    winograd::output_line(in, out);
+  }
+};
+struct OutputGradientLine {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
+    winograd::output_gradient_line(in, out);
+  }
+};
+struct FilterLine {
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[4]) const {
+    winograd::filter_line(in, out, A(0.5));
+  }
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[6]) const {
+    winograd::filter_line(in, out);
+  }
+};
+struct FilterGradientLine {
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[4], A (&out)[3]) const {
+    winograd::filter_gradient_line(in, out, A(0.5));
+  }
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[6], A (&out)[3]) const {
+    winograd::filter_gradient_line(in, out);
+  }
+};
+
+// ---- where the tiles lie
+
+// The tiles of a block and the planes [n][channels][height][width] they cover.
+struct BlockTiles {
+  int64_t first_image;
+  unsigned first_tile, count;  // first tile of the block within its image; tiles of the block
+  unsigned tiles_w, tiles_image;
+  int height, width, pad_h, pad_w;
+  int channels;
+  int64_t pitch;  // of the block's matrices
+
+  BlockTiles(const Tiles& tiles, int64_t begin, int64_t channels_, const int64_t* extent,
+             const int64_t* pad)
+      : first_image(begin / tiles.image),
+        first_tile(static_cast<unsigned>(begin % tiles.image)),
+        count(static_cast<unsigned>(min(tiles.block, tiles.all - begin))),
+        tiles_w(static_cast<unsigned>(tiles.tiles_w)),
+        tiles_image(static_cast<unsigned>(tiles.image)),
+        height(static_cast<int>(extent[1])),
+        width(static_cast<int>(extent[2])),
+        pad_h(pad ? static_cast<int>(pad[1]) : 0),
+        pad_w(pad ? static_cast<int>(pad[2]) : 0),
+        channels(static_cast<int>(channels_)),
+        pitch(tiles.pitch) {}
+
+  // One warp for 32 tiles of a channel; a block's warps take consecutive channels.
+  unsigned grid() const { return grid_size(ceil_div(count, 32) * ceil_div(channels, kWarps)); }
+};
+
+// What a thread of such a grid works on.
+struct TilePlace {
+  unsigned t;  // tile of the block
+  int channel;
+  int64_t plane;  // offset of its plane
+  int h, w;       // of the tile's first position in the plane
+
+  __device__ __forceinline__ TilePlace(const BlockTiles& tiles, int out) {
+    const unsigned groups = (tiles.count + 31) / 32;
+    t = blockIdx.x % groups * 32 + threadIdx.x % 32;
+    channel = static_cast<int>(blockIdx.x / groups * kWarps + threadIdx.x / 32);
+    const unsigned local = tiles.first_tile + t, image = local / tiles.tiles_image;
+    const unsigned rest = local % tiles.tiles_image;
+    plane = ((tiles.first_image + image) * tiles.channels + channel) *
+            (int64_t{tiles.height} * tiles.width);
+    h = static_cast<int>(rest / tiles.tiles_w) * out - tiles.pad_h;
+    w = static_cast<int>(rest % tiles.tiles_w) * out - tiles.pad_w;
+  }
+};
+
+// ---- transforms
+
+// v[e][channel][t] of the SIDE x SIDE elements of every tile; zeros in the tiles that fill up the
+// last warp.
+template <class T, int OUT, int SIDE, class Line>
+__global__ void __launch_bounds__(kThreads)
+    transform_tiles_kernel(BlockTiles tiles, const T* __restrict__ x, Acc<T>* __restrict__ v) {
+  constexpr int kTile = OUT + 2;
+  const TilePlace place(tiles, OUT);
+  if (place.channel >= tiles.channels) return;
+  Acc<T> in[SIDE][SIDE], out[kTile][kTile];
+  const bool any = place.t < tiles.count;
+  const T* const plane = x + (any ? place.plane : 0);
+#pragma unroll
+  for (int r = 0; r < SIDE; ++r) {
+    const int h = place.h + r;
+    const bool row_inside = any && h >= 0 && h < tiles.height;
+#pragma unroll
+    for (int s = 0; s < SIDE; ++s) {
+      const int w = place.w + s;
+      const bool inside = row_inside && w >= 0 && w < tiles.width;
+      in[r][s] = inside ? widen(plane[h * tiles.width + w]) : Acc<T>(0);
+    }
+  }
+  winograd::both_axes<SIDE, kTile>(in, out, Line());
+  Acc<T>* to = v + place.channel * tiles.pitch + place.t;
+#pragma unroll
+  for (int e = 0; e < kTile * kTile; ++e, to += tiles.channels * tiles.pitch)
+    *to = out[e / kTile][e % kTile];
+}
+
+// y = A^T m A + bias for the tiles of the block.
+template <class T, int OUT, bool WIDE>
+__global__ void __launch_bounds__(kThreads)
+    inverse_tiles_kernel(BlockTiles tiles, const Acc<T>* __restrict__ m, const T* __restrict__ bias,
+                         T* __restrict__ y) {
+  constexpr int kTile = OUT + 2;
+  const TilePlace place(tiles, OUT);
+  if (place.channel >= tiles.channels || place.t >= tiles.count) return;
+  Acc<T> in[kTile][kTile], out[OUT][OUT];
+  const Acc<T>* from = m + place.channel * tiles.pitch + place.t;
+#pragma unroll
+  for (int e = 0; e < kTile * kTile; ++e, from += tiles.channels * tiles.pitch)
+    in[e / kTile][e % kTile] = *from;
+  winograd::both_axes<kTile, OUT>(in, out, OutputLine());
+  const Acc<T> shift = bias ? widen(bias[place.channel]) : Acc<T>(0);
+#pragma unroll
+  for (int r = 0; r < OUT; ++r) {
+    if (place.h + r >= tiles.height) break;
+    T* const row = y + place.plane + (place.h + r) * tiles.width + place.w;
+    constexpr int kPiece = !WIDE ? 1 : OUT < kWide<T> ? OUT : kWide<T>;
+#pragma unroll
+    for (int s = 0; s < OUT; s += kPiece) {
+      if (!WIDE && place.w + s >= tiles.width) break;
+      Vector<T, kPiece> piece;
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) piece.element[i] = narrow<T>(out[r][s + i] + shift);
+      store<T, kPiece>(row + s, piece);
+    }
+  }
+}
+
+// How a convolution reads the filters: of fprop [output][input][tap]; of dgrad, whose outputs are
+// the input channels, [input][output][tap] with the last tap first.
+struct FilterLayout {
+  int outputs, inputs;  // channels of a group
+  int64_t pitch;        // of U
+};
+
+static constexpr int kFilterInputs = kWarps, kFilterOutputs = 32;
+
+// u[e][group][input][output], zeros from outputs to the pitch. A block transforms 32 outputs of 8
+// inputs.
+template <class T, int OUT, bool TURNED>
+__global__ void __launch_bounds__(kThreads)
+    transform_filters_kernel(FilterLayout layout, const T* __restrict__ weight,
+                             Acc<T>* __restrict__ u, unsigned output_blocks, unsigned input_blocks,
+                             int groups) {
+  constexpr int kTile = OUT + 2;
+  // Rows of the stored order, an odd number of elements apart: no bank conflicts either way.
+  constexpr int kRun = 9 * (TURNED ? kFilterOutputs : kFilterInputs), kPitch = kRun | 1;
+  constexpr int kRows = TURNED ? kFilterInputs : kFilterOutputs;
+  __shared__ Acc<T> taps[kRows * kPitch];
+  const unsigned rest = blockIdx.x / output_blocks;
+  const int output0 = static_cast<int>(blockIdx.x % output_blocks) * kFilterOutputs;
+  const int input0 = static_cast<int>(rest % input_blocks) * kFilterInputs;
+  const int64_t group = rest / input_blocks;
+  const T* const filters = weight + group * layout.outputs * layout.inputs * 9;
+  const int row0 = TURNED ? input0 : output0, column0 = TURNED ? output0 : input0;
+  const int rows = TURNED ? layout.inputs : layout.outputs;
+  const int columns = TURNED ? layout.outputs : layout.inputs;
+#pragma unroll
+  for (int i = threadIdx.x; i < kRows * kRun; i += kThreads) {
+    const int row = i / kRun, at = i % kRun;
+    const bool inside = row0 + row < rows && column0 * 9 + at < columns * 9;
+    taps[row * kPitch + at] =
+        inside ? widen(filters[(int64_t{row0 + row} * columns + column0) * 9 + at]) : Acc<T>(0);
+  }
+  __syncthreads();
+
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int output = output0 + lane, input = input0 + warp;
+  if (output >= layout.pitch || input >= layout.inputs) return;
+  Acc<T> filter[3][3], out[kTile][kTile];
+  const Acc<T>* const mine = taps + (TURNED ? warp * kPitch + lane * 9 : lane * kPitch + warp * 9);
+#pragma unroll
+  for (int r = 0; r < 9; ++r) filter[r / 3][r % 3] = mine[TURNED ? 8 - r : r];
+  winograd::both_axes<3, kTile>(filter, out, FilterLine());
+  const int64_t matrix = layout.inputs * layout.pitch;
+  Acc<T>* to = u + group * matrix + input * layout.pitch + output;
+#pragma unroll
+  for (int e = 0; e < kTile * kTile; ++e, to += groups * matrix) *to = out[e / kTile][e % kTile];
+}
+
+// grad_weight[k][c] = G^T (sum over splits of du[split][e][k][c]) G. A warp takes 32 c of one k.
+template <class T, int OUT>
+__global__ void __launch_bounds__(kThreads)
+    inverse_filters_kernel(const Acc<T>* __restrict__ du, T* __restrict__ grad_weight, int64_t k,
+                           int channels, int64_t pitch, int splits, unsigned channel_blocks) {
+  constexpr int kTile = OUT + 2;
+  __shared__ Acc<T> taps[kWarps][32 * 9];
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int channel0 = static_cast<int>(blockIdx.x % channel_blocks) * 32,
+            channel = channel0 + lane;
+  const int64_t filter = int64_t{blockIdx.x / channel_blocks} * kWarps + warp;
+  const bool any = filter < k && channel < channels;
+  if (any) {
+    Acc<T> in[kTile][kTile], out[3][3];
+    const Acc<T>* from = du + filter * pitch + channel;
+#pragma unroll
+    for (int e = 0; e < kTile * kTile; ++e, from += k * pitch) {
+      Acc<T> sum = *from;
+      for (int split = 1; split < splits; ++split) sum += from[split * (kTile * kTile) * k * pitch];
+      in[e / kTile][e % kTile] = sum;
+    }
+    winograd::both_axes<kTile, 3>(in, out, FilterGradientLine());
+#pragma unroll
+    for (int r = 0; r < 9; ++r) taps[warp][lane * 9 + r] = out[r / 3][r % 3];
+  }
+  __syncwarp();
+  if (filter >= k) return;
+  const int count = min(32, channels - channel0) * 9;
+  T* const to = grad_weight + (filter * channels + channel0) * 9;
+  for (int i = lane; i < count; i += 32) to[i] = narrow<T>(taps[warp][i]);
+}
+
+// ---- the passes
+
+template <class T, int OUT, int SIDE, class Line>
+static void transform_tiles(const BlockTiles& tiles, const T* x, Acc<T>* v) {
+  launch(transform_tiles_kernel<T, OUT, SIDE, Line>, tiles.grid(), kThreads, 0, tiles, x, v);
+}
+
+template <class T, int OUT, bool TURNED>
+static void transform_filters(const ConvShape& s, const Tiles& tiles, const T* weight, Acc<T>* u) {
+  const FilterLayout layout{static_cast<int>(s.k_per_group()), static_cast<int>(s.c_per_group()),
+                            tiles.filter_pitch};
+  const int64_t output_blocks = ceil_div(layout.pitch, kFilterOutputs);
+  const int64_t input_blocks = ceil_div(layout.inputs, kFilterInputs);
+  launch(transform_filters_kernel<T, OUT, TURNED>,
+         grid_size(output_blocks * input_blocks * s.groups), kThreads, 0, layout, weight, u,
+         static_cast<unsigned>(output_blocks), static_cast<unsigned>(input_blocks),
+         static_cast<int>(s.groups));
+}
+
+template <class T, int OUT, bool TURNED>
+static void convolve(const ConvShape& s, const T* x, const T* weight, const T* bias, T* y,
+                     void* workspace) {
+  using A = Acc<T>;
+  const Tiles tiles(s, OUT);
+  A* const u = static_cast<A*>(workspace);
+  A* const v = u + tiles.filter_elements;
+  A* const m = v + tiles.input_elements;
+  transform_filters<T, OUT, TURNED>(s, tiles, weight, u);
+  for (int64_t begin = 0; begin < tiles.all; begin += tiles.block) {
+    const BlockTiles inputs(tiles, begin, s.c, s.in, s.pad);
+    const BlockTiles outputs(tiles, begin, s.k, s.out, nullptr);
+    transform_tiles<T, OUT, OUT + 2, InputLine>(inputs, x, v);
+    BatchedProduct<A> product;
+    product.batch = static_cast<int>(tiles.elements * s.groups);
+    product.m = static_cast<int>(s.k_per_group()),
+    product.depth = static_cast<int>(s.c_per_group());
+    product.n = static_cast<int>(outputs.count);
+    product.a = u, product.pitch_a = static_cast<int>(tiles.filter_pitch);
+    product.b = v, product.pitch_b = static_cast<int>(tiles.pitch);
+    product.c = m, product.pitch_c = product.pitch_b;
+    product.stride_a = s.c_per_group() * tiles.filter_pitch;
+    product.stride_b = s.c_per_group() * tiles.pitch;
+    product.stride_c = s.k_per_group() * tiles.pitch;
+    run_batched_product<false>(product);
+    const bool wide = s.out[2] % OUT == 0 && is_wide(y);
+    launch(wide ? inverse_tiles_kernel<T, OUT, true> : inverse_tiles_kernel<T, OUT, false>,
+           outputs.grid(), kThreads, 0, outputs, m, bias, y);
+  }
+}
+
+template <class T, int OUT>
+static void gradient(const ConvArgs<T>& args) {
+  using A = Acc<T>;
+  const ConvShape& s = args.shape;
+  const Tiles tiles(s, OUT);
+  const int64_t channels = s.c_per_group();
+  A* const du = static_cast<A*>(static_cast<void*>(args.workspace));
+  A* const v = du + tiles.splits * tiles.gradient_elements;
+  A* const m = v + tiles.input_elements;
+  int64_t begin = 0;
+  do {  // also without tiles: the product then writes zeros
+    const BlockTiles inputs(tiles, begin, s.c, s.in, s.pad);
+    const BlockTiles outputs(tiles, begin, s.k, s.out, nullptr);
+    transform_tiles<T, OUT, OUT + 2, InputLine>(inputs, args.x, v);
+    transform_tiles<T, OUT, OUT, OutputGradientLine>(outputs, args.grad_y, m);
+    BatchedProduct<A> product;
+    product.batch = static_cast<int>(tiles.elements * s.groups);
+    product.m = static_cast<int>(s.k_per_group()), product.n = static_cast<int>(channels);
+    product.depth = static_cast<int>(outputs.count);
+    product.a = m, product.pitch_a = static_cast<int>(tiles.pitch);
+    product.b = v, product.pitch_b = product.pitch_a;
+    product.c = du, product.pitch_c = static_cast<int>(tiles.gradient_pitch);
+    product.stride_a = s.k_per_group() * tiles.pitch, product.stride_b = channels * tiles.pitch;
+    product.stride_c = s.k_per_group() * tiles.gradient_pitch;
+    product.splits = static_cast<int>(tiles.splits);
+    product.split_depth = static_cast<int>(tiles.split_tiles);
+    product.split_stride = tiles.gradient_elements;
+    product.accumulate = begin > 0;
+    run_batched_product<true>(product);
+    begin += tiles.block;
+  } while (begin < tiles.all);
+  const int64_t channel_blocks = ceil_div(channels, 32);
+  launch(inverse_filters_kernel<T, OUT>, grid_size(channel_blocks * ceil_div(s.k, kWarps)),
+         kThreads, 0, du, args.result, s.k, static_cast<int>(channels), tiles.gradient_pitch,
+         static_cast<int>(tiles.splits), static_cast<unsigned>(channel_blocks));
+}
+
+template <class T>
+void conv_fprop_winograd(const ConvArgs<T>& args) {
+  convolve<T, 2, false>(args.shape, args.x, args.weight, args.bias, args.result, args.workspace);
+}
+template <class T>
+void conv_dgrad_winograd(const ConvArgs<T>& args) {
+  convolve<T, 2, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
+                       args.result, args.workspace);
+}
+template <class T>
+void conv_wgrad_winograd(const ConvArgs<T>& args) {
+  gradient<T, 2>(args);
+}
+template <class T>
+void conv_fprop_winograd4(const ConvArgs<T>& args) {
+  convolve<T, 4, false>(args.shape, args.x, args.weight, args.bias, args.result, args.workspace);
+}
+template <class T>
+void conv_dgrad_winograd4(const ConvArgs<T>& args) {
+  convolve<T, 4, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
+                       args.result, args.workspace);
+}
+template <class T>
+void conv_wgrad_winograd4(const ConvArgs<T>& args) {
+  gradient<T, 4>(args);
+}
+
+LAMINA_CUDA_INSTANTIATE(conv_fprop_winograd, ConvArgs)
+LAMINA_CUDA_INSTANTIATE(conv_dgrad_winograd, ConvArgs)
+LAMINA_CUDA_INSTANTIATE(conv_wgrad_winograd, ConvArgs)
+LAMINA_CUDA_INSTANTIATE(conv_fprop_winograd4, ConvArgs)
+LAMINA_CUDA_INSTANTIATE(conv_dgrad_winograd4, ConvArgs)
+LAMINA_CUDA_INSTANTIATE(conv_wgrad_winograd4, ConvArgs)
+
+}  // namespace lamina::cuda
