@@ -40,6 +40,7 @@ CONV = [
     ConvCase((1, 2, 40, 33), (2, 2, 9, 7), {"dilation": 2, "padding": 8}),
     ConvCase((2, 3, 9, 7), (5, 3, 3, 3), {"stride": 2, "padding": 1}),
     ConvCase((1, 2, 11, 13), (3, 2, 5, 3), {"stride": (3, 2), "padding": (2, 1)}),
+    ConvCase((1, 2, 2, 5), (3, 2, 3, 2), {"stride": 3, "padding": (1, 0)}),
     ConvCase((1, 2, 12, 10), (2, 2, 3, 3), {"dilation": (2, 3), "padding": ((1, 2), (3, 0))}),
     ConvCase((2, 4, 6, 7), (6, 2, 3, 3), {"groups": 2, "padding": "same"}),
     ConvCase((1, 3, 8, 9), (3, 1, 3, 3), {"groups": 3, "padding": 1}),

@@ -121,11 +121,11 @@ static void find_taps(const DirectPass<T>& pass, const PhasePlane& plane, Tap* t
 template <class T, int Lanes, int Vectors>
 static void direct_convolution(const DirectPass<T>& pass) {
   const ops::ConvShape& s = pass.shape;
+  if (s.out_size() == 0) return;  // a phase beyond the last row or column
   const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
   const int64_t band = band_rows(s, channels), bands = ceil_div(s.out[1], band);
   const int64_t blocks = ceil_div(lanes, kLaneBlock);
   constexpr int64_t kChunk = Vectors * kLanes<T>;
-  if (s.out_size() == 0) return;
   const PhasePlane largest(s, band);
   const int64_t work = band * largest.pitch * min_of(lanes, kLaneBlock) * channels * taps;
   const int64_t grain = max_of<int64_t>(kTaskTerms / max_of<int64_t>(work, 1), 1);
