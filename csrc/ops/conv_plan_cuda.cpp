@@ -59,10 +59,10 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
   const int64_t outputs = winograd::round_up(shape.k_per_group(), 32);
   const int64_t inputs =
       pass == ConvPass::wgrad ? winograd::round_up(s.c_per_group(), 32) : shape.c_per_group();
-  const double macs =
-      static_cast<double>(tiles.elements * tiles.all) * static_cast<double>(s.groups * outputs * inputs);
-  const double transformed = static_cast<double>(
-      tiles.elements * (s.k * s.c_per_group() + tiles.all * (s.c + s.k)));
+  const double macs = static_cast<double>(tiles.elements * tiles.all) *
+                      static_cast<double>(s.groups * outputs * inputs);
+  const double transformed =
+      static_cast<double>(tiles.elements * (s.k * s.c_per_group() + tiles.all * (s.c + s.k)));
   return macs + kMacsPerTransform * transformed;
 }
 
