@@ -23,6 +23,8 @@ std::pair<uintptr_t, uint32_t>* find_slot(uintptr_t pc) {
   return &place_table[slot];
 }
 
+const void* last_kernel;
+
 std::mutex mutex;  // of the findings: launches run on one thread, readers on others
 std::vector<Finding> found;
 std::map<std::string, size_t> found_by_key;
@@ -52,6 +54,7 @@ void end_all_requests(Worker& worker) {
 
 const bool installed = [] {
   checker.launch_begin = [](Worker& worker) {
+    last_kernel = worker.launch->kernel;
     static Worker* adopted = nullptr;
     if (adopted != &worker) adopt_thread(worker);
     adopted = &worker;
@@ -102,15 +105,13 @@ std::string place_text(uint32_t place) {
 
 void add_finding(const char* kind, const std::string& key, const std::string& text) {
   std::lock_guard<std::mutex> lock(mutex);
-  const Worker* worker = this_worker();
-  const void* kernel = worker && worker->launch ? worker->launch->kernel : nullptr;
-  const std::string full_key = std::string(kind) + key + std::to_string(uintptr_t(kernel));
+  const std::string full_key = std::string(kind) + key + std::to_string(uintptr_t(last_kernel));
   const auto [entry, fresh] = found_by_key.emplace(full_key, found.size());
   if (!fresh) {
     found[entry->second].count++;
     return;
   }
-  found.push_back({kind, kernel ? function_name(kernel) : "", text, 1});
+  found.push_back({kind, last_kernel ? function_name(last_kernel) : "", text, 1});
 }
 
 void fatal_finding(const char* kind, uint32_t place, const std::string& text) {

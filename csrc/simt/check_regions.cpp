@@ -32,6 +32,7 @@ std::vector<std::unique_ptr<SharedModule>> static_shared;
 Region dynamic_region;
 std::vector<std::unique_ptr<Region>> global;  // by address
 Region* last_found;
+const Worker* adopted;
 std::vector<std::pair<uintptr_t, uintptr_t>> module_data;  // .data, .rodata: not watched
 
 std::vector<SharedArray> thread_local_symbols(const char* path) {
@@ -114,6 +115,7 @@ void adopt_thread(Worker& worker) {
   // Kernels touch their thread-local arrays for the first time inside a block; dl_iterate_phdr
   // knows this thread's copy only once it exists, which simt_flops, in the same library, ensures.
   simt_flops = 0;
+  adopted = &worker;
   static_shared.clear();
   module_data.clear();
   dl_iterate_phdr(&adopt_module, nullptr);
@@ -166,15 +168,17 @@ Region* find_region(uintptr_t address, unsigned bytes, unsigned kind, uint32_t p
   }
   for (const auto& [begin, end] : module_data)
     if (address >= begin && address < end) return nullptr;
-  const Region* before = nullptr;
-  for (const auto& region : global)
-    if (address >= region->begin) before = region.get();
-  outside(size + " outside every array" +
-              (before ? ", " + std::to_string(address - before->end) + " bytes after the end of " +
-                            before->name + " (" + std::to_string(before->end - before->begin) +
-                            " bytes)"
-                      : ""),
-          place);
+  constexpr uintptr_t kNear = 1 << 20;
+  std::string where;
+  for (const auto& region : global) {
+    const std::string what =
+        region->name + " (" + std::to_string(region->end - region->begin) + " bytes)";
+    if (address >= region->end && address - region->end < kNear)
+      where = ", " + std::to_string(address - region->end) + " bytes after the end of " + what;
+    if (where.empty() && address < region->begin && region->begin - address < kNear)
+      where = ", " + std::to_string(region->begin - address) + " bytes before the start of " + what;
+  }
+  outside(size + " outside every array" + where, place);
 }
 
 static void set_initialised(Region& region, uintptr_t address, size_t bytes) {
@@ -212,7 +216,8 @@ static void unwatch_memory(const void* data) {
   if (found == global.end() || --(*found)->holders) return;
   Region& region = **found;
   size_t unwritten = 0;
-  if (region.contents == Contents::output && region.name != "workspace")
+  const bool finished = !adopted || adopted->error.empty();  // the launch before
+  if (finished && region.contents == Contents::output && region.name != "workspace")
     region.for_each_cell(begin, region.end - region.begin,
                          [&](Cell& cell) { unwritten += !cell.initialised; });
   if (unwritten)

@@ -55,8 +55,10 @@ struct counted_float {
   friend SIMT_INLINE constexpr bool operator op(counted_float a, counted_float b) { \
     return a.value op b.value;                                                      \
   }
-  SIMT_COMPARISON(<)
-  SIMT_COMPARISON(>) SIMT_COMPARISON(<=) SIMT_COMPARISON(>=) SIMT_COMPARISON(==) SIMT_COMPARISON(!=)
+  // clang-format off
+  SIMT_COMPARISON(<) SIMT_COMPARISON(>) SIMT_COMPARISON(<=) SIMT_COMPARISON(>=)
+  SIMT_COMPARISON(==) SIMT_COMPARISON(!=)
+  // clang-format on
 #undef SIMT_COMPARISON
 };
 
@@ -65,17 +67,12 @@ struct counted_float {
     SIMT_COUNT(simt_special, 1);                    \
     return counted_float(std::name(x.value));       \
   }
-SIMT_SPECIAL(exp)
-SIMT_SPECIAL(expm1)
-SIMT_SPECIAL(log)
-SIMT_SPECIAL(log1p)
-SIMT_SPECIAL(tanh)
-SIMT_SPECIAL(sqrt)
-SIMT_SPECIAL(erf)
-SIMT_SPECIAL(erfc)
-SIMT_SPECIAL(sin) SIMT_SPECIAL(cos)
+// clang-format off
+SIMT_SPECIAL(exp) SIMT_SPECIAL(expm1) SIMT_SPECIAL(log) SIMT_SPECIAL(log1p) SIMT_SPECIAL(tanh)
+SIMT_SPECIAL(sqrt) SIMT_SPECIAL(erf) SIMT_SPECIAL(erfc) SIMT_SPECIAL(sin) SIMT_SPECIAL(cos)
+// clang-format on
 #undef SIMT_SPECIAL
-    SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
+        SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
   SIMT_COUNT(simt_special, 2);
   return counted_float(std::pow(x.value, y.value));
 }

@@ -222,18 +222,22 @@ SIMT_INLINE T atomicAdd(T* p, U value) {
 }
 template <class T, class U>
 SIMT_INLINE T atomicMax(T* p, U value) {
+  static_assert(std::is_integral_v<T>, "CUDA has none for floating-point numbers");
   return simt::atomic(simt::Atomic::max, p, T(value));
 }
 template <class T, class U>
 SIMT_INLINE T atomicMin(T* p, U value) {
+  static_assert(std::is_integral_v<T>, "CUDA has none for floating-point numbers");
   return simt::atomic(simt::Atomic::min, p, T(value));
 }
 template <class T, class U>
 SIMT_INLINE T atomicExch(T* p, U value) {
+  static_assert(!std::is_same_v<T, double>, "CUDA has none for double");
   return simt::atomic(simt::Atomic::exchange, p, T(value));
 }
 template <class T, class U>
 SIMT_INLINE T atomicOr(T* p, U value) {
+  static_assert(std::is_integral_v<T>, "CUDA has none for floating-point numbers");
   return simt::atomic(simt::Atomic::bit_or, p, T(value));
 }
 template <class T>
@@ -244,6 +248,9 @@ SIMT_INLINE T atomicCAS(T* p, T expected, T desired) {
 SIMT_INLINE simt::f32 atomicAdd(simt::f32* p, simt::f32 value) {
   SIMT_COUNT(simt_flops, 1);
   return simt::atomic(simt::Atomic::add, &p->value, value.value);
+}
+SIMT_INLINE simt::f32 atomicExch(simt::f32* p, simt::f32 value) {
+  return simt::atomic(simt::Atomic::exchange, &p->value, value.value);
 }
 #endif
 

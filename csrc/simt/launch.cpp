@@ -26,7 +26,6 @@ struct Job {
 
 void take_blocks(Job& job) {
   Worker& worker = *make_worker();
-  if (worker.in_kernel) throw Error("launch from inside a kernel");
   begin_launch(worker, job.launch, job.chosen);
   const dim3 grid = job.launch.grid;
   for (uint64_t i; worker.error.empty() && (i = job.next.fetch_add(1)) < job.blocks;)
@@ -166,6 +165,8 @@ void reset_counters() {
 }
 
 void run(const Launch& launch) {
+  if (const Worker* worker = this_worker(); worker && worker->in_kernel)
+    throw Error("launch from inside a kernel");
   Job job{launch, options(), checked_blocks(launch), {}, {}, {}};
   {
     std::lock_guard<std::mutex> lock(total_mutex);
