@@ -136,6 +136,111 @@ def test_nan_wins(backend):
     assert_array_equal(np.argwhere(np.isnan(F.avg_pool2d(x, 2)[0, 0])), [[1, 1]])
 
 
+DTYPES = ["float32", "float64"]
+
+# Windows that one thread reduces, a warp, a block; planes that end within a group of them.
+LARGE = [
+    ((3, 3, 7, 9), (2, 3)),
+    ((2, 3, 7, 7), (1, 1)),
+    ((1, 3, 70, 61), (1, 1)),
+    ((5, 1, 13, 31), (3, 2)),
+    ((1, 2, 96, 45), (1, 2)),
+    ((1, 2, 6, 7, 8), (1, 2, 1)),
+]
+
+
+def sum_error(dtype, terms):
+    """Relative to the sum of absolute terms: the additions, then one rounding to storage."""
+    eps = np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
+    return (terms + 2) * eps + cases.rounding(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "size"), LARGE, ids=str)
+def test_windows_of_any_size(backend, shape, size, dtype):
+    dtype = cases.storage(dtype, backend)
+    axes = len(size)
+    x = cases.reals(shape, 1).astype(dtype)
+    y, (index,), grad_y, grad_x = pool("adaptive_max_pool", axes, x, size, return_indices=True)
+    expected, positions = reference.adaptive_max_pool(axes, x, size, return_indices=True)
+    assert_array_equal(y.astype(float), expected)
+    assert_array_equal(index, positions)
+    assert_array_equal(
+        grad_x.astype(float), reference.adaptive_max_pool_backward(axes, grad_y, x, size)
+    )
+    y, _, grad_y, grad_x = pool("adaptive_avg_pool", axes, x, size)
+    exact = np.asarray(x, float)
+    error = sum_error(dtype, x[0, 0].size // np.prod(size))
+    bound = error * reference.adaptive_avg_pool(axes, np.abs(exact), size)
+    assert (abs(y - reference.adaptive_avg_pool(axes, exact, size)) <= bound).all()
+    expected = reference.adaptive_avg_pool_backward(axes, grad_y, x, size)
+    bound = reference.adaptive_avg_pool_backward(axes, np.abs(grad_y), x, size)
+    assert (abs(grad_x - expected) <= sum_error(dtype, 2**axes) * bound).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pools_in_every_type(backend, dtype):
+    dtype = cases.storage(dtype, backend)
+    x = cases.reals((3, 5, 12, 19), 1).astype(dtype)
+    options = dict(stride=2, padding=1)
+    y, (index,), grad_y, grad_x = pool("max_pool", 2, x, 3, return_indices=True, **options)
+    expected, positions = reference.max_pool2d(x, 3, return_indices=True, **options)
+    assert_array_equal(y.astype(float), expected)
+    assert_array_equal(index, positions)
+    assert_array_equal(grad_x.astype(float), reference.max_pool2d_backward(grad_y, x, 3, **options))
+    y, _, grad_y, grad_x = pool("avg_pool", 2, x, 3, **options)
+    exact = np.asarray(x, float)
+    bound = sum_error(dtype, 9) * reference.avg_pool2d(np.abs(exact), 3, **options)
+    assert (abs(y - reference.avg_pool2d(exact, 3, **options)) <= bound).all()
+    expected = reference.avg_pool2d_backward(grad_y, x, 3, **options)
+    bound = reference.avg_pool2d_backward(np.abs(grad_y), x, 3, **options)
+    assert (abs(grad_x - expected) <= sum_error(dtype, 4) * bound).all()
+
+
+def test_same_bits_in_any_schedule_and_place(backend):
+    """However threads are scheduled, wherever the array and the plane lie."""
+    x = cases.reals((5, 3, 11, 13), 1)
+    results = set()
+    for _ in cases.schedules(backend):
+        for place in (lambda x: x, cases.misaligned):
+            bits = b""
+            for name, option in (("avg_pool", 3), ("max_pool", 2), ("adaptive_avg_pool", 1)):
+                y, _, _, grad_x = pool(name, 2, place(x), option)
+                bits += y.tobytes() + grad_x.tobytes()
+                alone = getattr(F, f"{name}2d")(place(x)[3:4], option)
+                assert_array_equal(alone, y[3:4])
+            results.add(bits)
+    assert len(results) == 1
+
+
+def test_all_minus_infinity(backend):
+    """The index is that of the window's first element, as no other is larger."""
+    x = np.full((2, 3, 9, 8), -np.inf, np.float32)
+    y, index = F.max_pool2d(x, 4, 2, padding=1, return_indices=True)
+    assert_array_equal(y, np.full((2, 3, 4, 4), -np.inf))
+    first = np.maximum(np.arange(4) * 2 - 1, 0)
+    assert_array_equal(index[1, 2], first[:, None] * 8 + first)
+    y, index = F.adaptive_max_pool2d(x, 1, return_indices=True)
+    assert_array_equal(index, np.zeros((2, 3, 1, 1)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_unpool_duplicates_take_the_last(backend, dtype):
+    dtype = cases.storage(dtype, backend)
+    x = cases.integers((2, 3, 40), 1).astype(dtype)
+    index = np.random.default_rng(2).integers(0, 20, x.shape)
+    expected = np.zeros((2, 3, 80))
+    for n, c, i in np.ndindex(x.shape):
+        expected[n, c, index[n, c, i]] = x[n, c, i]
+    for _ in cases.schedules(backend):
+        t = lamina.tensor(x, requires_grad=True)
+        y = F.max_unpool1d(t, index, 2)
+        assert_array_equal(y.data.astype(float), expected)
+        grad_y = cases.integers(y.shape, 3).astype(dtype)
+        y.backward(grad_y)
+        assert_array_equal(t.grad.data, np.take_along_axis(grad_y, index, 2))
+
+
 def test_same_bits_for_any_thread_count():
     x = cases.reals((3, 5, 33, 47), 1)
     results = []

@@ -105,6 +105,51 @@ def test_shuffles_exact(backend, name, shape, factor):
     assert_array_equal(tensor.grad.data, expected)
 
 
+# Rows and tiles of permutations: whole vectors and not, short axes, more than a tile along each.
+LARGE_SHUFFLES = [
+    ("pixel_shuffle", (2, 27, 5, 41), 3),
+    ("pixel_shuffle", (1, 64, 9, 33), 4),
+    ("pixel_unshuffle", (3, 2, 6, 74), 2),
+    ("pixel_unshuffle", (1, 1, 40, 80), 40),
+    ("pixel_unshuffle", (1, 1, 76, 76), 38),
+    ("channel_shuffle", (2, 8, 4, 16), 4),
+    ("channel_shuffle", (2, 300, 1), 20),
+    ("channel_shuffle", (1, 2300, 1), 50),
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("name", "shape", "factor"), LARGE_SHUFFLES, ids=str)
+def test_large_shuffles(backend, name, shape, factor, dtype):
+    dtype = cases.storage(dtype, backend)
+    x = np.arange(np.prod(shape)).reshape(shape) % 2039
+    expected = getattr(reference, name)(x.astype(float), factor).astype(dtype)
+    x = x.astype(dtype)
+    for place in (lambda x: x, cases.misaligned):
+        tensor = lamina.Tensor(place(x), requires_grad=True)
+        y = getattr(F, name)(tensor, factor)
+        assert_array_equal(y.data, expected)
+        y.backward(y.data)
+        assert_array_equal(tensor.grad.data, x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(2, 3, 9, 16), (1, 2, 8, 19)], ids=str)
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_interpolate_in_every_type(backend, mode, shape, dtype):
+    """An axis at a time, each rounded once to its type."""
+    dtype = cases.storage(dtype, backend)
+    x, size = cases.reals(shape, 1).astype(dtype), (21, 11)
+    y = F.interpolate(x, size, mode=mode)
+    exact = reference.interpolate(x.astype(float), size, mode=mode)
+    eps = np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
+    # Below 2: the largest sum of absolute weights of one axis.
+    bound = 2 * 2 * (16 * eps + 2 * cases.rounding(dtype)) * abs(x.astype(float)).max()
+    assert abs(y - exact).max() <= (0 if mode == "nearest" else bound)
+    for _ in cases.schedules(backend):
+        assert_array_equal(F.interpolate(cases.misaligned(x), size, mode=mode), y)
+
+
 def test_gradcheck(backend):
     x = cases.reals((1, 2, 4, 3), 1, np.float64)
     for mode in ("bilinear", "bicubic", "nearest"):

@@ -64,23 +64,22 @@ void pool(const std::string& op, const std::string& pass, int64_t planes, const 
   });
 }
 
-// Returns the first position whose index is outside the output plane, or -1.
-int64_t max_unpool(const std::string& pass, int64_t planes, int64_t in_size, int64_t out_size,
-                   const Array& source, const Array& index, const Array& result) {
-  int64_t bad = -1;
+// bad [1]: the first position whose index is outside the output plane, or -1.
+void max_unpool(const std::string& pass, int64_t planes, int64_t in_size, int64_t out_size,
+                const Array& source, const Array& index, const Array& result, const Array& bad) {
   visit_dtype(result, [&]<class T>(T) {
     const int64_t in = planes * in_size, out = planes * out_size;
+    // in_out: an index that is bad leaves the result as it was.
     ops::UnpoolArgs<T> args{planes,
                             in_size,
                             out_size,
                             input<T>(source, "source", pass == "fprop" ? in : out),
                             input<int64_t>(index, "index", in),
-                            output<T>(result, "result", pass == "fprop" ? out : in),
-                            &bad};
+                            in_out<T>(result, "result", pass == "fprop" ? out : in),
+                            output<int64_t>(bad, "bad", 1)};
     py::gil_scoped_release release;
     ops::run("max_unpool", pass.c_str(), args);
   });
-  return bad;
 }
 
 }  // namespace
@@ -95,7 +94,8 @@ LAMINA_BINDINGS(pool) {
              py::arg("height"), py::arg("width"), py::arg("x"), py::arg("grad_y"), py::arg("index"),
              py::arg("result"));
   module.def("max_unpool", &max_unpool, py::arg("pass_"), py::arg("planes"), py::arg("in_size"),
-             py::arg("out_size"), py::arg("source"), py::arg("index"), py::arg("result"));
+             py::arg("out_size"), py::arg("source"), py::arg("index"), py::arg("result"),
+             py::arg("bad"));
 }
 
 }  // namespace lamina::bindings

@@ -12,11 +12,11 @@ namespace {
 
 using Optional = std::optional<Array>;
 
-// Returns the first box that is not finite or names no image, or -1.
-int64_t roi(const std::string& op, const std::string& pass, const std::array<int64_t, 4>& x_shape,
-            const std::array<int64_t, 2>& bins, double scale, int64_t sampling_ratio, bool aligned,
-            const Array& rois, const Array& source, const Array& result, const Optional& index) {
-  int64_t bad = -1;
+// bad [1]: the first box that is not finite or names no image, or -1.
+void roi(const std::string& op, const std::string& pass, const std::array<int64_t, 4>& x_shape,
+         const std::array<int64_t, 2>& bins, double scale, int64_t sampling_ratio, bool aligned,
+         const Array& rois, const Array& source, const Array& result, const Optional& index,
+         const Array& bad) {
   visit_dtype(result, [&]<class T>(T) {
     ops::RoiArgs<T> args;
     args.n = x_shape[0], args.c = x_shape[1], args.h = x_shape[2], args.w = x_shape[3];
@@ -26,14 +26,16 @@ int64_t roi(const std::string& op, const std::string& pass, const std::array<int
     const int64_t in = args.n * args.c * args.plane(), out = args.boxes * args.c * args.bins();
     const bool forward = pass == "fprop";
     (forward ? args.x : args.grad_y) = input<T>(source, "source", forward ? in : out);
-    args.result = output<T>(result, "result", forward ? out : in);
-    args.index = optional_output<int64_t>(index, "index", out);
+    // in_out: a bad box leaves the results as they were.
+    args.result = in_out<T>(result, "result", forward ? out : in);
+    if (index)
+      args.index = forward ? in_out<int64_t>(*index, "index", out)
+                           : const_cast<int64_t*>(input<int64_t>(*index, "index", out));
     expect(op != "roi_pool" || args.index, "index", "is missing");
-    args.bad = &bad;
+    args.bad = output<int64_t>(bad, "bad", 1);
     py::gil_scoped_release release;
     ops::run(op.c_str(), pass.c_str(), args);
   });
-  return bad;
 }
 
 void nms(const Array& boxes, double threshold, const Array& keep) {
@@ -51,7 +53,7 @@ void nms(const Array& boxes, double threshold, const Array& keep) {
 LAMINA_BINDINGS(roi) {
   module.def("roi", &roi, py::arg("op"), py::arg("pass_"), py::arg("x_shape"), py::arg("bins"),
              py::arg("scale"), py::arg("sampling_ratio"), py::arg("aligned"), py::arg("rois"),
-             py::arg("source"), py::arg("result"), py::arg("index"));
+             py::arg("source"), py::arg("result"), py::arg("index"), py::arg("bad"));
   module.def("nms", &nms, py::arg("boxes"), py::arg("threshold"), py::arg("keep"));
 }
 

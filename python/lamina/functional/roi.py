@@ -28,10 +28,11 @@ class Roi(Function):
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, rois: Any, options: tuple[Any, ...]) -> Any:
         ctx.op, ctx.x_shape, ctx.options = op, x.shape, options
-        y = arrays.empty(op, (len(rois), x.shape[1], *options[0]), x.dtype)
-        ctx.index = np.empty(y.shape, np.int64) if op == "roi_pool" else None
-        bad = _C.roi(op, "fprop", x.shape, *(*options, rois, x, y, ctx.index))
-        if bad >= 0:
+        y = arrays.empty(op, (len(rois), x.shape[1], *options[0]), x.dtype, like=x)
+        ctx.index = arrays.empty(op, y.shape, np.int64, like=x) if op == "roi_pool" else None
+        flag = arrays.empty(op, (1,), np.int64, like=x)
+        _C.roi(op, "fprop", x.shape, *(*options, rois, x, y, ctx.index, flag))
+        if (bad := int(flag[0])) >= 0:
             raise ValueError(
                 f"{op}: boxes must be finite and name an image from 0 to {x.shape[0] - 1}, "
                 f"got boxes[{bad}]={rois[bad].tolist()}"
@@ -43,8 +44,9 @@ class Roi(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         (rois,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype)
-        tail = rois, grad_y, grad_x, ctx.index
+        grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
+        flag = arrays.empty(ctx.op, (1,), np.int64, like=grad_y)
+        tail = rois, grad_y, grad_x, ctx.index, flag
         _C.roi(ctx.op, "dgrad", ctx.x_shape, *(*ctx.options, *tail))
         return None, grad_x, None, None
 

@@ -35,9 +35,10 @@ class MaxUnpool(Function):
             )
         lead = x.shape[: x.ndim - len(out)]
         ctx.layout = (math.prod(lead), math.prod(x.shape[len(lead) :]), math.prod(out))
-        y = arrays.empty(op, lead + out, x.dtype)
-        bad = _C.max_unpool("fprop", *(*ctx.layout, x, indices, y))
-        if bad >= 0:
+        y = arrays.empty(op, lead + out, x.dtype, like=x)
+        flag = arrays.empty(op, (1,), np.int64, like=x)
+        _C.max_unpool("fprop", *(*ctx.layout, x, indices, y, flag))
+        if (bad := int(flag[0])) >= 0:
             at = tuple(map(int, np.unravel_index(bad, x.shape)))
             raise ValueError(
                 f"{op}: indices must be from 0 to {ctx.layout[2] - 1} (output plane {out}), "
@@ -51,8 +52,9 @@ class MaxUnpool(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         (indices,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = np.empty(indices.shape, grad_y.dtype)
-        _C.max_unpool("dgrad", *(*ctx.layout, grad_y, indices, grad_x))
+        grad_x = arrays.empty(ctx.op, indices.shape, grad_y.dtype, like=grad_y)
+        flag = arrays.empty(ctx.op, (1,), np.int64, like=grad_y)
+        _C.max_unpool("dgrad", *(*ctx.layout, grad_y, indices, grad_x, flag))
         return None, grad_x, None, None
 
 

@@ -1,0 +1,492 @@
+// Max and average pooling and max unpooling, forward and backward (ops/pool.h).
+//
+// Method        forward, a thread reduces the window of one output in plane after plane; where the
+//               windows are large (global pools) a warp or a block does. Each input gradient
+//               gathers the outputs that hold it: nothing is added to memory, no atomics. Unpooling
+//               first looks for bad indices; then each input claims its output, the last one wins,
+//               and each output fetches what claimed it.
+// Partitioning  device/plane_grid.h: positions of a plane, then groups of planes.
+// Numerics      sums in the order of the window, large ones over the lanes and then across them;
+//               gradients in output order. avg_pool's gradient multiplies by 1 / divisor.
+// Floor         one read of x and one write of y (and of the 8-byte indices); unpooling reads the
+//               indices twice, and writes and reads the claims.
+#include "cuda/device/plane_grid.h"
+#include "cuda/device/reduce.h"
+#include "cuda/instantiate.h"
+#include "ops/pool.h"
+
+namespace lamina::cuda {
+
+using ops::PoolArgs;
+using ops::PoolAxis;
+using ops::UnpoolArgs;
+
+static constexpr int kThreads = PlaneGrid<int, 1>::kThreads;
+
+// How many planes a thread serves at once; for planes of 2^31 elements and more, one.
+template <class Offset>
+inline constexpr int kAtOnce = sizeof(Offset) == 4 ? 4 : 1;
+template <class Offset>
+using PoolGrid = PlaneGrid<Offset, kAtOnce<Offset>>;
+
+// Windows of about so many inputs and more are reduced by a warp, by a block.
+static constexpr int64_t kWarpWindow = 32, kBlockWindow = 2048;
+
+struct Largest {
+  template <class A>
+  __device__ __forceinline__ A operator()(A a, A b) const {
+    return max_or_nan(a, b);
+  }
+};
+struct Earliest {
+  template <class A>
+  __device__ __forceinline__ A operator()(A a, A b) const {
+    return a < b ? a : b;
+  }
+};
+
+// Axis by axis where a flat position lies.
+template <class Offset>
+struct Coordinates {
+  Offset at[3];
+
+  __device__ __forceinline__ Coordinates(Offset flat, int64_t size1, int64_t size2) {
+    const Offset rest = flat / static_cast<Offset>(size2);
+    at[2] = flat - rest * static_cast<Offset>(size2);
+    at[0] = rest / static_cast<Offset>(size1);
+    at[1] = rest - at[0] * static_cast<Offset>(size1);
+  }
+};
+
+// The window of one output: taps count[0] x count[1] x count[2], `step` elements of the plane apart
+// along each axis, the first at `start`.
+template <class Offset>
+struct Window {
+  Offset start, count[3], step[3];
+  int64_t divisor = 1;
+
+  __device__ __forceinline__ Window(const PoolAxis* axis, Offset output, bool divide_by) {
+    const Coordinates<Offset> o(output, axis[1].out, axis[2].out);
+    step[0] = static_cast<Offset>(axis[0].step * axis[1].in * axis[2].in);
+    step[1] = static_cast<Offset>(axis[1].step * axis[2].in);
+    step[2] = static_cast<Offset>(axis[2].step);
+    start = 0;
+    bool empty = false;
+    for (int i = 0; i < 3; ++i) {
+      start = static_cast<Offset>(start * axis[i].in + axis[i].start[o.at[i]]);
+      count[i] = static_cast<Offset>(axis[i].count[o.at[i]]);
+      empty |= count[i] <= 0;
+      if (divide_by) divisor *= axis[i].divisor[o.at[i]];
+    }
+    if (empty) start = 0, count[0] = 0;
+  }
+
+  // Calls body(offset in the plane) for each tap, in order.
+  template <class Body>
+  __device__ __forceinline__ void for_each(const Body& body) const {
+    Offset depth = start;
+    for (Offset t0 = 0; t0 < count[0]; ++t0, depth += step[0]) {
+      Offset row = depth;
+      for (Offset t1 = 0; t1 < count[1]; ++t1, row += step[1]) {
+        Offset at = row;
+        for (Offset t2 = 0; t2 < count[2]; ++t2, at += step[2]) body(at);
+      }
+    }
+  }
+
+  // The same for each LANES-th tap from the lane-th.
+  template <int LANES, class Body>
+  __device__ __forceinline__ void for_each_of(Offset lane, const Body& body) const {
+    if (count[0] == 0) return;
+    const Offset columns = count[2], rows = count[1];
+    const Offset down = LANES / columns, across = LANES % columns;  // one stride of LANES taps
+    const Offset deep = down / rows, along = down % rows;
+    Offset t2 = lane % columns, t1 = lane / columns % rows, t0 = lane / columns / rows;
+    while (t0 < count[0]) {
+      body(start + t0 * step[0] + t1 * step[1] + t2 * step[2]);
+      t2 += across, t1 += along, t0 += deep;
+      if (t2 >= columns) t2 -= columns, ++t1;
+      if (t1 >= rows) t1 -= rows, ++t0;
+    }
+  }
+};
+
+// The maximum so far and where it was. A later tap wins if it is larger, or the first NaN.
+template <class A, class Offset>
+struct Maximum {
+  A value;
+  Offset at;
+
+  __device__ __forceinline__ void take(A candidate, Offset offset) {
+    const bool better = !(candidate <= value) && value == value;
+    value = better ? candidate : value, at = better ? offset : at;
+  }
+};
+
+// ---- forward
+
+template <class T, class Offset>
+__global__ void __launch_bounds__(kThreads, 4)
+    max_pool_kernel(const PoolArgs<T> args, const PoolGrid<Offset> grid) {
+  constexpr int kPlanes = kAtOnce<Offset>;
+  PlaneWalk walk(grid);
+  if (!walk.any()) return;
+  const Window<Offset> window(args.axis, walk.position, false);
+  for (; walk.more(); walk.next()) {
+    const T* x[kPlanes];
+    Maximum<Acc<T>, Offset> best[kPlanes];
+    for (int k = 0; k < kPlanes; ++k) {
+      x[k] = args.x + walk.plane(k) * args.in_size();
+      best[k] = {-infinity<Acc<T>>(), window.start};
+    }
+    window.for_each([&](Offset at) {
+      for (int k = 0; k < kPlanes; ++k) best[k].take(widen(x[k][at]), at);
+    });
+    for (int k = 0; k < kPlanes; ++k) {
+      if (!walk.has(k)) continue;
+      const int64_t o = walk.plane(k) * args.out_size() + walk.position;
+      args.result[o] = narrow<T>(best[k].value);
+      args.index[o] = best[k].at;
+    }
+  }
+}
+
+template <class T, class Offset>
+__global__ void __launch_bounds__(kThreads, 4)
+    avg_pool_kernel(const PoolArgs<T> args, const PoolGrid<Offset> grid) {
+  constexpr int kPlanes = kAtOnce<Offset>;
+  PlaneWalk walk(grid);
+  if (!walk.any()) return;
+  const Window<Offset> window(args.axis, walk.position, true);
+  for (; walk.more(); walk.next()) {
+    const T* x[kPlanes];
+    Acc<T> sum[kPlanes];
+    for (int k = 0; k < kPlanes; ++k) {
+      x[k] = args.x + walk.plane(k) * args.in_size();
+      sum[k] = 0;
+    }
+    window.for_each([&](Offset at) {
+      for (int k = 0; k < kPlanes; ++k) sum[k] += widen(x[k][at]);
+    });
+    for (int k = 0; k < kPlanes; ++k)
+      if (walk.has(k))
+        args.result[walk.plane(k) * args.out_size() + walk.position] =
+            narrow<T>(sum[k] / Acc<T>(window.divisor));
+  }
+}
+
+// Reduces over the LANES threads of a position: a warp or the block.
+template <int LANES, class Combine, class A>
+__device__ __forceinline__ A reduce(A value, Combine combine) {
+  if constexpr (LANES == 32)
+    return warp_reduce(value, combine);
+  else
+    return block_reduce<LANES>(value, combine);
+}
+
+// Large windows: LANES threads an output.
+template <class T, class Offset, int LANES>
+__global__ void __launch_bounds__(kThreads, 4)
+    max_pool_lanes_kernel(const PoolArgs<T> args, const PlaneGrid<Offset, 1, LANES> grid) {
+  constexpr Offset kNowhere = std::numeric_limits<Offset>::max();
+  PlaneWalk walk(grid);
+  if (!walk.any()) return;
+  const int lane = threadIdx.x % LANES;
+  const Window<Offset> window(args.axis, walk.position, false);
+  for (; walk.more(); walk.next()) {
+    const T* x = args.x + walk.plane(0) * args.in_size();
+    Maximum<Acc<T>, Offset> best{-infinity<Acc<T>>(), kNowhere};
+    window.template for_each_of<LANES>(lane, [&](Offset at) {
+      if (best.at == kNowhere) best.at = at;  // -Inf everywhere: the first tap
+      best.take(widen(x[at]), at);
+    });
+    const Acc<T> largest = reduce<LANES>(best.value, Largest());
+    const bool mine = best.value == largest || (best.value != best.value && largest != largest);
+    const Offset at = reduce<LANES>(mine ? best.at : kNowhere, Earliest());
+    if (lane > 0) continue;
+    const int64_t o = walk.plane(0) * args.out_size() + walk.position;
+    args.result[o] = narrow<T>(largest);
+    args.index[o] = at == kNowhere ? 0 : at;
+  }
+}
+
+template <class T, class Offset, int LANES>
+__global__ void __launch_bounds__(kThreads, 4)
+    avg_pool_lanes_kernel(const PoolArgs<T> args, const PlaneGrid<Offset, 1, LANES> grid) {
+  PlaneWalk walk(grid);
+  if (!walk.any()) return;
+  const int lane = threadIdx.x % LANES;
+  const Window<Offset> window(args.axis, walk.position, true);
+  for (; walk.more(); walk.next()) {
+    const T* x = args.x + walk.plane(0) * args.in_size();
+    Acc<T> sum = 0;
+    window.template for_each_of<LANES>(lane, [&](Offset at) { sum += widen(x[at]); });
+    sum = reduce<LANES>(sum, Sum());
+    if (lane == 0)
+      args.result[walk.plane(0) * args.out_size() + walk.position] =
+          narrow<T>(sum / Acc<T>(window.divisor));
+  }
+}
+
+// ---- backward
+
+// The outputs whose windows may hold one input.
+template <class Offset>
+struct Covering {
+  Offset first[3], last[3];
+  Coordinates<Offset> input;
+
+  __device__ __forceinline__ Covering(const PoolAxis* axis, Offset position)
+      : input(position, axis[1].in, axis[2].in) {
+    for (int i = 0; i < 3; ++i) {
+      first[i] = static_cast<Offset>(axis[i].first[input.at[i]]);
+      last[i] = static_cast<Offset>(axis[i].last[input.at[i]]);
+    }
+  }
+};
+
+// Whether the window of output o holds input i.
+template <class Offset>
+__device__ __forceinline__ bool covers(const PoolAxis& axis, Offset o, Offset i) {
+  const Offset offset = i - static_cast<Offset>(axis.start[o]);
+  const Offset step = static_cast<Offset>(axis.step);
+  const Offset taps = step == 1 ? offset : offset / step;
+  return offset >= 0 && taps * step == offset && taps < axis.count[o];
+}
+
+template <class T, class Offset>
+__global__ void __launch_bounds__(kThreads, 3)
+    max_pool_gradient_kernel(const PoolArgs<T> args, const PoolGrid<Offset> grid) {
+  constexpr int kPlanes = kAtOnce<Offset>;
+  PlaneWalk walk(grid);
+  if (!walk.any()) return;
+  const PoolAxis* axis = args.axis;
+  const Covering<Offset> outputs(axis, walk.position);
+  for (; walk.more(); walk.next()) {
+    int64_t begin[kPlanes];
+    Acc<T> sum[kPlanes];
+    for (int k = 0; k < kPlanes; ++k) begin[k] = walk.plane(k) * args.out_size(), sum[k] = 0;
+    for (Offset o0 = outputs.first[0]; o0 < outputs.last[0]; ++o0)
+      for (Offset o1 = outputs.first[1]; o1 < outputs.last[1]; ++o1) {
+        const Offset row = static_cast<Offset>((o0 * axis[1].out + o1) * axis[2].out);
+        for (Offset o = row + outputs.first[2]; o < row + outputs.last[2]; ++o)
+          for (int k = 0; k < kPlanes; ++k) {
+            const bool mine = args.index[begin[k] + o] == walk.position;
+            const Acc<T> grad = widen(args.grad_y[begin[k] + o]);
+            sum[k] += mine ? grad : Acc<T>(0);
+          }
+      }
+    for (int k = 0; k < kPlanes; ++k)
+      if (walk.has(k))
+        args.result[walk.plane(k) * args.in_size() + walk.position] = narrow<T>(sum[k]);
+  }
+}
+
+template <class T, class Offset>
+__global__ void __launch_bounds__(kThreads, 3)
+    avg_pool_gradient_kernel(const PoolArgs<T> args, const PoolGrid<Offset> grid) {
+  constexpr int kPlanes = kAtOnce<Offset>;
+  PlaneWalk walk(grid);
+  if (!walk.any()) return;
+  const PoolAxis* axis = args.axis;
+  const Covering<Offset> outputs(axis, walk.position);
+  for (; walk.more(); walk.next()) {
+    const T* grad_y[kPlanes];
+    Acc<T> sum[kPlanes];
+    for (int k = 0; k < kPlanes; ++k) {
+      grad_y[k] = args.grad_y + walk.plane(k) * args.out_size();
+      sum[k] = 0;
+    }
+    for (Offset o0 = outputs.first[0]; o0 < outputs.last[0]; ++o0) {
+      if (!covers(axis[0], o0, outputs.input.at[0])) continue;
+      for (Offset o1 = outputs.first[1]; o1 < outputs.last[1]; ++o1) {
+        if (!covers(axis[1], o1, outputs.input.at[1])) continue;
+        const int64_t rows = axis[0].divisor[o0] * axis[1].divisor[o1];
+        const Offset row = static_cast<Offset>((o0 * axis[1].out + o1) * axis[2].out);
+        for (Offset o2 = outputs.first[2]; o2 < outputs.last[2]; ++o2) {
+          if (!covers(axis[2], o2, outputs.input.at[2])) continue;
+          const Acc<T> share = Acc<T>(1) / Acc<T>(rows * axis[2].divisor[o2]);
+          for (int k = 0; k < kPlanes; ++k) sum[k] += widen(grad_y[k][row + o2]) * share;
+        }
+      }
+    }
+    for (int k = 0; k < kPlanes; ++k)
+      if (walk.has(k))
+        args.result[walk.plane(k) * args.in_size() + walk.position] = narrow<T>(sum[k]);
+  }
+}
+
+// ---- unpooling
+
+// *bad = the first position whose index is outside the output plane, as an unsigned number; all
+// ones is -1.
+__global__ void no_bad_index_kernel(unsigned long long* bad) {
+  *bad = ~0ull;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    bad_index_kernel(const int64_t* index, int64_t count, int64_t out_size,
+                     unsigned long long* bad) {
+  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < count && (index[i] < 0 || index[i] >= out_size))
+    atomicMin(bad, static_cast<unsigned long long>(i));
+}
+
+template <class T>
+static void find_bad_index(const UnpoolArgs<T>& args) {
+  auto* bad = reinterpret_cast<unsigned long long*>(args.bad);
+  const int64_t count = args.planes * args.in_size;
+  launch(no_bad_index_kernel, 1, 1, 0, bad);
+  launch(bad_index_kernel, grid_size(ceil_div(count, kThreads)), kThreads, 0, args.index, count,
+         args.out_size, bad);
+}
+
+// Claim: 1 + the last position in the plane whose index is that output, or 0.
+template <class T, class Claim>
+__global__ void __launch_bounds__(kThreads)
+    claim_kernel(const UnpoolArgs<T> args, const PlaneGrid<int64_t, 1> grid, Claim* claims) {
+  PlaneWalk walk(grid);
+  if (!walk.any() || *args.bad >= 0) return;
+  for (; walk.more(); walk.next()) {
+    const int64_t index = args.index[walk.plane(0) * args.in_size + walk.position];
+    atomicMax(&claims[walk.plane(0) * args.out_size + index],
+              static_cast<Claim>(walk.position + 1));
+  }
+}
+
+template <class T, class Claim>
+__global__ void __launch_bounds__(kThreads)
+    unpool_kernel(const UnpoolArgs<T> args, const PlaneGrid<int64_t, 1> grid, const Claim* claims) {
+  PlaneWalk walk(grid);
+  if (!walk.any() || *args.bad >= 0) return;
+  for (; walk.more(); walk.next()) {
+    const int64_t o = walk.plane(0) * args.out_size + walk.position;
+    const int64_t claim = static_cast<int64_t>(claims[o]);
+    args.result[o] =
+        claim == 0 ? narrow<T>(0) : args.source[walk.plane(0) * args.in_size + claim - 1];
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    unpool_gradient_kernel(const UnpoolArgs<T> args, const PlaneGrid<int64_t, 1> grid) {
+  PlaneWalk walk(grid);
+  if (!walk.any() || *args.bad >= 0) return;
+  for (; walk.more(); walk.next()) {
+    const int64_t i = walk.plane(0) * args.in_size + walk.position;
+    args.result[i] = args.source[walk.plane(0) * args.out_size + args.index[i]];
+  }
+}
+
+// ---- launches
+
+// Calls body(Offset{}), 32 bits wide where they count the elements of a plane.
+template <class T, class Body>
+static void with_offset(const PoolArgs<T>& args, const Body& body) {
+  if (fits_int(max(args.in_size(), args.out_size())))
+    body(int{});
+  else
+    body(int64_t{});
+}
+
+// Calls body(Offset{}, threads of an output as a constant).
+template <class T, class Body>
+static void with_lanes(const PoolArgs<T>& args, const Body& body) {
+  with_offset(args, [&](auto offset) {
+    if (args.in_size() < kWarpWindow * args.out_size())
+      body(offset, std::integral_constant<int, 1>());
+    else if (args.in_size() < kBlockWindow * args.out_size())
+      body(offset, std::integral_constant<int, 32>());
+    else
+      body(offset, std::integral_constant<int, kThreads>());
+  });
+}
+
+template <class T>
+void max_pool_fprop_windows(const PoolArgs<T>& args) {
+  with_lanes(args, [&]<class Offset, int LANES>(Offset, std::integral_constant<int, LANES>) {
+    if constexpr (LANES > 1) {
+      const PlaneGrid<Offset, 1, LANES> grid(args.out_size(), args.planes);
+      launch(max_pool_lanes_kernel<T, Offset, LANES>, grid.size(), kThreads, 0, args, grid);
+    } else {
+      const PoolGrid<Offset> grid(args.out_size(), args.planes);
+      launch(max_pool_kernel<T, Offset>, grid.size(), kThreads, 0, args, grid);
+    }
+  });
+}
+
+template <class T>
+void avg_pool_fprop_windows(const PoolArgs<T>& args) {
+  with_lanes(args, [&]<class Offset, int LANES>(Offset, std::integral_constant<int, LANES>) {
+    if constexpr (LANES > 1) {
+      const PlaneGrid<Offset, 1, LANES> grid(args.out_size(), args.planes);
+      launch(avg_pool_lanes_kernel<T, Offset, LANES>, grid.size(), kThreads, 0, args, grid);
+    } else {
+      const PoolGrid<Offset> grid(args.out_size(), args.planes);
+      launch(avg_pool_kernel<T, Offset>, grid.size(), kThreads, 0, args, grid);
+    }
+  });
+}
+
+template <class T>
+void max_pool_dgrad_windows(const PoolArgs<T>& args) {
+  with_offset(args, [&]<class Offset>(Offset) {
+    const PoolGrid<Offset> grid(args.in_size(), args.planes);
+    launch(max_pool_gradient_kernel<T, Offset>, grid.size(), kThreads, 0, args, grid);
+  });
+}
+
+template <class T>
+void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
+  with_offset(args, [&]<class Offset>(Offset) {
+    const PoolGrid<Offset> grid(args.in_size(), args.planes);
+    launch(avg_pool_gradient_kernel<T, Offset>, grid.size(), kThreads, 0, args, grid);
+  });
+}
+
+template <class T, class Claim>
+static void run_unpool(const UnpoolArgs<T>& args) {
+  // Groups of planes whose claims take about kClaimBytes.
+  constexpr int64_t kClaimBytes = int64_t{64} << 20;
+  const int64_t plane_bytes = max(args.out_size, int64_t{1}) * int64_t{sizeof(Claim)};
+  const int64_t most = min(args.planes, max(kClaimBytes / plane_bytes, int64_t{1}));
+  const Workspace workspace(most * plane_bytes);
+  Claim* claims = workspace.get<Claim>();
+  UnpoolArgs<T> part = args;
+  for (int64_t first = 0; first < args.planes; first += most) {
+    part.planes = min(most, args.planes - first);
+    part.source = args.source + first * args.in_size;
+    part.index = args.index + first * args.in_size;
+    part.result = args.result + first * args.out_size;
+    simt::fill_zero(claims, static_cast<size_t>(part.planes * plane_bytes), current_stream());
+    const PlaneGrid<int64_t, 1> inputs(args.in_size, part.planes);
+    const PlaneGrid<int64_t, 1> outputs(args.out_size, part.planes);
+    launch(claim_kernel<T, Claim>, inputs.size(), kThreads, 0, part, inputs, claims);
+    launch(unpool_kernel<T, Claim>, outputs.size(), kThreads, 0, part, outputs, claims);
+  }
+}
+
+template <class T>
+void max_unpool_fprop_indices(const UnpoolArgs<T>& args) {
+  find_bad_index(args);
+  if (args.in_size < UINT32_MAX)
+    run_unpool<T, unsigned>(args);
+  else
+    run_unpool<T, unsigned long long>(args);
+}
+
+template <class T>
+void max_unpool_dgrad_indices(const UnpoolArgs<T>& args) {
+  find_bad_index(args);
+  const PlaneGrid<int64_t, 1> grid(args.in_size, args.planes);
+  launch(unpool_gradient_kernel<T>, grid.size(), kThreads, 0, args, grid);
+}
+
+LAMINA_CUDA_INSTANTIATE(max_pool_fprop_windows, PoolArgs)
+LAMINA_CUDA_INSTANTIATE(max_pool_dgrad_windows, PoolArgs)
+LAMINA_CUDA_INSTANTIATE(avg_pool_fprop_windows, PoolArgs)
+LAMINA_CUDA_INSTANTIATE(avg_pool_dgrad_windows, PoolArgs)
+LAMINA_CUDA_INSTANTIATE(max_unpool_fprop_indices, UnpoolArgs)
+LAMINA_CUDA_INSTANTIATE(max_unpool_dgrad_indices, UnpoolArgs)
+
+}  // namespace lamina::cuda
