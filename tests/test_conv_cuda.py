@@ -11,6 +11,7 @@ from typing import Any
 
 import cases
 import lamina
+import lamina.functional as F
 import numpy as np
 import pytest
 import reference
@@ -27,6 +28,11 @@ SHAPES = [
     ((1, 6, 5, 4, 7), (4, 3, 2, 3, 3), {"stride": (1, 2, 1), "padding": 1, "groups": 2}),
     ((2, 3, 11, 40), (6, 1, 3, 3), {"padding": 1, "groups": 3}),
     ((1, 3, 23, 9), (3, 1, 5, 5), {"stride": 2, "padding": 2, "groups": 3}),
+    ((1, 2, 6, 34), (2, 1, 31, 31), {"padding": 15, "groups": 2}),
+    ((2, 9, 7, 7), (18, 1, 3, 3), {"padding": 1, "groups": 9}),
+    ((1, 2, 12, 17), (4, 1, 3, 4), {"stride": (3, 2), "dilation": (2, 3), "groups": 2}),
+    ((2, 3, 300), (3, 1, 4), {"padding": 3, "groups": 3}),
+    ((1, 2, 5, 6, 7), (2, 1, 3, 3, 3), {"stride": (2, 1, 1), "padding": 1, "groups": 2}),
 ]
 KERNELS = [
     pytest.param(backend, kernel.pass_, kernel.algo, id=f"{backend}-{kernel.pass_}-{kernel.algo}")
@@ -173,3 +179,17 @@ def test_split_sums(backend, pass_, algo, x_shape, weight_shape, options, dtype)
     expected = exact(pass_, x, weight, grad_y, options)
     assert abs(expected).max() < 2048
     assert_array_equal(actual, expected)
+
+
+def test_depthwise_refuses_what_no_tile_holds():
+    x, weight = np.zeros((1, 2, 1, 300), np.float32), np.zeros((2, 1, 1, 3), np.float32)
+    t = lamina.tensor(x, requires_grad=True)
+    with lamina.backend(SIMT[0]):
+        F.conv2d(x, weight, groups=2, dilation=100, algo="depthwise")
+        with pytest.raises(ValueError, match="reach fits shared memory"):
+            F.conv2d(
+                x[:, :, :, :1], weight, groups=2, dilation=9000, padding=(0, 9000), algo="depthwise"
+            )
+        y = F.conv2d(t, lamina.tensor(weight), groups=2, stride=(1, 33), algo="depthwise")
+        y.backward(np.ones(y.shape, np.float32))
+        assert lamina.last_plan().algo != "depthwise"

@@ -319,7 +319,8 @@ __global__ void __launch_bounds__(kWgradThreads)
   const Index group = block % s.groups, part = block / s.groups;
   const Index end = min((part + 1) * pass.part_size, s.positions);
 
-  // A pair beyond the last repeats it and is not stored.
+  // A pair beyond the last repeats it and is neither loaded nor stored.
+  const int own_pairs = static_cast<int>(min(Index(PAIRS), pairs - pair_first - pair_warp * PAIRS));
   Index shift[PAIRS], d0[PAIRS], d1[PAIRS], d2[PAIRS];
 #pragma unroll
   for (int j = 0; j < PAIRS; ++j) {
@@ -340,15 +341,16 @@ __global__ void __launch_bounds__(kWgradThreads)
   Index n = start.n, o0 = start.out[0], o1 = start.out[1], o2 = start.out[2];
 
   A sum[kSums] = {};
-  for (; m < end; m += stride) {
+  for (; own_pairs > 0 && m < end; m += stride) {
     const Index i0 = o0 * s.stride[0] - s.pad[0], i1 = o1 * s.stride[1] - s.pad[1];
     const Index i2 = o2 * s.stride[2] - s.pad[2];
     const Index at = n * s.groups * s.channels * s.in_size + (i0 * s.in[1] + i1) * s.in[2] + i2;
     A value[PAIRS];
 #pragma unroll
     for (int j = 0; j < PAIRS; ++j) {
-      const bool inside = i0 + d0[j] >= 0 && i0 + d0[j] < s.in[0] && i1 + d1[j] >= 0 &&
-                          i1 + d1[j] < s.in[1] && i2 + d2[j] >= 0 && i2 + d2[j] < s.in[2];
+      const bool inside = j < own_pairs && i0 + d0[j] >= 0 && i0 + d0[j] < s.in[0] &&
+                          i1 + d1[j] >= 0 && i1 + d1[j] < s.in[1] && i2 + d2[j] >= 0 &&
+                          i2 + d2[j] < s.in[2];
       value[j] = inside ? widen(pass.x[at + shift[j]]) : A(0);
     }
     // Position m of channel k of image n is n (k_all - 1) + k planes after element m.

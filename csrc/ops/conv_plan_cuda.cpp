@@ -1,6 +1,7 @@
 // The rules of the CUDA convolutions: what each algorithm can run, its workspace and its cost.
 #include "ops/conv_plan.h"
 #include "shared/conv_split.h"
+#include "shared/depthwise_tile.h"
 #include "shared/winograd_tiles.h"
 
 namespace lamina::ops {
@@ -32,6 +33,33 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
       static_cast<double>((outputs + block - 1) / block * block) / static_cast<double>(outputs);
   const double slower = (outputs > 4 ? 1.3 : 2.6) * (pass == ConvPass::wgrad ? 1.6 : 1);
   const double macs = slower * filled * static_cast<double>(s.macs());
+  return macs > moved(s) ? macs : moved(s);
+}
+
+// ---- depthwise
+
+std::string needs_depthwise(ConvPass pass, const ConvShape& s) {
+  if (s.c_per_group() != 1)
+    return "needs one input channel a group, got " + std::to_string(s.c_per_group());
+  if (pass == ConvPass::wgrad) return {};
+  constexpr int64_t kFar = int64_t{1} << 30;
+  const bool gradient = pass == ConvPass::dgrad;
+  for (int axis = 0; axis < 3; ++axis)
+    if (s.in[axis] + s.pad[axis] > kFar || s.out[axis] * s.stride[axis] > kFar ||
+        s.kernel[axis] * s.dilation[axis] > kFar)
+      return "needs extents below 2^30";
+  for (int axis = 1; axis < 3; ++axis)
+    if (gradient && s.stride[axis] > DepthwiseTile::kLargestStride)
+      return "needs strides up to " + std::to_string(DepthwiseTile::kLargestStride) + ", got " +
+             std::to_string(s.stride[axis]);
+  const DepthwiseTile tile(s, gradient);
+  if (!tile.fits())
+    return "needs a filter whose reach fits shared memory, got one for " +
+           std::to_string(tile.elements()) + " elements";
+  return {};
+}
+double depthwise_cost(ConvPass pass, const ConvShape& s) {
+  const double macs = (pass == ConvPass::wgrad ? 2.5 : 2) * static_cast<double>(s.macs());
   return macs > moved(s) ? macs : moved(s);
 }
 
@@ -68,6 +96,7 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
 
 constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost},
+    {"depthwise", needs_depthwise, direct_elements, depthwise_cost},
     {"winograd", needs_small_planes, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes, winograd_elements<4>, winograd_cost<4>, true,
      "rounds about three times as much as winograd: ask for it by name"},
