@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads)
   const Vector<T, N> in = load<T, N>(x + at);
   Vector<T, N> grad{};
   if (GRADIENT) grad = load<T, N>(grad_y + at);
-  Vector<T, N> out;
+  Vector<T, N> out{};
   switch (kind) {
 #define LAMINA_CASE(name)                                                                        \
   case Activation::name:                                                                         \

@@ -1,6 +1,7 @@
 // The stream and the workspace of a call: the current CuPy stream and its memory pool on a GPU,
 // the host's memory under simt.
 #include "cuda/backend.h"
+#include "cuda/gpu.h"
 
 namespace lamina::cuda {
 
@@ -9,8 +10,8 @@ namespace lamina::cuda {
 static thread_local cudaStream_t stream_of_call = nullptr;
 static Allocator allocator{};
 
-void set_stream(cudaStream_t stream) {
-  stream_of_call = stream;
+void set_stream(void* stream) {
+  stream_of_call = static_cast<cudaStream_t>(stream);
 }
 void set_allocator(const Allocator& functions) {
   allocator = functions;
@@ -19,10 +20,10 @@ void set_allocator(const Allocator& functions) {
 cudaStream_t current_stream() {
   return stream_of_call;
 }
-void* allocate(size_t bytes) {
-  return allocator.allocate(bytes, stream_of_call);
+static void* allocate(size_t bytes) {
+  return allocator.allocate(bytes);
 }
-void release(void* data) {
+static void release(void* data) {
   allocator.release(data);
 }
 
@@ -31,10 +32,10 @@ void release(void* data) {
 cudaStream_t current_stream() {
   return nullptr;
 }
-void* allocate(size_t bytes) {
+static void* allocate(size_t bytes) {
   return simt::allocate(bytes);
 }
-void release(void* data) {
+static void release(void* data) {
   simt::release(data);
 }
 

@@ -7,20 +7,6 @@ namespace lamina::cuda {
 
 cudaStream_t current_stream();
 
-#ifdef __CUDACC__
-// Set by the extension module: memory of the current stream's pool, and the stream of this thread's
-// calls.
-struct Allocator {
-  void* (*allocate)(size_t bytes, cudaStream_t stream);
-  void (*release)(void* data);
-};
-void set_allocator(const Allocator& functions);
-void set_stream(cudaStream_t stream);
-#endif
-
-void* allocate(size_t bytes);
-void release(void* data);
-
 // Temporary device memory until the end of the scope, 256-byte aligned and undefined. It comes from
 // the memory pool of the stream, so no launch waits for it; null for no bytes.
 class Workspace {

@@ -70,9 +70,10 @@ struct counted_float {
 // clang-format off
 SIMT_SPECIAL(exp) SIMT_SPECIAL(expm1) SIMT_SPECIAL(log) SIMT_SPECIAL(log1p) SIMT_SPECIAL(tanh)
 SIMT_SPECIAL(sqrt) SIMT_SPECIAL(erf) SIMT_SPECIAL(erfc) SIMT_SPECIAL(sin) SIMT_SPECIAL(cos)
-// clang-format on
 #undef SIMT_SPECIAL
-        SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
+// clang-format on
+
+SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
   SIMT_COUNT(simt_special, 2);
   return counted_float(std::pow(x.value, y.value));
 }

@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from . import _C
-
 HALVES = ("float16", "bfloat16")  # on CUDA, and on the CPU under simt; bfloat16 is of ml_dtypes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _INT64_MAX = 2**63 - 1
@@ -42,6 +40,45 @@ def _import_cupy(op: str, device: str) -> Any:
     if index >= count:
         raise RuntimeError(f"{op}: device must be below cuda:{count}, got device={device!r}")
     return cupy
+
+
+def device_memory(nbytes: int) -> Any:
+    """Memory of CuPy's pool for the current stream: `.ptr` is its address."""
+    return _cupy().cuda.alloc(nbytes)
+
+
+def synchronize() -> None:
+    """Waits for everything that was started on the current GPU."""
+    _import_cupy("synchronize", "cuda").cuda.runtime.deviceSynchronize()
+
+
+@lru_cache(maxsize=1)
+def _load_cuda() -> None:
+    """Lets the kernels for GPUs join the registry. Raises RuntimeError where they are missing."""
+    from .runtime import load_backend
+
+    load_backend("cuda")
+
+
+def adopt(x: Any) -> Any:
+    """Arrays of other libraries on a GPU as CuPy arrays of the same memory; the rest passes."""
+    if is_array(x) or not hasattr(x, "__cuda_array_interface__"):
+        return x
+    return _import_cupy("lamina", "cuda").asarray(x)
+
+
+def is_floating(dtype: Any) -> bool:
+    """Whether numbers of the dtype have gradients: bfloat16 is no NumPy kind of its own."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _halves_run(cuda: bool) -> bool:
+    """Whether kernels take 16-bit floats: on CUDA, and on the CPU under simt."""
+    if cuda:
+        return True
+    from .runtime import get_backend
+
+    return get_backend() in ("cuda", "simt", "simt_check")
 
 
 def is_cuda(x: Any) -> bool:
@@ -107,8 +144,8 @@ def to_device(op: str, x: Any, device: Any) -> Any:
 def _advice(dtype: np.dtype) -> str:
     if dtype.kind in "biu":
         return "convert it with .astype('float32')"
-    if dtype == np.float16:
-        return "float16 runs on CUDA only: convert it with .astype('float32')"
+    if dtype.name in HALVES:
+        return f"{dtype} runs on CUDA only: convert it with .astype('float32')"
     if dtype.kind == "c":
         return "pass the real and imaginary parts as two float32 arrays"
     return "convert it to float32 or float64"
@@ -125,9 +162,9 @@ def checked_dtype(op: str, dtype: Any, cuda: bool = False) -> np.dtype:
         raise TypeError(
             f"{op}: dtype must name a NumPy dtype, got dtype={dtype!r}; use for example 'float32'"
         ) from error
-    if result.kind in "biu" or (
-        result.kind == "f" and (result.itemsize in (4, 8) or cuda and result.itemsize == 2)
-    ):
+    if result.kind in "biu" or (result.kind == "f" and result.itemsize in (4, 8)):
+        return result
+    if result.name in HALVES and _halves_run(cuda):
         return result
     raise TypeError(
         f"{op}: dtype must be float32, float64, an integer or boolean, got dtype={result}; "
@@ -150,7 +187,7 @@ def check_float(op: str, name: str, x: Any) -> None:
     dtype = x.dtype
     if dtype.kind == "f" and dtype.itemsize in (4, 8):
         return
-    if dtype.name in HALVES and (is_cuda(x) or _C.current_backend().startswith("simt")):
+    if dtype.name in HALVES and _halves_run(is_cuda(x)):
         return
     raise TypeError(
         f"{op}: {name} must be float32 or float64, got {name}.dtype={dtype}; {_advice(dtype)}"
@@ -164,8 +201,10 @@ def asarray(op: str, name: str, x: Any) -> Any:
 
     Raises TypeError, naming `op` and `name`, for other dtypes and other kinds of object.
     """
+    x = adopt(x)
     check_float(op, name, x)
     if is_cuda(x):
+        _load_cuda()
         return _cupy().ascontiguousarray(x).reshape(x.shape)
     return np.require(np.asarray(x), x.dtype.newbyteorder("="), ["C", "A"])
 
@@ -232,7 +271,10 @@ def empty(op: str, shape: Sequence[int], dtype: Any, like: Any = None) -> Any:
             f"{op}: the result needs {total} bytes, more than the {physical_memory()} of this "
             f"machine, got shape={shape}, dtype={dtype}; use smaller sizes"
         )
-    return module.empty(shape, dtype)
+    if module is np:
+        return np.empty(shape, dtype)
+    with like.device:
+        return module.empty(shape, dtype)
 
 
 def empty_like(op: str, x: Any) -> Any:

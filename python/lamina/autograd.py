@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .arrays import buffer_of, is_array, module_of
+from .arrays import buffer_of, is_array, is_floating, module_of
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -230,7 +230,7 @@ class Function:
             node.versions = _versions(ctx.saved, tensors, outputs)
             for index, output in enumerate(outputs):
                 array = output.data
-                differentiable = array.dtype.kind == "f" and not any(
+                differentiable = is_floating(array.dtype) and not any(
                     array is marked for marked in ctx.non_differentiable
                 )
                 node.outputs.append((array.shape, array.dtype, differentiable, module_of(array)))

@@ -40,18 +40,19 @@ class Plan(NamedTuple):
 
 
 # Backends that are extension modules of their own, imported when they are first asked for.
-_MODULES = {"simt": "_simt", "simt_check": "_simt_check"}
+_MODULES = {"simt": "_simt", "simt_check": "_simt_check", "cuda": "_cuda"}
 _loaded: dict[str, Any] = {}
 
 
 @lru_cache(maxsize=1)
 def _backends() -> tuple[str, ...]:
-    built = [
-        name
-        for name, module in _MODULES.items()
-        if importlib.util.find_spec(f"{__package__}.{module}") is not None
-    ]
-    return ("ref", "cpu", *built)
+    return ("ref", "cpu", *(name for name in _MODULES if _can_run(name)))
+
+
+def _can_run(name: str) -> bool:
+    if importlib.util.find_spec(f"{__package__}.{_MODULES[name]}") is None:
+        return False
+    return name != "cuda" or importlib.import_module("._cuda", __package__).device_count() > 0
 
 
 def load_backend(name: str) -> Any:
@@ -60,10 +61,19 @@ def load_backend(name: str) -> Any:
     Raises ValueError for a backend that is not compiled in.
     """
     if name not in _backends():
+        if name == "cuda":
+            from . import cuda
+
+            cuda.require()
         raise ValueError(f"backend: name must be one of {list(_backends())}, got name={name!r}")
     if name in _MODULES and name not in _loaded:
         module = importlib.import_module(f".{_MODULES[name]}", __package__)
         module.set_num_threads(_C.num_threads())
+        if name == "cuda":
+            from . import arrays, cuda
+
+            cuda.require()
+            module.set_allocator(arrays.device_memory)
         _loaded[name] = module
     return _loaded.get(name)
 
@@ -107,9 +117,11 @@ def backend(name: str) -> Iterator[None]:
     """Runs the calls of the block on the backend `name`, on this thread.
 
     "cpu" is the default for NumPy arrays, "ref" the reference implementation. "simt" runs the CUDA
-    kernels on the CPU; "simt_check" also watches their memory accesses (`lamina.simt`).
+    kernels on the CPU; "simt_check" also watches their memory accesses (`lamina.simt`). "cuda"
+    copies NumPy arrays to the GPU and back for every call: to compare, not to be fast. CuPy arrays
+    run on "cuda" whatever is chosen here.
 
-    Raises ValueError for a backend that is not compiled in.
+    Raises ValueError for a backend that is not compiled in, RuntimeError for "cuda" without a GPU.
     """
     load_backend(name)
     before = _C.current_backend()

@@ -16,11 +16,13 @@ import numpy as np
 
 from . import autograd
 from .arrays import (
+    adopt,
     buffer_of,
     checked_dtype,
     device_of,
     is_array,
     is_cuda,
+    is_floating,
     module_of,
     parse_device,
     to_device,
@@ -37,6 +39,7 @@ def _array_of(op: str, data: Any) -> Any:
     """The array of a Tensor, array, scalar or nested list; Python floats become float32."""
     if isinstance(data, Tensor):
         return data.data
+    data = adopt(data)
     if is_array(data) or isinstance(data, np.generic):
         array = data if is_cuda(data) else np.asarray(data)
     else:
@@ -135,7 +138,7 @@ class Tensor(Methods):
                 "Tensor.data: only a leaf's array can be replaced, got a result of "
                 f"{self.grad_fn.name}; use detach()"
             )
-        if self._requires_grad and array.dtype.kind != "f":
+        if self._requires_grad and not is_floating(array.dtype):
             raise TypeError(
                 f"Tensor.data: a tensor that requires a gradient stays floating, got dtype="
                 f"{array.dtype}; use requires_grad_(False) first"
@@ -202,7 +205,7 @@ class Tensor(Methods):
         return self.itemsize
 
     def is_floating_point(self) -> bool:
-        return self._data.dtype.kind == "f"
+        return is_floating(self._data.dtype)
 
     def is_contiguous(self) -> bool:
         return self._data.flags.c_contiguous

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstring>
+
 #include "cuda/kernel_table.h"
 #include "simt/runtime.h"
 #ifdef SIMT_CHECK
@@ -33,16 +35,35 @@ void end_call(const ops::CallMemory* memory, size_t count) {
   for (size_t i = 0; i < count; ++i) simt::unregister_memory(memory[i].data);
 }
 
-void join_registry() {
-  static const std::vector<ops::Kernel> kernels = cuda::kernel_table(kName);
-  static ops::Backend backend{kName, kernels.data(), kernels.size(), simt::allocate, simt::release};
+// The kernels and the backend of one name; they stay as long as the process.
+struct Registered {
+  std::string name;
+  std::vector<ops::Kernel> kernels;
+  ops::Backend backend;
+
+  explicit Registered(std::string backend_name)
+      : name(std::move(backend_name)),
+        kernels(cuda::kernel_table(name.c_str())),
+        backend{name.c_str(), kernels.data(), kernels.size(), simt::allocate, simt::release} {
 #ifdef SIMT_CHECK
-  backend.begin_call = begin_call;
-  backend.end_call = end_call;
+    backend.begin_call = begin_call;
+    backend.end_call = end_call;
 #else
-  static_cast<void>(begin_call), static_cast<void>(end_call);
+    static_cast<void>(begin_call), static_cast<void>(end_call);
 #endif
-  py::module_::import("lamina._C").attr("register_backend")(py::capsule(&backend));
+    if (name != "cuda") return;
+    backend.upload = [](const ops::CallMemory& memory) {
+      return std::memcpy(simt::allocate(memory.bytes), memory.data, memory.bytes);
+    };
+    backend.download = [](const ops::CallMemory& memory, const void* copy) {
+      std::memcpy(const_cast<void*>(memory.data), copy, memory.bytes);
+    };
+  }
+};
+
+void join_registry(const std::string& name) {
+  auto* registered = new Registered(name);
+  py::module_::import("lamina._C").attr("register_backend")(py::capsule(&registered->backend));
 }
 
 void set_schedule(const std::string& name, uint64_t seed) {
@@ -95,7 +116,10 @@ py::list requests() {
 
 PYBIND11_MODULE(LAMINA_MODULE, module, py::mod_gil_not_used()) {
   module.doc() = "The CUDA kernels on the CPU. Use lamina.backend or lamina.simt instead.";
-  join_registry();
+  join_registry(kName);
+  module.def("join_registry", &join_registry,
+             "Also under another name: \"cuda\" makes a machine without a GPU take the path of one",
+             py::arg("name"));
   module.def(
       "set_num_threads", [](int count) { simt::options().threads = count; }, py::arg("count"));
   module.def("set_schedule", &set_schedule, py::arg("name"), py::arg("seed") = 1);

@@ -115,7 +115,7 @@ def blocks(in_size: int, kernel: int, fill: bool) -> Table:
 
 def _along(op: str, x: Any, axis: int, taps: Any) -> Any:
     shape = (*x.shape[:axis], taps.out_size, *x.shape[axis + 1 :])
-    y = arrays.empty(op, shape, x.dtype)
+    y = arrays.empty(op, shape, x.dtype, like=x)
     taps.resample(math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :]), x, y)
     return y
 

@@ -53,7 +53,7 @@ class Activation(Function):
         x = arrays.asarray(op, "input", x)
         ctx.kind, ctx.a, ctx.b = kind, a, b
         ctx.save_for_backward(x)
-        y = arrays.empty(op, x.shape, x.dtype)
+        y = arrays.empty(op, x.shape, x.dtype, like=x)
         _C.activation(kind, a, b, x, None, y)
         return y
 
@@ -217,7 +217,7 @@ class Prelu(Function):
         inner = x.size // (n * channels) if x.size else 0
         ctx.layout = (n, channels, inner)
         ctx.save_for_backward(x, weight)
-        y = arrays.empty("prelu", x.shape, x.dtype)
+        y = arrays.empty("prelu", x.shape, x.dtype, like=x)
         _C.prelu("fprop", x, weight, None, y, *ctx.layout)
         return y
 

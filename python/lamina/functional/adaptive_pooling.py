@@ -151,7 +151,7 @@ def _fractional(
         from ..random import generator
 
         samples = generator().random((*batched, n))
-    samples = np.asarray(array_of(samples)).astype(x.dtype, copy=False)
+    samples = arrays.to_numpy(array_of(samples)).astype(x.dtype, copy=False)
     if samples.shape != (*batched, n):
         raise ValueError(
             f"{op}: _random_samples must have shape {(*batched, n)}, got {samples.shape}"
@@ -171,8 +171,8 @@ class FractionalMaxPool(Function):
         n = len(out)
         size = x.shape[-n:]
         planes = x.reshape(-1, *size)
-        y = arrays.empty(op, (len(planes), *out), x.dtype)
-        index = np.empty(y.shape, np.int64)
+        y = arrays.empty(op, (len(planes), *out), x.dtype, like=x)
+        index = arrays.module_of(y).empty(y.shape, np.int64)
         ctx.windows = []
         for plane, sample in enumerate(samples):
             # torch's order: width then height in 2-D, depth to width in 3-D.
@@ -191,7 +191,7 @@ class FractionalMaxPool(Function):
     def backward(ctx: Any, grad_y: Any, _: Any) -> Any:
         (index,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = np.empty(ctx.x_shape, grad_y.dtype)
+        grad_x = arrays.module_of(grad_y).empty(ctx.x_shape, grad_y.dtype)
         rows = [a.reshape(-1, *a.shape[-ctx.axes :]) for a in (grad_x, grad_y, index)]
         for plane, windows in enumerate(ctx.windows):
             gx, gy, at = (a[plane] for a in rows)

@@ -117,26 +117,26 @@ def _gradient_algo(geometry: Geometry, pass_: str, shape: Any, element_bytes: in
 
 
 def _fprop(geometry: Geometry, shape: Any, y_shape: Any, x: Any, weight: Any, bias: Any) -> Any:
-    y = arrays.empty(geometry.op, y_shape, x.dtype)
+    y = arrays.empty(geometry.op, y_shape, x.dtype, like=x)
     return _run(geometry, "fprop", shape, y, x=x, weight=weight, bias=bias)
 
 
 def _dgrad(
     geometry: Geometry, shape: Any, x_shape: Any, grad_y: Any, weight: Any, algo: str | None = None
 ) -> Any:
-    grad_x = arrays.empty(geometry.op, x_shape, grad_y.dtype)
+    grad_x = arrays.empty(geometry.op, x_shape, grad_y.dtype, like=grad_y)
     return _run(geometry, "dgrad", shape, grad_x, grad_y=grad_y, weight=weight, algo=algo)
 
 
 def _wgrad(
     geometry: Geometry, shape: Any, weight_shape: Any, x: Any, grad_y: Any, algo: str
 ) -> Any:
-    grad_weight = arrays.empty(geometry.op, weight_shape, x.dtype)
+    grad_weight = arrays.empty(geometry.op, weight_shape, x.dtype, like=x)
     return _run(geometry, "wgrad", shape, grad_weight, x=x, grad_y=grad_y, algo=algo)
 
 
 def _bgrad(geometry: Geometry, shape: Any, channels: int, grad_y: Any) -> Any:
-    grad_bias = arrays.empty(geometry.op, (channels,), grad_y.dtype)
+    grad_bias = arrays.empty(geometry.op, (channels,), grad_y.dtype, like=grad_y)
     return _run(geometry, "bgrad", shape, grad_bias, grad_y=grad_y, algo="auto")
 
 
@@ -182,7 +182,7 @@ class ConvInputGrad(Function):
         ctx.shape = _shape(geometry, x_shape, weight.shape, y.shape[2:])
         ctx.geometry = geometry
         ctx.save_for_backward(y, weight)
-        x = arrays.empty(geometry.op, x_shape, y.dtype)
+        x = arrays.empty(geometry.op, x_shape, y.dtype, like=y)
         return _run(geometry, "dgrad", ctx.shape, x, grad_y=y, weight=weight, bias=bias)
 
     @staticmethod
@@ -193,7 +193,7 @@ class ConvInputGrad(Function):
         grad_y = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             algo = _gradient_algo(geometry, "fprop", shape, y.itemsize)
-            grad_y = arrays.empty(geometry.op, y.shape, y.dtype)
+            grad_y = arrays.empty(geometry.op, y.shape, y.dtype, like=y)
             _run(geometry, "fprop", shape, grad_y, x=grad_x, weight=weight, algo=algo)
         if ctx.needs_input_grad[1]:
             algo = _gradient_algo(geometry, "wgrad", shape, y.itemsize)

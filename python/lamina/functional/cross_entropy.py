@@ -87,7 +87,7 @@ class CrossEntropy(Function):
         label_smoothing: float,
     ) -> Any:
         x, target, weight, layout = _classes_first("cross_entropy", x, target, weight)
-        loss = np.empty(target.shape, x.dtype)
+        loss = arrays.module_of(x).empty(target.shape, x.dtype)
         options = (*layout, ignore_index, label_smoothing)
         bad = arrays.module_of(x).full(1, -1, np.int64)
         _C.cross_entropy(x, target, weight, None, loss, *(*options, bad))
@@ -203,7 +203,7 @@ class NllLoss(Function):
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
         factor, counted = ctx.saved
-        grad_x = np.zeros(ctx.shape, factor.dtype)
+        grad_x = arrays.module_of(factor).zeros(ctx.shape, factor.dtype)
         # what is ignored has no gradient, not even of a mean of nothing
         values = np.where(counted, -factor * _reduced_grad(ctx, grad, factor.dtype), 0)
         np.put_along_axis(grad_x, ctx.index, np.expand_dims(values, ctx.axis), ctx.axis)

@@ -49,14 +49,14 @@ class Dropout(Function):
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, mask: Mask) -> Any:
         ctx.op, ctx.mask = op, mask
-        y = arrays.empty(op, x.shape, x.dtype)
+        y = arrays.empty(op, x.shape, x.dtype, like=x)
         _C.dropout(x, y, *mask)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = arrays.empty(ctx.op, grad_y.shape, grad_y.dtype)
+        grad_x = arrays.empty(ctx.op, grad_y.shape, grad_y.dtype, like=grad_y)
         _C.dropout(grad_y, grad_x, *ctx.mask._replace(shift=0.0, dropped=0.0))
         return None, grad_x, None
 

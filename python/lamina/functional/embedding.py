@@ -25,7 +25,7 @@ __all__ = ["embedding", "embedding_bag", "one_hot"]
 
 def _multiply(op: str, taps: Any, x: Any) -> Any:
     """The sparse matrix times x [in, features]."""
-    y = arrays.empty(op, (taps.out_size, x.shape[1]), x.dtype)
+    y = arrays.empty(op, (taps.out_size, x.shape[1]), x.dtype, like=x)
     if y.size:
         taps.resample(1, x.shape[1], x, y)
     return y
@@ -136,7 +136,7 @@ def embedding(
     weight = _weight(op, weight)
     rows = weight.shape[0]
     indices = _indices(op, input, rows)
-    flat = indices.reshape(-1)
+    flat = arrays.to_numpy(indices).reshape(-1)  # the table of a look-up is made on the host
     _no_sparse(op, sparse)
     padding = _padding(op, padding_idx, rows)
     weight = _limited(op, weight, flat, max_norm, norm_type)
@@ -208,7 +208,7 @@ class _BagMaximum(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         (winner,) = ctx.saved
-        grad = np.zeros(ctx.shape, grad_y.dtype)
+        grad = arrays.module_of(grad_y).zeros(ctx.shape, grad_y.dtype)
         bag, feature = np.nonzero(winner >= 0)
         np.add.at(grad, (winner[bag, feature], feature), grad_y[bag, feature])
         return grad, None, None, None
@@ -246,7 +246,7 @@ def embedding_bag(
         raise ValueError(f"{op}: scale_grad_by_freq needs mode 'sum' or 'mean' without weights")
     padding = _padding(op, padding_idx, rows)
     bounds = _bag_bounds(op, indices, offsets, include_last_offset)
-    flat = indices.reshape(-1)
+    flat = arrays.to_numpy(indices).reshape(-1)
     weight = _limited(op, weight, flat, max_norm, norm_type)
     bag = np.searchsorted(bounds, np.arange(len(flat)), "right") - 1
     bags = len(bounds) - 1
@@ -287,6 +287,6 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
         raise ValueError(
             f"{op}: num_classes must be above the largest index {largest}, got {classes}"
         )
-    y = arrays.empty(op, (*indices.shape, classes), np.int64)
-    y[...] = indices[..., None] == np.arange(classes)
+    y = arrays.empty(op, (*indices.shape, classes), np.int64, like=indices)
+    y[...] = indices[..., None] == arrays.module_of(indices).arange(classes)
     return Tensor(y) if isinstance(tensor, Tensor) else y

@@ -26,14 +26,14 @@ class Im2col(Function):
         ctx: Any, op: str, pass_: str, x: Any, shape: Any, result_shape: tuple[int, ...]
     ) -> Any:
         ctx.op, ctx.pass_, ctx.shape, ctx.x_shape = op, pass_, shape, x.shape
-        y = arrays.empty(op, result_shape, x.dtype)
+        y = arrays.empty(op, result_shape, x.dtype, like=x)
         _C.im2col(pass_, shape, x, y)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype)
+        grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
         _C.im2col("dgrad" if ctx.pass_ == "fprop" else "fprop", ctx.shape, grad_y, grad_x)
         return None, None, grad_x, None, None
 

@@ -16,7 +16,7 @@ __all__ = ["bilinear", "linear"]
 def _gemm(a: Any, b: Any, bias: Any, sizes: tuple[int, int, int], trans: tuple[bool, bool]) -> Any:
     """op(a) [m, k] times op(b) [k, n], plus bias [n]; sizes are (m, n, k)."""
     m, n, k = sizes
-    c = arrays.empty("linear", (m, n), a.dtype)
+    c = arrays.empty("linear", (m, n), a.dtype, like=a)
     _C.gemm(a, b, c, bias, 1, m, n, k, *trans)
     return c
 

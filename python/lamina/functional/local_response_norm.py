@@ -18,7 +18,7 @@ class LocalResponseNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, layout: tuple[Any, ...]) -> Any:
-        y, d = (arrays.empty("local_response_norm", x.shape, x.dtype) for _ in range(2))
+        y, d = (arrays.empty("local_response_norm", x.shape, x.dtype, like=x) for _ in range(2))
         _C.local_response_norm(*(*layout, x, d, None, y))
         ctx.layout = layout
         ctx.save_for_backward(x, d)
@@ -28,7 +28,7 @@ class LocalResponseNorm(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, d = ctx.saved
         grad_y = arrays.asarray("local_response_norm", "grad_y", grad_y)
-        grad_x = arrays.empty("local_response_norm", x.shape, x.dtype)
+        grad_x = arrays.empty("local_response_norm", x.shape, x.dtype, like=x)
         _C.local_response_norm(*(*ctx.layout, x, d, grad_y, grad_x))
         return grad_x, None
 

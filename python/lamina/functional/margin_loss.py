@@ -162,7 +162,7 @@ def multi_margin_loss(
     _check_classes(op, t, 0, classes)
     column = t[..., None]
     z = real(op, "margin", margin) - x.gather(-1, column) + x
-    hinge = _hinge(z, np.arange(classes) != column)
+    hinge = _hinge(z, arrays.module_of(t).arange(classes) != column)
     loss = (hinge if p == 1 else hinge.square()).sum(-1) / classes
     return reduced(op, loss if w is None else loss * w[t], reduction, size_average, reduce)
 
@@ -200,7 +200,9 @@ def multilabel_margin_loss(
     _check_classes(op, t, -1, classes)
     valid = np.logical_and.accumulate(t >= 0, axis=-1)
     labels = np.where(valid, t, 0)
-    is_label = ((labels[..., None] == np.arange(classes)) & valid[..., None]).any(-2)
+    is_label = ((labels[..., None] == arrays.module_of(t).arange(classes)) & valid[..., None]).any(
+        -2
+    )
     z = 1.0 - x.gather(-1, labels).unsqueeze(-1) + x.unsqueeze(-2)
     loss = _hinge(z, valid[..., None] & ~is_label[..., None, :]).sum((-2, -1)) / classes
     return reduced(op, loss, reduction, size_average, reduce)

@@ -53,9 +53,9 @@ class BatchNorm(Function):
     ) -> Any:
         n, c, inner = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         ctx.layout = (n, c, inner, training, eps)
-        mean = np.empty(c, x.dtype) if training else mean.copy()
-        var = np.empty(c, x.dtype) if training else var.copy()
-        y = arrays.empty("batch_norm", x.shape, x.dtype)
+        mean = arrays.module_of(x).empty(c, x.dtype) if training else mean.copy()
+        var = arrays.module_of(x).empty(c, x.dtype) if training else var.copy()
+        y = arrays.empty("batch_norm", x.shape, x.dtype, like=x)
         _C.batch_norm(x, weight, bias, mean, var, None, y, None, None, *ctx.layout)
         ctx.save_for_backward(x, weight, mean, var)
         ctx.mark_non_differentiable(mean, var)
@@ -151,8 +151,8 @@ class GroupNorm(Function):
         ctx: Any, op: str, x: Any, weight: Any, bias: Any, layout: tuple[int, ...], eps: float
     ) -> Any:
         ctx.op, ctx.options = op, (*layout, eps)
-        mean, rstd = (np.empty(layout[0] * layout[1], x.dtype) for _ in range(2))
-        y = arrays.empty(op, x.shape, x.dtype)
+        mean, rstd = (arrays.module_of(x).empty(layout[0] * layout[1], x.dtype) for _ in range(2))
+        y = arrays.empty(op, x.shape, x.dtype, like=x)
         _C.group_norm(x, weight, bias, mean, rstd, None, y, None, None, *ctx.options)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.affine_shape = (layout[1] * layout[2],) if weight is None else weight.shape
@@ -162,7 +162,10 @@ class GroupNorm(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, weight, mean, rstd = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grads = np.empty_like(x), *(np.empty(ctx.affine_shape, x.dtype) for _ in range(2))
+        grads = (
+            np.empty_like(x),
+            *(arrays.module_of(x).empty(ctx.affine_shape, x.dtype) for _ in range(2)),
+        )
         _C.group_norm(x, weight, None, mean, rstd, grad_y, *(*grads, *ctx.options))
         return None, *grads, None, None
 

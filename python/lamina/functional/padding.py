@@ -41,14 +41,14 @@ class PadConstant(Function):
         ctx.shape = x.shape
         ctx.source, ctx.place = _slices(x.shape, pairs)
         shape = tuple(n + low + high for n, (low, high) in zip(x.shape, pairs, strict=True))
-        y = arrays.empty("pad", shape, x.dtype.newbyteorder("="))
+        y = arrays.empty("pad", shape, x.dtype.newbyteorder("="), like=x)
         y.fill(value)
         y[ctx.place] = x[ctx.source]
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        grad = np.zeros(ctx.shape, grad_y.dtype)
+        grad = arrays.module_of(grad_y).zeros(ctx.shape, grad_y.dtype)
         grad[ctx.source] = grad_y[ctx.place]
         return grad, None, None
 

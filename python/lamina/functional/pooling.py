@@ -48,8 +48,8 @@ class MaxPool(Function):
         lead = x.shape[: x.ndim - len(out)]
         ctx.op, ctx.windows, ctx.x_shape = op, three_windows(windows), x.shape
         ctx.planes = math.prod(lead)
-        y = arrays.empty(op, lead + out, x.dtype)
-        index = np.empty(y.shape, np.int64)
+        y = arrays.empty(op, lead + out, x.dtype, like=x)
+        index = arrays.module_of(y).empty(y.shape, np.int64)
         _C.pool("max_pool", "fprop", ctx.planes, *(*ctx.windows, x, None, index, y))
         ctx.save_for_backward(index)
         ctx.mark_non_differentiable(index)
@@ -59,7 +59,7 @@ class MaxPool(Function):
     def backward(ctx: Any, grad_y: Any, _: Any) -> Any:
         (index,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = np.empty(ctx.x_shape, grad_y.dtype)
+        grad_x = arrays.module_of(grad_y).empty(ctx.x_shape, grad_y.dtype)
         _C.pool("max_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, index, grad_x))
         return None, grad_x, None, None
 
@@ -71,14 +71,14 @@ class AvgPool(Function):
         lead = x.shape[: x.ndim - len(out)]
         ctx.op, ctx.windows, ctx.x_shape = op, windows, x.shape
         ctx.planes = math.prod(lead)
-        y = arrays.empty(op, lead + out, x.dtype)
+        y = arrays.empty(op, lead + out, x.dtype, like=x)
         _C.pool("avg_pool", "fprop", ctx.planes, *(*ctx.windows, x, None, None, y))
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = np.empty(ctx.x_shape, grad_y.dtype)
+        grad_x = arrays.module_of(grad_y).empty(ctx.x_shape, grad_y.dtype)
         _C.pool("avg_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, None, grad_x))
         return None, grad_x, None, None
 

@@ -23,7 +23,7 @@ __all__ = ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
 def _gates(op: str, x: Any, weight: Any, bias: Any, into: Any = None) -> Any:
     """x weight^T + bias [N, G * H], added to `into` where one is given."""
     n, rows = len(x), len(weight)
-    result = arrays.empty(op, (n, rows), x.dtype) if into is None else into
+    result = arrays.empty(op, (n, rows), x.dtype, like=x) if into is None else into
     _C.gemm(x, weight, result, bias, 1, n, rows, x.shape[1], False, True, into is not None)
     return result
 

@@ -43,7 +43,7 @@ class Permute(Function):
 def _permute(
     op: str, x: Any, shape: tuple[int, ...], axes: tuple[int, ...], result_shape: tuple[int, ...]
 ) -> Any:
-    y = arrays.empty(op, result_shape, x.dtype)
+    y = arrays.empty(op, result_shape, x.dtype, like=x)
     _C.permute(x, shape, axes, y)
     return y
 

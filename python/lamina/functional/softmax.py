@@ -23,7 +23,7 @@ class Softmax(Function):
         axis = normal_axis(op, "dim", dim, x.ndim)
         shape = x.shape or (1,)
         ctx.layout = (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]), log)
-        y = arrays.empty(op, x.shape, x.dtype)
+        y = arrays.empty(op, x.shape, x.dtype, like=x)
         _C.softmax(*(*ctx.layout, x, None, y))
         ctx.save_for_backward(y)
         return y

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import module_of
+from ..arrays import is_floating, module_of
 from ..autograd import Context, Function
 from ._common import all_dims, as_array, as_float, one_dim, restored, wide_sum
 
@@ -236,7 +236,7 @@ class Cumsum(Function):
         ctx.dim = one_dim("cumsum", dim, x.ndim)
         if x.ndim == 0:
             return x.astype(np.int64) if x.dtype.kind in "biu" else x.copy()
-        if x.dtype.kind == "f":
+        if is_floating(x.dtype):
             return module_of(x).cumsum(x, axis=ctx.dim, dtype=np.float64).astype(x.dtype)
         return module_of(x).cumsum(x, axis=ctx.dim)
 
