@@ -71,9 +71,9 @@ struct counted_float {
 SIMT_SPECIAL(exp) SIMT_SPECIAL(expm1) SIMT_SPECIAL(log) SIMT_SPECIAL(log1p) SIMT_SPECIAL(tanh)
 SIMT_SPECIAL(sqrt) SIMT_SPECIAL(erf) SIMT_SPECIAL(erfc) SIMT_SPECIAL(sin) SIMT_SPECIAL(cos)
 #undef SIMT_SPECIAL
-// clang-format on
+    // clang-format on
 
-SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
+    SIMT_INLINE counted_float pow(counted_float x, counted_float y) {
   SIMT_COUNT(simt_special, 2);
   return counted_float(std::pow(x.value, y.value));
 }
