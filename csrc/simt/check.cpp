@@ -45,7 +45,11 @@ void on_access(const void* pointer, unsigned bytes, unsigned kind, uintptr_t pc)
                 "writes the input " + *name + ": " + describe_thread(worker, worker.thread()) +
                     " at " + place_text(place));
   check_access(*region, address, bytes, kind, place, *name);
-  if (!(kind & kSilent)) record_request(address, bytes, kind, place, region->shared);
+  if (kind & kSilent) return;
+  // Sectors are counted as if arrays began at multiples of 32 bytes, as a GPU's do, but for views
+  // into the middle of a vector: the host's allocator would decide otherwise.
+  const uintptr_t base = region->shared ? 0 : region->begin - region->begin % 16;
+  record_request(address - base, bytes, kind, place, region->shared);
 }
 
 void end_all_requests(Worker& worker) {

@@ -19,6 +19,7 @@ std::vector<Finding> findings();
 struct Requests {
   std::string kernel, file;
   int line = 0;
+  std::string caller;  // file:line in the kernel of a helper in another file
   bool shared = false, write = false, atomic = false;
   unsigned long long requests = 0, lanes = 0, bytes = 0;
   unsigned long long sectors = 0, ideal_sectors = 0;        // global memory, 32 bytes each

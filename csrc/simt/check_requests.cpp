@@ -2,7 +2,9 @@
 //
 // A fiber runs from one point where it waits to the next, so the lanes of one instruction arrive at
 // different times. They are matched by the instruction's address and by how often each lane has
-// executed it since the warp last met as a whole.
+// executed it since the warp last met as a whole. Where lanes have executed it more or less often
+// than others, under a condition in a loop, they are matched by their iteration instead: a lane's
+// iteration ends when it comes to an instruction for the second time.
 #include <algorithm>
 #include <map>
 
@@ -18,11 +20,12 @@ struct Request {
   uint8_t bytes;
   uint8_t kind;
   uintptr_t address[32];
+  int iteration[32];
 };
 
 struct Stream {  // what the lanes of a warp did at one place since they last met
   uint32_t key;  // 2 * place + shared
-  int executed[32];
+  int executed[32], last_iteration[32];
   std::vector<Request> requests;
 };
 
@@ -30,6 +33,7 @@ struct WarpStreams {
   std::vector<int> stream_of;  // by key, -1: none
   std::vector<Stream> streams;
   size_t used = 0;
+  int iteration[32] = {};
 };
 WarpStreams warp_streams[kMaxWarps];
 
@@ -81,6 +85,44 @@ void add_global(const Request& request, Requests& total) {
   total.ideal_sectors += (distinct * request.bytes + 31) / 32;
 }
 
+void add_request(const Request& request, Requests& total) {
+  const auto lanes = static_cast<unsigned>(__builtin_popcount(request.lanes));
+  total.requests++;
+  total.lanes += lanes;
+  total.bytes += uint64_t{lanes} * request.bytes;
+  total.write |= (request.kind & kWrite) != 0;
+  total.atomic |= (request.kind & kAtomic) != 0;
+  if (total.shared)
+    add_shared(request, total);
+  else
+    add_global(request, total);
+}
+
+bool executed_alike(const Stream& stream) {
+  int count = 0;
+  for (const int executed : stream.executed) {
+    if (executed && count && executed != count) return false;
+    count = std::max(count, executed);
+  }
+  return true;
+}
+
+void add_by_iteration(const Stream& stream, Requests& total) {
+  static std::vector<Request> requests;
+  const int last = *std::max_element(stream.last_iteration, stream.last_iteration + 32);
+  requests.assign(static_cast<size_t>(last) + 1, Request{});
+  for (const Request& from : stream.requests)
+    for (uint32_t rest = from.lanes; rest; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      Request& into = requests[static_cast<size_t>(from.iteration[lane])];
+      into.lanes |= 1u << lane;
+      into.bytes = from.bytes, into.kind = from.kind;
+      into.address[lane] = from.address[lane];
+    }
+  for (const Request& request : requests)
+    if (request.lanes) add_request(request, total);
+}
+
 }  // namespace
 
 void record_request(uintptr_t address, unsigned bytes, unsigned kind, uint32_t place, bool shared) {
@@ -96,6 +138,7 @@ void record_request(uintptr_t address, unsigned bytes, unsigned kind, uint32_t p
     fresh.key = key;
     fresh.requests.clear();
     std::fill_n(fresh.executed, 32, 0);
+    std::fill_n(fresh.last_iteration, 32, -1);
   }
   Stream& stream = warp.streams[static_cast<size_t>(index)];
   const auto occurrence = static_cast<size_t>(stream.executed[worker.lane]++);
@@ -105,6 +148,9 @@ void record_request(uintptr_t address, unsigned bytes, unsigned kind, uint32_t p
   request.bytes = static_cast<uint8_t>(bytes);
   request.kind = static_cast<uint8_t>(kind);
   request.address[worker.lane] = address;
+  int& iteration = warp.iteration[worker.lane];
+  if (stream.last_iteration[worker.lane] == iteration) ++iteration;
+  stream.last_iteration[worker.lane] = request.iteration[worker.lane] = iteration;
 }
 
 void end_requests(Worker&, int warp_index) {
@@ -114,21 +160,14 @@ void end_requests(Worker&, int warp_index) {
     if (totals.size() <= stream.key) totals.resize(stream.key + 64);
     Requests& total = totals[stream.key];
     total.shared = stream.key & 1;
-    for (const Request& request : stream.requests) {
-      const auto lanes = static_cast<unsigned>(__builtin_popcount(request.lanes));
-      total.requests++;
-      total.lanes += lanes;
-      total.bytes += uint64_t{lanes} * request.bytes;
-      total.write |= (request.kind & kWrite) != 0;
-      total.atomic |= (request.kind & kAtomic) != 0;
-      if (total.shared)
-        add_shared(request, total);
-      else
-        add_global(request, total);
-    }
+    if (executed_alike(stream))
+      for (const Request& request : stream.requests) add_request(request, total);
+    else
+      add_by_iteration(stream, total);
     warp.stream_of[stream.key] = -1;
   }
   warp.used = 0;
+  std::fill_n(warp.iteration, 32, 0);
 }
 
 void clear_requests() {
@@ -140,13 +179,15 @@ std::vector<Requests> requests() {
   for (size_t key = 0; key < totals.size(); ++key)
     if (totals[key].requests) pcs.push_back(place_pc(static_cast<uint32_t>(key / 2)));
   resolve(pcs);
-  std::map<std::tuple<std::string, std::string, int, bool, bool>, Requests> by_line;
+  std::map<std::tuple<std::string, std::string, int, std::string, bool, bool>, Requests> by_line;
   for (size_t key = 0; key < totals.size(); ++key) {
     const Requests& from = totals[key];
     if (!from.requests) continue;
     const SourceLine line = source_line(place_pc(static_cast<uint32_t>(key / 2)));
-    Requests& into = by_line[{line.function, line.file, line.line, from.shared, from.write}];
-    into.kernel = line.function, into.file = line.file, into.line = line.line;
+    Requests& into =
+        by_line[{line.function, line.file, line.line, line.caller, from.shared, from.write}];
+    into.kernel = line.function, into.caller = line.caller;
+    into.file = line.file, into.line = line.line;
     into.shared = from.shared, into.write = from.write, into.atomic |= from.atomic;
     into.requests += from.requests, into.lanes += from.lanes, into.bytes += from.bytes;
     into.sectors += from.sectors, into.ideal_sectors += from.ideal_sectors;

@@ -51,6 +51,25 @@ std::string short_name(const std::string& demangled) {
   return name;
 }
 
+bool in_runtime(const std::string& path) {
+  const std::string folder = path.substr(0, path.rfind('/'));
+  return folder.size() > 5 && folder.compare(folder.size() - 5, 5, "/simt") == 0;
+}
+
+// Frames come from the innermost to the kernel's own, `place` as path:line.
+void add_frame(SourceLine& into, const std::string& function, const std::string& place) {
+  const size_t colon = place.rfind(':');
+  const std::string path = place.substr(0, colon), file = path.substr(path.rfind('/') + 1);
+  const int line = std::atoi(place.c_str() + colon + 1);
+  if (in_runtime(path)) return;
+  into.function = short_name(function);
+  if (into.file.empty()) {
+    into.file = file, into.line = line;
+  } else {
+    into.caller = file == into.file ? "" : file + ":" + std::to_string(line);
+  }
+}
+
 }  // namespace
 
 void resolve(const std::vector<uintptr_t>& pcs) {
@@ -80,23 +99,15 @@ void resolve(const std::vector<uintptr_t>& pcs) {
       return line;
     };
     SourceLine* current = nullptr;
-    bool settled = false;
     while (at < output.size()) {
       const std::string first = next_line();
       if (first.rfind("0x", 0) == 0) {
         const uintptr_t offset = std::strtoull(first.c_str(), nullptr, 16);
         current = &known()[offset + 1 + base[module]];
-        settled = false;
         continue;
       }
       const std::string place = next_line();
-      if (!current || settled) continue;
-      const size_t colon = place.rfind(':');
-      const std::string path = place.substr(0, colon);
-      current->function = short_name(first);
-      current->file = path.substr(path.rfind('/') + 1);
-      current->line = std::atoi(place.c_str() + colon + 1);
-      settled = path.find("/simt/") == std::string::npos;
+      if (current) add_frame(*current, first, place);
     }
     for (uintptr_t pc : addresses) {
       SourceLine& line = known()[pc];

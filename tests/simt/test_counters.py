@@ -69,6 +69,14 @@ def test_sectors_of_a_shifted_row(results):
     assert total(result, "sectors", write=True) == 126 * 4
 
 
+def test_sectors_of_lanes_that_take_turns(results):
+    # A group of eight lanes is a sector; of the eight groups of a block, (group + step) % 3 rests.
+    resting = sum((group + step) % 3 == 0 for group in range(8) for step in range(32))
+    result = results["conditional_loads"]
+    assert total(result, "sectors", write=False) == 2 * 32 * 4 + (8 * 32 - resting)
+    assert total(result, "ideal_sectors", write=False) == total(result, "sectors", write=False)
+
+
 @pytest.mark.parametrize(("name", "worst"), [("transpose_unpadded", 32), ("transpose_padded", 1)])
 def test_bank_conflicts_of_a_transpose(results, name, worst):
     result = results[name]

@@ -102,6 +102,7 @@ py::list requests() {
   for (const simt::Requests& line : simt::requests()) {
     py::dict entry;
     entry["kernel"] = line.kernel, entry["file"] = line.file, entry["line"] = line.line;
+    entry["caller"] = line.caller;
     entry["shared"] = line.shared, entry["write"] = line.write, entry["atomic"] = line.atomic;
     entry["requests"] = line.requests, entry["lanes"] = line.lanes, entry["bytes"] = line.bytes;
     entry["sectors"] = line.sectors, entry["ideal_sectors"] = line.ideal_sectors;

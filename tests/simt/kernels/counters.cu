@@ -82,6 +82,16 @@ __global__ void broadcast_kernel(const float* x, float* y) {
   y[threadIdx.x] = x[threadIdx.x / 32];
 }
 
+// Some lanes take part in every step, now these, now those.
+__global__ void conditional_kernel(const float* x, float* y) {
+  float sum = 0;
+  for (unsigned r = 0; r < 32; ++r) {
+    const float value = x[64 * r + threadIdx.x];
+    if ((threadIdx.x / 8 + r) % 3 != 0) sum += value * x[2048 + 64 * r + threadIdx.x];  // some
+  }
+  y[threadIdx.x] = sum;
+}
+
 template <class Kernel>
 static void run(Kernel kernel, size_t outputs) {
   // Sectors begin at multiples of 32 bytes.
@@ -108,6 +118,10 @@ TEST(copy_shifted) {
 }
 TEST(broadcast) {
   run(broadcast_kernel, 64);
+}
+
+TEST(conditional_loads) {
+  run(conditional_kernel, 64);
 }
 
 // ---- shared memory: wavefronts over 32 banks
