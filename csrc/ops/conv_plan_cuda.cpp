@@ -2,6 +2,7 @@
 #include "ops/conv_plan.h"
 #include "shared/conv_split.h"
 #include "shared/depthwise_tile.h"
+#include "shared/im2col_chunk.h"
 #include "shared/winograd_tiles.h"
 
 namespace lamina::ops {
@@ -63,6 +64,28 @@ double depthwise_cost(ConvPass pass, const ConvShape& s) {
   return macs > moved(s) ? macs : moved(s);
 }
 
+// ---- im2col
+
+int64_t im2col_elements(ConvPass pass, const ConvShape& s) {
+  return Im2colChunk(s).workspace_elements(pass);
+}
+// Tiles of 64 x 64 that the sizes of a group do not fill.
+double filled_tiles(int64_t m, int64_t n) {
+  const auto padded = [](int64_t size) { return static_cast<double>((size + 63) / 64 * 64); };
+  return padded(m) * padded(n);
+}
+// The matrix is written once and read once; wgrad runs one product an image.
+double im2col_cost(ConvPass pass, const ConvShape& s) {
+  const int64_t k = s.k_per_group(), unrolled = s.c_per_group() * s.kernel_size();
+  const double matrices = static_cast<double>(s.n * s.groups);
+  const double macs =
+      pass == ConvPass::fprop   ? filled_tiles(k, s.out_size()) * static_cast<double>(unrolled)
+      : pass == ConvPass::dgrad ? filled_tiles(unrolled, s.out_size()) * static_cast<double>(k)
+                                : 4 * filled_tiles(k, unrolled) * static_cast<double>(s.out_size());
+  const double columns = static_cast<double>(s.n * Im2colChunk(s).col_elems);
+  return matrices * macs + 2 * kMacsPerElement * columns + moved(s);
+}
+
 // ---- winograd
 
 std::string needs_small_planes(ConvPass pass, const ConvShape& s) {
@@ -97,6 +120,7 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
 constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost},
     {"depthwise", needs_depthwise, direct_elements, depthwise_cost},
+    {"im2col", never, im2col_elements, im2col_cost},
     {"winograd", needs_small_planes, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes, winograd_elements<4>, winograd_cost<4>, true,
      "rounds about three times as much as winograd: ask for it by name"},
