@@ -136,7 +136,7 @@ def test_nan_wins(backend):
     assert_array_equal(np.argwhere(np.isnan(F.avg_pool2d(x, 2)[0, 0])), [[1, 1]])
 
 
-DTYPES = ["float32", "float64"]
+DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 # Windows that one thread reduces, a warp, a block; planes that end within a group of them.
 LARGE = [

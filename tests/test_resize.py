@@ -118,7 +118,7 @@ LARGE_SHUFFLES = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 @pytest.mark.parametrize(("name", "shape", "factor"), LARGE_SHUFFLES, ids=str)
 def test_large_shuffles(backend, name, shape, factor, dtype):
     dtype = cases.storage(dtype, backend)

@@ -99,6 +99,69 @@ def test_huge_boxes_are_quick(backend, function):
     assert time.perf_counter() - start < 1
 
 
+def many_boxes(count, dtype):
+    """Boxes in and around two maps of 40 x 70: some reach far out, some are points or turned."""
+    rng = np.random.default_rng(5)
+    corners = rng.uniform(-20, 90, (count, 4))
+    corners[::7, 2:] = corners[::7, :2]
+    corners[1::3, 2:] = corners[1::3, :2] + rng.uniform(0, 12, (len(corners[1::3]), 2))
+    return np.column_stack([rng.integers(0, 2, count), corners]).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("ratio", [-1, 2])
+def test_many_boxes(backend, ratio, dtype):
+    """More boxes than a block has threads, maps of several tiles, channels in several groups."""
+    dtype = cases.storage(dtype, backend)
+    count = 300 if backend == "simt" and ratio > 0 else 20
+    x, boxes = cases.reals((2, 11, 40, 70), 1, dtype), many_boxes(count, dtype)
+    exact, rois = x.astype(float), boxes.astype(float)
+    options = {"output_size": (3, 2), "spatial_scale": 0.75}
+
+    tensor = lamina.tensor(x, requires_grad=True)
+    y = ops.roi_pool(tensor, boxes, **options)
+    grad = cases.integers(y.shape, 2, dtype)
+    y.backward(grad)
+    assert_array_equal(y.data.astype(float), reference.roi_pool(exact, rois, **options))
+    expected = reference.roi_pool_backward(grad.astype(float), exact, rois, **options)
+    assert_allclose(tensor.grad.data.astype(float), expected, rtol=cases.rounding(dtype), atol=1e-6)
+
+    options = {**options, "sampling_ratio": ratio, "aligned": True}
+    tensor = lamina.tensor(x, requires_grad=True)
+    y = ops.roi_align(tensor, boxes, **options)
+    y.backward(grad)
+    eps = np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
+    rtol = 512 * eps + cases.rounding(dtype)
+    expected = reference.roi_align(exact, rois, **options)
+    assert_allclose(y.data.astype(float), expected, rtol=rtol, atol=512 * eps)
+    expected = reference.roi_align_backward(grad.astype(float), exact, rois, **options)
+    # Every box adds: their absolute sum bounds the rounding.
+    bound = reference.roi_align_backward(abs(grad.astype(float)), exact, rois, **options)
+    assert (abs(tensor.grad.data - expected) <= rtol * bound + 512 * eps).all()
+
+
+def test_same_bits_in_any_schedule(backend):
+    x, boxes = cases.reals((2, 5, 12, 40), 1), many_boxes(40, np.float32)
+    results = set()
+    for _ in cases.schedules(backend):
+        bits = b""
+        for function in (ops.roi_pool, ops.roi_align):
+            tensor = lamina.tensor(cases.misaligned(x), requires_grad=True)
+            y = function(tensor, boxes, 2)
+            y.backward(np.ones(y.shape, np.float32))
+            bits += y.data.tobytes() + tensor.grad.data.tobytes()
+        results.add(bits)
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("corner", [1e15, 1e16, 3e16, 1e300])
+def test_boxes_beyond_the_integers_of_a_double(backend, corner):
+    """Their samples are too many to count; what the map adds to the mean is below rounding."""
+    x = np.ones((1, 1, 6, 5))
+    y = ops.roi_align(x, np.array([[0, -corner, -corner, corner, corner]]), 3)
+    assert abs(y).max() < 1e-12
+
+
 def test_same_bits_for_any_thread_count():
     rng = np.random.default_rng(3)
     x = cases.reals((3, 40, 30, 31), 1)
@@ -124,6 +187,22 @@ def test_nms(backend, threshold, dtype):
     kept = ops.nms(boxes, scores, threshold)
     assert_array_equal(kept, reference.nms(boxes, scores, threshold))
     assert kept.dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("threshold", [-1.0, 0.0, 0.45])
+@pytest.mark.parametrize("count", [1, 63, 256, 257, 700])
+def test_nms_in_groups(backend, count, threshold, dtype):
+    """Chains of overlaps within and across the groups that a block settles."""
+    dtype = cases.storage(dtype, backend)
+    count = count if backend in ("cpu", "simt") else min(count, 257)
+    rng = np.random.default_rng(6)
+    low = rng.integers(0, 60, (count, 2))
+    boxes = np.column_stack([low, low + rng.integers(0, 9, (count, 2))]).astype(dtype)
+    scores = np.arange(count)[::-1].astype(dtype)
+    expected = reference.nms(boxes.astype(float), scores.astype(float), threshold)
+    for _ in cases.schedules(backend):
+        assert_array_equal(ops.nms(boxes, scores, threshold), expected)
 
 
 def test_nms_of_nothing(backend):

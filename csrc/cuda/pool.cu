@@ -32,12 +32,6 @@ using PoolGrid = PlaneGrid<Offset, kAtOnce<Offset>>;
 // Windows of about so many inputs and more are reduced by a warp, by a block.
 static constexpr int64_t kWarpWindow = 32, kBlockWindow = 2048;
 
-struct Largest {
-  template <class A>
-  __device__ __forceinline__ A operator()(A a, A b) const {
-    return max_or_nan(a, b);
-  }
-};
 struct Earliest {
   template <class A>
   __device__ __forceinline__ A operator()(A a, A b) const {
@@ -200,7 +194,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       if (best.at == kNowhere) best.at = at;  // -Inf everywhere: the first tap
       best.take(widen(x[at]), at);
     });
-    const Acc<T> largest = reduce<LANES>(best.value, Largest());
+    const Acc<T> largest = reduce<LANES>(best.value, MaxOrNan());
     const bool mine = best.value == largest || (best.value != best.value && largest != largest);
     const Offset at = reduce<LANES>(mine ? best.at : kNowhere, Earliest());
     if (lane > 0) continue;

@@ -58,14 +58,16 @@ def _boxes(op: str, x: Any, boxes: Any) -> Any:
             raise ValueError(
                 f"{op}: boxes must have one array per image, got {len(boxes)} for {x.shape[0]}"
             )
-        rows = [np.zeros((0, 5), x.dtype)]
+        module = arrays.module_of(x)
+        rows = [module.zeros((0, 5), x.dtype)]
         for image, entry in enumerate(boxes):
             array = arrays.asarray(op, "boxes", array_of(entry))
             same_dtype(op, input=x, boxes=array)
             if array.ndim != 2 or array.shape[1] != 4:
                 raise ValueError(f"{op}: boxes of an image must be [L, 4], got {array.shape}")
-            rows.append(np.column_stack([np.full(len(array), image, x.dtype), array]))
-        return np.concatenate(rows)
+            images = module.full(len(array), image, x.dtype)
+            rows.append(module.column_stack([images, array]))
+        return module.concatenate(rows)
     array = arrays.asarray(op, "boxes", array_of(boxes))
     same_dtype(op, input=x, boxes=array)
     if array.ndim != 2 or array.shape[1] != 5:
@@ -135,7 +137,7 @@ def nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:
             f"{op}: scores must have one element per box, got scores.shape={order.shape}, "
             f"boxes.shape={corners.shape}"
         )
-    by_score = np.argsort(-order, kind="stable")
-    keep = np.empty(len(corners), np.uint8)
+    by_score = arrays.module_of(order).argsort(-order, kind="stable")
+    keep = arrays.empty(op, (len(corners),), np.uint8, like=corners)
     _C.nms(corners[by_score], threshold, keep)
     return by_score[keep.astype(bool)]

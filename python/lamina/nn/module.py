@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import device_of, to_device, to_numpy
 from ..tensor import RemovableHandle, Tensor
 from .parameter import Parameter
 
@@ -337,7 +336,7 @@ class Module:
             problems += [f"missing: {name}" for name in missing]
             problems += [f"unexpected: {name}" for name in unexpected]
         arrays = {
-            name: to_numpy(value.data if isinstance(value, Tensor) else value)
+            name: np.asarray(value.data if isinstance(value, Tensor) else value)
             for name, value in state.items()
             if name in own
         }
@@ -357,7 +356,7 @@ class Module:
                 + "; ".join(problems)
             )
         for name, array in arrays.items():
-            own[name][...] = to_device("load_state_dict", array, device_of(own[name]))
+            own[name][...] = array
         return IncompatibleKeys(missing, unexpected)
 
     # Representation
