@@ -12,7 +12,7 @@ import lamina.functional as F
 import numpy as np
 import pytest
 import reference
-from lamina import nn
+from lamina import _C, nn
 from numpy.testing import assert_allclose, assert_array_equal
 
 BOUND = 64 * np.finfo(np.float64).eps
@@ -112,6 +112,125 @@ def test_same_bits_for_any_thread_count():
         y.backward(x)
         results.append(y.data.tobytes() + t.grad.data.tobytes())
     assert len(set(results)) == 1
+
+
+# [n, c, inner]: planes of whole vectors and not, for a warp, a block and several blocks; columns.
+PLANES = [(2, 3, 49), (3, 2, 64), (2, 2, 600), (2, 2, 516), (1, 2, 9001), (1, 2, 16400)]
+PLANES += [(30, 5, 1), (1100, 3, 1), (37, 300, 1)]
+DTYPES = ["float32", "float64", "float16", "bfloat16"]
+
+
+def close(actual, expected, scale=1.0):
+    """Within 64 eps of the arithmetic, of `scale`, and one rounding to a 16-bit float."""
+    eps = np.finfo(np.float64 if actual.dtype == np.float64 else np.float32).eps
+    rtol = cases.rounding(actual.dtype)
+    assert_allclose(actual.astype(float), expected, rtol=rtol + 64 * eps, atol=64 * eps * scale)
+
+
+def layer_operands(backend, shape, affine, dtype):
+    """x far from zero, weight, bias, grad_y in the dtype; the same in float64."""
+    dtype = cases.storage(dtype, backend)
+    x, weight, bias = (a.astype(dtype) for a in operands(shape, affine))
+    arrays = x + dtype.type(4), weight, bias, cases.reals(shape, 4).astype(dtype)
+    return arrays, [a.astype(float) for a in arrays]
+
+
+def batch_norm_kernels(arrays, shape, training=True):
+    """y, mean, var, grad_x, grad_weight, grad_bias of [n, c, inner] from the kernels."""
+    x, weight, bias, grad_y = arrays
+    kept = np.float64 if x.dtype == np.float64 else np.float32
+    mean, var = np.full(shape[1], 3.9, kept), np.full(shape[1], 2.1, kept)
+    y, grad_x, grads = np.empty_like(x), np.empty_like(x), [np.empty_like(weight) for _ in "wb"]
+    options = (*shape, training, 1e-5)
+    _C.batch_norm(x, weight, bias, mean, var, None, y, None, None, *options)
+    _C.batch_norm(x, weight, bias, mean, var, grad_y, grad_x, *grads, *options)
+    return y, mean, var, grad_x, *grads
+
+
+def group_norm_kernels(arrays, layout):
+    """y, grad_x, grad_weight, grad_bias of [outer, groups, channels, inner] from the kernels."""
+    x, weight, bias, grad_y = arrays
+    kept = np.float64 if x.dtype == np.float64 else np.float32
+    mean, rstd = (np.empty(layout[0] * layout[1], kept) for _ in range(2))
+    y, grad_x, grads = np.empty_like(x), np.empty_like(x), [np.empty_like(weight) for _ in "wb"]
+    _C.group_norm(x, weight, bias, mean, rstd, None, y, None, None, *layout, 1e-5)
+    _C.group_norm(x, weight, None, mean, rstd, grad_y, grad_x, *grads, *layout, 1e-5)
+    return y, grad_x, *grads
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", PLANES, ids=str)
+def test_batch_norm_over_planes_of_every_size(backend, shape, dtype):
+    arrays, (x, weight, bias, grad_y) = layer_operands(backend, shape, shape[1:2], dtype)
+    y, mean, var, grad_x, grad_weight, grad_bias = batch_norm_kernels(arrays, shape)
+    close(mean, x.mean((0, 2)))
+    close(var, x.var((0, 2)), 4)
+    close(y, reference.batch_norm(x, None, None, weight, bias, True)[0], 16)
+    expected = reference.batch_norm_backward(grad_y, x, None, None, weight, True)
+    terms = shape[0] * shape[2]
+    for grad, wanted, scale in zip(
+        (grad_x, grad_weight, grad_bias), expected, (16, terms, terms), strict=True
+    ):
+        close(grad, wanted, scale)
+    fixed = np.full(shape[1], 3.9), np.full(shape[1], 2.1)
+    y, *_, grad_x, grad_weight, grad_bias = batch_norm_kernels(arrays, shape, False)
+    close(y, reference.batch_norm(x, *fixed, weight, bias)[0], 16)
+    close(grad_x, reference.batch_norm_backward(grad_y, x, *fixed, weight)[0])
+
+
+def skip_if_slow(backend, channels):
+    if backend == "ref" and channels > 2000:
+        pytest.skip("the reference takes a time quadratic in the channels")
+
+
+# outer, groups, channels, inner: rows for a warp, a block, a loop of it, several; many short rows.
+ROWS = [(2, 2, 3, 49), (1, 2, 8, 64), (2, 1, 3, 1501), (1, 2, 3, 3000), (1, 1, 2, 8200)]
+ROWS += [(3, 1, 12, 1), (3, 2, 48, 1), (2, 1, 1024, 1), (2, 3, 501, 1), (1, 1, 9001, 1)]
+ROWS += [(1, 1, 9008, 1), (1100, 1, 7, 1), (600, 1, 100, 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", ROWS, ids=str)
+def test_group_norm_over_rows_of_every_size(backend, layout, dtype):
+    outer, groups, channels, inner = layout
+    skip_if_slow(backend, channels)
+    shape = outer, groups * channels, inner
+    arrays, (x, weight, bias, grad_y) = layer_operands(backend, shape, shape[1:2], dtype)
+    y, grad_x, grad_weight, grad_bias = group_norm_kernels(arrays, layout)
+    close(y, reference.group_norm(x, groups, weight, bias), 16)
+    expected = reference.group_norm_backward(grad_y, x, groups, weight)
+    terms = outer * inner + 7
+    for grad, wanted, scale in zip(
+        (grad_x, grad_weight, grad_bias), expected, (16, terms, terms), strict=True
+    ):
+        close(grad, wanted, scale)
+
+
+@pytest.mark.parametrize(
+    "layout", [PLANES[1], PLANES[5], PLANES[7], *ROWS[1:4], *ROWS[7:10]], ids=str
+)
+def test_misaligned_views_and_schedules(backend, layout):
+    shape = layout if len(layout) == 3 else (layout[0], layout[1] * layout[2], layout[3])
+    skip_if_slow(backend, shape[1])
+    arrays = [cases.reals(s, 1) for s in (shape, shape[1:2], shape[1:2], shape)]
+    views = [cases.misaligned(a) for a in arrays]
+    kernels = batch_norm_kernels if len(layout) == 3 else group_norm_kernels
+    results = {
+        b"".join(a.tobytes() for a in kernels(views, layout)) for _ in cases.schedules(backend)
+    }
+    assert len(results) == 1
+    for a, b in zip(kernels(arrays, layout), kernels(views, layout), strict=True):
+        close(a, b.astype(float), shape[0] * shape[2])
+
+
+def test_nan_stays_in_its_set(backend):
+    x = cases.reals((3, 4, 5), 1)
+    x[1, 2, 3] = np.nan
+    assert_array_equal(
+        np.isnan(F.batch_norm(x, None, None, training=True)).any((0, 2)), [0, 0, 1, 0]
+    )
+    assert_array_equal(np.isnan(F.group_norm(x, 2)).sum((1, 2)), [0, 10, 0])
+    assert_array_equal(np.isnan(F.layer_norm(x, 5)).sum((1, 2)), [0, 5, 0])
 
 
 ONES = np.ones(3, np.float32)

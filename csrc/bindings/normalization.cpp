@@ -10,6 +10,14 @@ namespace {
 
 using Optional = std::optional<Array>;
 
+// Statistics in the type of the arithmetic, written or read by the kernel.
+template <class T>
+ops::Scalar<T>* statistics(const Array& array, const char* name, int64_t elements, bool written) {
+  using S = ops::Scalar<T>;
+  return written ? output<S>(array, name, elements)
+                 : const_cast<S*>(input<S>(array, name, elements));
+}
+
 void batch_norm(const Array& x, const Optional& weight, const Optional& bias, const Array& mean,
                 const Array& var, const Optional& grad_y, const Array& result,
                 const Optional& grad_weight, const Optional& grad_bias, int64_t n, int64_t c,
@@ -21,7 +29,8 @@ void batch_norm(const Array& x, const Optional& weight, const Optional& bias, co
     args.x = input<T>(x, "x", n * c * inner);
     args.weight = optional_input<T>(weight, "weight", c);
     args.bias = optional_input<T>(bias, "bias", c);
-    args.mean = output<T>(mean, "mean", c), args.var = output<T>(var, "var", c);
+    args.mean = statistics<T>(mean, "mean", c, training && !grad_y);
+    args.var = statistics<T>(var, "var", c, training && !grad_y);
     args.grad_y = optional_input<T>(grad_y, "grad_y", n * c * inner);
     args.result = output<T>(result, "result", n * c * inner);
     args.grad_weight = optional_output<T>(grad_weight, "grad_weight", c);
@@ -44,8 +53,8 @@ void group_norm(const Array& x, const Optional& weight, const Optional& bias, co
     args.x = input<T>(x, "x", size);
     args.weight = optional_input<T>(weight, "weight", affine);
     args.bias = optional_input<T>(bias, "bias", affine);
-    args.mean = output<T>(mean, "mean", outer * groups);
-    args.rstd = output<T>(rstd, "rstd", outer * groups);
+    args.mean = statistics<T>(mean, "mean", outer * groups, !grad_y);
+    args.rstd = statistics<T>(rstd, "rstd", outer * groups, !grad_y);
     args.grad_y = optional_input<T>(grad_y, "grad_y", size);
     args.result = output<T>(result, "result", size);
     args.grad_weight = optional_output<T>(grad_weight, "grad_weight", affine);

@@ -4,7 +4,7 @@
 //               and the result; longer lines are read twice: once for maximum and sum together,
 //               the sum scaled anew whenever the maximum grows (Milakov & Gimelshein 2018), once
 //               for the result.
-// Partitioning  device/lines.h: 8, 32 or 512 threads a line where inner is 1, else blocks of up to
+// Partitioning  device/lines.h: 8 to 512 threads a line where inner is 1, else blocks of up to
 //               32 neighbouring lines. Cross-entropy: one launch checks the targets, the next one
 //               does nothing if one of them is bad.
 // Numerics      the maximum passes over NaN, which returns through the sum; it starts at the lowest
@@ -37,8 +37,8 @@ __device__ __forceinline__ LineStats<Acc<T>> line_stats(const Lines& lines, cons
                                                         Slots<T>& v) {
   using A = Acc<T>;
   A top = lowest<A>(), sum = A(0);
-  for (int64_t first = 0; first < (ONE ? 1 : lines.axis); first += lines.ranks() * kSlots<T>) {
-    lines.load_slots(x, first, -infinity<A>(), v);
+  for (int64_t first = 0; first < (ONE ? 1 : lines.end); first += lines.ranks() * kSlots<T>) {
+    lines.load_slots(x + lines.base, first, -infinity<A>(), v);
     A batch_top = top;
 #pragma unroll
     for (int i = 0; i < kSlots<T>; ++i) batch_top = MaxPastNan()(batch_top, v[i]);
@@ -65,13 +65,13 @@ __global__ void __launch_bounds__(Lines::kThreads)
   Slots<T> v;
   const LineStats<A> stats = line_stats<ONE>(lines, x, v);
   const A shift = log_of ? log(stats.sum) : A(0), scale = A(1) / stats.sum;
-  for (int64_t first = 0; first < (ONE ? 1 : lines.axis); first += lines.ranks() * kSlots<T>) {
-    if (!ONE) lines.load_slots(x, first, -infinity<A>(), v);
+  for (int64_t first = 0; first < (ONE ? 1 : lines.end); first += lines.ranks() * kSlots<T>) {
+    if (!ONE) lines.load_slots(x + lines.base, first, -infinity<A>(), v);
     lines.template for_each_slot<T>(first, [&](int i, int64_t) {
       v[i] -= stats.top;
       v[i] = log_of ? v[i] - shift : exp(v[i]) * scale;
     });
-    lines.store_slots(y, first, v);
+    lines.store_slots(y + lines.base, first, v);
   }
 }
 
@@ -82,19 +82,21 @@ __global__ void __launch_bounds__(Lines::kThreads)
   const Lines lines(shape);
   Slots<T> v, g;
   A sum = A(0);
-  for (int64_t first = 0; first < (ONE ? 1 : lines.axis); first += lines.ranks() * kSlots<T>) {
-    lines.load_slots(grad_y, first, A(0), g);
-    if (ONE || !log_of) lines.load_slots(y, first, A(0), v);
+  for (int64_t first = 0; first < (ONE ? 1 : lines.end); first += lines.ranks() * kSlots<T>) {
+    lines.load_slots(grad_y + lines.base, first, A(0), g);
+    if (ONE || !log_of) lines.load_slots(y + lines.base, first, A(0), v);
 #pragma unroll
     for (int i = 0; i < kSlots<T>; ++i) sum += log_of ? g[i] : g[i] * v[i];
   }
   sum = lines.reduce(sum, Sum());
-  for (int64_t first = 0; first < (ONE ? 1 : lines.axis); first += lines.ranks() * kSlots<T>) {
-    if (!ONE) lines.load_slots(grad_y, first, A(0), g), lines.load_slots(y, first, A(0), v);
+  for (int64_t first = 0; first < (ONE ? 1 : lines.end); first += lines.ranks() * kSlots<T>) {
+    if (!ONE)
+      lines.load_slots(grad_y + lines.base, first, A(0), g),
+          lines.load_slots(y + lines.base, first, A(0), v);
 #pragma unroll
     for (int i = 0; i < kSlots<T>; ++i)
       g[i] = log_of ? g[i] - exp(v[i]) * sum : v[i] * (g[i] - sum);
-    lines.store_slots(grad_x, first, g);
+    lines.store_slots(grad_x + lines.base, first, g);
   }
 }
 
@@ -103,8 +105,8 @@ void softmax_fprop_lines(const SoftmaxArgs<T>& args) {
   const LineShape lines{args.outer, args.axis, args.inner};
   const bool wide = args.axis % kWide<T> == 0 && is_wide(args.x, args.result);
   visit_lines<T>(lines, wide, [&]<class Lines, bool ONE>(const LineShape& shape) {
-    launch(softmax_fprop_kernel<T, Lines, ONE>, grid_size(Lines::blocks(shape)), Lines::kThreads, 0,
-           shape, args.log, args.x, args.result);
+    launch(softmax_fprop_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::kThreads, 0, shape,
+           args.log, args.x, args.result);
   });
 }
 
@@ -113,8 +115,8 @@ void softmax_dgrad_lines(const SoftmaxArgs<T>& args) {
   const LineShape lines{args.outer, args.axis, args.inner};
   const bool wide = args.axis % kWide<T> == 0 && is_wide(args.y, args.grad_y, args.result);
   visit_lines<T>(lines, wide, [&]<class Lines, bool ONE>(const LineShape& shape) {
-    launch(softmax_dgrad_kernel<T, Lines, ONE>, grid_size(Lines::blocks(shape)), Lines::kThreads, 0,
-           shape, args.log, args.y, args.grad_y, args.result);
+    launch(softmax_dgrad_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::kThreads, 0, shape,
+           args.log, args.y, args.grad_y, args.result);
   });
 }
 
@@ -159,8 +161,8 @@ __global__ void __launch_bounds__(Lines::kThreads)
   const A log_sum = log(stats.sum), s = rule.smoothing;
   A smooth = A(0);
   if (s != A(0)) {
-    for (int64_t first = 0; first < (ONE ? 1 : lines.axis); first += lines.ranks() * kSlots<T>) {
-      if (!ONE) lines.load_slots(rule.x, first, A(0), v);
+    for (int64_t first = 0; first < (ONE ? 1 : lines.end); first += lines.ranks() * kSlots<T>) {
+      if (!ONE) lines.load_slots(rule.x + lines.base, first, A(0), v);
       lines.template for_each_slot<T>(first, [&](int i, int64_t j) {
         smooth += rule.weight_of(j) * ((stats.top - v[i]) + log_sum);
       });
@@ -192,18 +194,18 @@ __global__ void __launch_bounds__(Lines::kThreads)
   const A hard = ignored ? A(0) : (A(1) - s) * rule.weight_of(t), soft = rule.soft;
   A total = A(0);  // of the weights, for the smoothed part only
   if (s != A(0)) {
-    for (int64_t j = lines.rank; j < lines.axis; j += lines.ranks()) total += rule.weight_of(j);
+    for (int64_t j = lines.rank; j < lines.end; j += lines.ranks()) total += rule.weight_of(j);
     total = lines.reduce(total, Sum());
   }
   const A scale = g * (hard + soft * total) * (A(1) / stats.sum);
-  for (int64_t first = 0; first < (ONE ? 1 : lines.axis); first += lines.ranks() * kSlots<T>) {
-    if (!ONE) lines.load_slots(rule.x, first, A(0), v);
+  for (int64_t first = 0; first < (ONE ? 1 : lines.end); first += lines.ranks() * kSlots<T>) {
+    if (!ONE) lines.load_slots(rule.x + lines.base, first, A(0), v);
     lines.template for_each_slot<T>(first, [&](int i, int64_t j) {
       const A flat = s == A(0) ? A(0) : g * soft * rule.weight_of(j);
       const A value = scale * exp(v[i] - stats.top) - flat - (j == t ? g * hard : A(0));
       v[i] = ignored ? A(0) : value;
     });
-    lines.store_slots(grad_x, first, v);
+    lines.store_slots(grad_x + lines.base, first, v);
   }
 }
 
@@ -220,14 +222,14 @@ static void run_cross_entropy(const CrossEntropyArgs<T>& args, bool wide, Body b
   wide = wide && args.c % kWide<T> == 0;
   visit_lines<T>(lines, wide, [&]<class Lines, bool ONE>(const LineShape& shape) {
     rule.shape = shape;
-    body.template operator()<Lines, ONE>(rule, grid_size(Lines::blocks(shape)));
+    body.template operator()<Lines, ONE>(rule, line_grid<Lines>(shape));
   });
 }
 
 template <class T>
 void cross_entropy_fprop_fused(const CrossEntropyArgs<T>& args) {
   run_cross_entropy(args, is_wide(args.x),
-                    [&]<class Lines, bool ONE>(const CrossEntropyRule<T>& rule, unsigned grid) {
+                    [&]<class Lines, bool ONE>(const CrossEntropyRule<T>& rule, dim3 grid) {
                       launch(cross_entropy_fprop_kernel<T, Lines, ONE>, grid, Lines::kThreads, 0,
                              rule, args.result);
                     });
@@ -236,7 +238,7 @@ void cross_entropy_fprop_fused(const CrossEntropyArgs<T>& args) {
 template <class T>
 void cross_entropy_dgrad_fused(const CrossEntropyArgs<T>& args) {
   run_cross_entropy(args, is_wide(args.x, args.result),
-                    [&]<class Lines, bool ONE>(const CrossEntropyRule<T>& rule, unsigned grid) {
+                    [&]<class Lines, bool ONE>(const CrossEntropyRule<T>& rule, dim3 grid) {
                       launch(cross_entropy_dgrad_kernel<T, Lines, ONE>, grid, Lines::kThreads, 0,
                              rule, args.grad_loss, args.result);
                     });

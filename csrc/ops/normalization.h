@@ -22,8 +22,8 @@ struct BatchNormArgs {
   const T* x = nullptr;
   const T* weight = nullptr;  // [c] or null: 1
   const T* bias = nullptr;    // [c] or null: 0
-  T* mean = nullptr;          // [c]
-  T* var = nullptr;           // [c]
+  Scalar<T>* mean = nullptr;  // [c]
+  Scalar<T>* var = nullptr;   // [c]
   const T* grad_y = nullptr;  // dgrad
   T* result = nullptr;        // y or grad_x, like x
   T* grad_weight = nullptr;   // [c], dgrad
@@ -44,8 +44,8 @@ struct GroupNormArgs {
   const T* x = nullptr;
   const T* weight = nullptr;  // [groups * channels] or null: 1
   const T* bias = nullptr;    // likewise or null: 0
-  T* mean = nullptr;
-  T* rstd = nullptr;
+  Scalar<T>* mean = nullptr;
+  Scalar<T>* rstd = nullptr;
   const T* grad_y = nullptr;
   T* result = nullptr;
   T* grad_weight = nullptr;

@@ -1,11 +1,15 @@
 // How the threads of a block share the lines of an array [outer][axis][inner]: line (o, i) holds
 // the elements o * axis * inner + i + j * inner.
 //
+// A grid of several rows (blockIdx.y) cuts every line into parts of LineShape::part elements, of
+// which a block handles one, from lines.begin to lines.end.
+//
 // A thread handles kSlots<T> elements of its line at a time, in registers: a line that fits into
 // the slots of its threads is read once. Threads whose line does not exist take part in every
 // reduction, with the fill values.
 #pragma once
 
+#include "cuda/device/launch.h"
 #include "cuda/device/reduce.h"
 #include "cuda/device/vector.h"
 
@@ -19,8 +23,12 @@ using Slots = Acc<T>[kSlots<T>];
 
 struct LineShape {
   int64_t outer, axis, inner;
+  int64_t part = axis;
   int width_log2 = 0;  // for Columns
 
+  __host__ __device__ constexpr int64_t parts() const {
+    return part > 0 ? (axis + part - 1) / part : 1;
+  }
   __host__ __device__ constexpr int64_t lines() const { return outer * inner; }
 };
 
@@ -38,9 +46,9 @@ struct LineAccess {
   // Elements from `first` on, at most those of all threads' slots.
   __device__ __forceinline__ int count(int64_t first) const {
     const Lines& lines = static_cast<const Lines&>(*this);
-    return lines.valid ? static_cast<int>(min(lines.axis - first, int64_t{0x7fffffff})) : 0;
+    return lines.valid ? static_cast<int>(min(lines.end - first, int64_t{0x7fffffff})) : 0;
   }
-  // v[i] = x's element in slot i, `fill` beyond the line.
+  // v[i] = x's element in slot i, `fill` beyond the line; x points to the line's first element.
   template <class T>
   __device__ __forceinline__ void load_slots(const T* x, int64_t first, Acc<T> fill,
                                              Slots<T>& v) const {
@@ -83,18 +91,19 @@ struct LineAccess {
 // N > 1 only where N divides the axis and the arrays are aligned.
 template <int RANKS, int N>
 struct Rows : LineAccess<Rows<RANKS, N>, N> {
-  static constexpr int kThreads = RANKS < 256 ? 256 : RANKS;
+  static constexpr int kThreads = RANKS <= 32 ? 256 : RANKS;
   static_assert(RANKS <= 32 || RANKS == kThreads);
 
-  int64_t axis, base, line;
+  int64_t begin, end, base, line;
   int rank;
   bool valid;
 
   __device__ __forceinline__ explicit Rows(const LineShape& shape)
-      : axis(shape.axis),
+      : begin(blockIdx.y * shape.part),
+        end(min(begin + shape.part, shape.axis)),
         line(int64_t{blockIdx.x} * (kThreads / RANKS) + threadIdx.x / RANKS),
         rank(static_cast<int>(threadIdx.x % RANKS)) {
-    base = line * axis;
+    base = line * shape.axis;
     valid = line < shape.outer;
   }
   static int64_t blocks(const LineShape& shape) {
@@ -103,7 +112,7 @@ struct Rows : LineAccess<Rows<RANKS, N>, N> {
   __device__ __forceinline__ int ranks() const { return RANKS; }
   __device__ __forceinline__ int64_t step() const { return 1; }
   // Of slot 0 in memory, and from one vector of slots to the next.
-  __device__ __forceinline__ int64_t offset(int64_t first) const { return base + first + rank * N; }
+  __device__ __forceinline__ int64_t offset(int64_t first) const { return first + rank * N; }
   __device__ __forceinline__ int stride() const { return RANKS * N; }
   __device__ __forceinline__ int at(int slot) const {
     return (slot / N * RANKS + rank) * N + slot % N;
@@ -126,7 +135,7 @@ struct Rows : LineAccess<Rows<RANKS, N>, N> {
 struct Columns : LineAccess<Columns, 1> {
   static constexpr int kThreads = 256, kThreadsLog2 = 8;
 
-  int64_t axis, base, line, inner;
+  int64_t begin, end, base, line, inner;
   int rank, width_log2, column;
   bool valid;
 
@@ -148,7 +157,8 @@ struct Columns : LineAccess<Columns, 1> {
   static int64_t blocks(const LineShape& shape) { return shape.outer * tiles(shape); }
 
   __device__ __forceinline__ explicit Columns(const LineShape& shape)
-      : axis(shape.axis),
+      : begin(blockIdx.y * shape.part),
+        end(min(begin + shape.part, shape.axis)),
         inner(shape.inner),
         rank(static_cast<int>(threadIdx.x) >> shape.width_log2),
         width_log2(shape.width_log2),
@@ -156,15 +166,13 @@ struct Columns : LineAccess<Columns, 1> {
     const unsigned per_outer = static_cast<unsigned>(tiles(shape));  // 32 bits, as blockIdx
     const int64_t outer = blockIdx.x / per_outer;
     const int64_t i = (int64_t{blockIdx.x % per_outer} << width_log2) + column;
-    base = outer * axis * inner + i;
+    base = outer * shape.axis * inner + i;
     line = outer * inner + i;
     valid = i < inner;
   }
   __device__ __forceinline__ int ranks() const { return kThreads >> width_log2; }
   __device__ __forceinline__ int64_t step() const { return inner; }
-  __device__ __forceinline__ int64_t offset(int64_t first) const {
-    return base + (first + rank) * inner;
-  }
+  __device__ __forceinline__ int64_t offset(int64_t first) const { return (first + rank) * inner; }
   __device__ __forceinline__ int64_t stride() const { return ranks() * inner; }
   __device__ __forceinline__ int at(int slot) const { return slot * ranks() + rank; }
 
@@ -184,11 +192,21 @@ struct Columns : LineAccess<Columns, 1> {
   }
 };
 
+template <class Lines>
+dim3 line_grid(const LineShape& shape) {
+  return dim3(grid_size(Lines::blocks(shape)), static_cast<unsigned>(shape.parts()));
+}
+
+// Elements of the longest line with inner == 1 that is read once.
+static constexpr int kBlockRanks = 512;
+template <class T>
+inline constexpr int64_t kLineInRegisters = kBlockRanks * kSlots<T>;
+
 // Calls body.template operator()<Lines, ONE>(shape) with the way that suits the shape: ONE where a
 // line fits into the slots of its threads. `wide`: vectors are possible.
 template <class T, class Body>
 void visit_lines(LineShape shape, bool wide, Body body) {
-  constexpr int kBlock = 512, kN = kWide<T>;
+  constexpr int kN = kWide<T>;
   if (shape.inner != 1) {
     shape.width_log2 = Columns::choose_width_log2(shape, kSlots<T>);
     if (shape.axis <= (Columns::kThreads >> shape.width_log2) * kSlots<T>)
@@ -202,16 +220,52 @@ void visit_lines(LineShape shape, bool wide, Body body) {
       body.template operator()<Rows<32, kN>, true>(shape);
     else
       body.template operator()<Rows<32, 1>, true>(shape);
-  } else if (shape.axis <= kBlock * kSlots<T>) {
+  } else if (shape.axis <= 128 * kSlots<T>) {
     if (wide)
-      body.template operator()<Rows<kBlock, kN>, true>(shape);
+      body.template operator()<Rows<128, kN>, true>(shape);
     else
-      body.template operator()<Rows<kBlock, 1>, true>(shape);
+      body.template operator()<Rows<128, 1>, true>(shape);
+  } else if (shape.axis <= kBlockRanks * kSlots<T>) {
+    if (wide)
+      body.template operator()<Rows<kBlockRanks, kN>, true>(shape);
+    else
+      body.template operator()<Rows<kBlockRanks, 1>, true>(shape);
   } else {
     if (wide)
-      body.template operator()<Rows<kBlock, kN>, false>(shape);
+      body.template operator()<Rows<kBlockRanks, kN>, false>(shape);
     else
-      body.template operator()<Rows<kBlock, 1>, false>(shape);
+      body.template operator()<Rows<kBlockRanks, 1>, false>(shape);
+  }
+}
+
+// Cuts the lines into parts, whole loads of all slots, until there are blocks for a large GPU.
+inline void choose_parts(LineShape& shape, int64_t blocks, int64_t load) {
+  constexpr int64_t kBlocks = 2048;
+  const int64_t wanted = blocks ? ceil_div(kBlocks, blocks) : 1;
+  shape.part = max(ceil_div(ceil_div(shape.axis, wanted), load), int64_t{1}) * load;
+}
+
+// The same for sums along the lines and for what needs no neighbours: calls
+// body.template operator()<Lines>(shape).
+template <class T, class Body>
+void visit_parts(LineShape shape, bool wide, Body body) {
+  constexpr int kN = kWide<T>;
+  if (shape.inner != 1) {
+    shape.width_log2 = Columns::choose_width_log2(shape, kSlots<T>);
+    choose_parts(shape, Columns::blocks(shape),
+                 (Columns::kThreads >> shape.width_log2) * kSlots<T>);
+    body.template operator()<Columns>(shape);
+  } else if (shape.axis <= 32 * kSlots<T>) {
+    if (wide)
+      body.template operator()<Rows<32, kN>>(shape);
+    else
+      body.template operator()<Rows<32, 1>>(shape);
+  } else {
+    choose_parts(shape, shape.outer, 128 * kSlots<T>);
+    if (wide)
+      body.template operator()<Rows<128, kN>>(shape);
+    else
+      body.template operator()<Rows<128, 1>>(shape);
   }
 }
 

@@ -44,6 +44,11 @@ def _epsilon(op: str, eps: Any) -> float:
     return value
 
 
+def _statistics_dtype(x: Any) -> np.dtype:
+    """float32 for 16-bit floats: the rounding of a mean would show in every element."""
+    return np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype
+
+
 class BatchNorm(Function):
     """Returns y and the statistics used: mean [C] and biased variance [C]."""
 
@@ -53,9 +58,12 @@ class BatchNorm(Function):
     ) -> Any:
         n, c, inner = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         ctx.layout = (n, c, inner, training, eps)
-        mean = arrays.module_of(x).empty(c, x.dtype) if training else mean.copy()
-        var = arrays.module_of(x).empty(c, x.dtype) if training else var.copy()
-        y = arrays.empty("batch_norm", x.shape, x.dtype, like=x)
+        kept = _statistics_dtype(x)
+        mean, var = (
+            arrays.empty("batch_norm", (c,), kept, x) if training else fixed.astype(kept)
+            for fixed in (mean, var)
+        )
+        y = arrays.empty_like("batch_norm", x)
         _C.batch_norm(x, weight, bias, mean, var, None, y, None, None, *ctx.layout)
         ctx.save_for_backward(x, weight, mean, var)
         ctx.mark_non_differentiable(mean, var)
@@ -65,7 +73,8 @@ class BatchNorm(Function):
     def backward(ctx: Any, grad_y: Any, *_: Any) -> Any:
         x, weight, mean, var = ctx.saved
         grad_y = arrays.asarray("batch_norm", "grad_y", grad_y)
-        grads = np.empty_like(x), np.empty_like(mean), np.empty_like(mean)
+        affine = [arrays.empty("batch_norm", mean.shape, x.dtype, x) for _ in range(2)]
+        grads = arrays.empty_like("batch_norm", x), *affine
         _C.batch_norm(x, weight, None, mean, var, grad_y, *(*grads, *ctx.layout))
         return *grads, None, None, None, None
 
@@ -151,8 +160,9 @@ class GroupNorm(Function):
         ctx: Any, op: str, x: Any, weight: Any, bias: Any, layout: tuple[int, ...], eps: float
     ) -> Any:
         ctx.op, ctx.options = op, (*layout, eps)
-        mean, rstd = (arrays.module_of(x).empty(layout[0] * layout[1], x.dtype) for _ in range(2))
-        y = arrays.empty(op, x.shape, x.dtype, like=x)
+        rows, kept = (layout[0] * layout[1],), _statistics_dtype(x)
+        mean, rstd = (arrays.empty(op, rows, kept, x) for _ in range(2))
+        y = arrays.empty_like(op, x)
         _C.group_norm(x, weight, bias, mean, rstd, None, y, None, None, *ctx.options)
         ctx.save_for_backward(x, weight, mean, rstd)
         ctx.affine_shape = (layout[1] * layout[2],) if weight is None else weight.shape
@@ -162,10 +172,8 @@ class GroupNorm(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, weight, mean, rstd = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grads = (
-            np.empty_like(x),
-            *(arrays.module_of(x).empty(ctx.affine_shape, x.dtype) for _ in range(2)),
-        )
+        affine = [arrays.empty(ctx.op, ctx.affine_shape, x.dtype, x) for _ in range(2)]
+        grads = arrays.empty_like(ctx.op, x), *affine
         _C.group_norm(x, weight, None, mean, rstd, grad_y, *(*grads, *ctx.options))
         return None, *grads, None, None
 
