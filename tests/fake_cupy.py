@@ -38,8 +38,8 @@ def _unwrap(value: Any) -> Any:
 def _wrap(value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
         return ndarray(np.asarray(value))
-    if isinstance(value, tuple):
-        return tuple(map(_wrap, value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_wrap, value))
     return value
 
 

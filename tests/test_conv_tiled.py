@@ -17,7 +17,7 @@ from lamina import _C, runtime
 from numpy.testing import assert_array_equal
 
 SIMT = [name for name in BACKENDS if name.startswith("simt")] or ["simt"]
-ALGORITHMS = ["winograd", "winograd4"]
+ALGORITHMS = ["winograd", "winograd4", "fft"]
 PASSES = ["fprop", "dgrad", "wgrad"]
 
 
@@ -124,6 +124,24 @@ def test_blocks_of_tiles_and_splits(pass_):
     """Enough channels and tiles for a second block; wgrad sums the first in several parts."""
     conv = Convolution((1, 1, 66, 66), (512, 1, 3, 3))
     assert_array_equal(conv.run("simt", pass_, "winograd"), conv.expected(pass_))
+
+
+# Tiles of every height and width that differ, an image in several tiles, columns of one element.
+SIDES = [
+    ((1, 2, 37, 20), (3, 2, 9, 3), (4, 1)),
+    ((1, 2, 20, 37), (3, 2, 3, 9), (1, 4)),
+    ((1, 1, 70, 10), (2, 1, 33, 1), (0, 0)),
+    ((2, 1, 30, 1), (2, 1, 5, 1), (2, 0)),
+    ((1, 1, 4, 100), (1, 1, 2, 17), (0, 8)),
+]
+
+
+@pytest.mark.parametrize(("x", "weight", "padding"), SIDES)
+@pytest.mark.parametrize("pass_", PASSES)
+def test_sides_of_fourier_tiles(pass_, x, weight, padding):
+    conv = Convolution(x, weight, padding, make=cases.reals)
+    error = abs(conv.run("simt", pass_, "fft") - conv.expected(pass_))
+    assert error.max() <= transform_error("fft", conv, pass_)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

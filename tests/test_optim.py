@@ -9,7 +9,9 @@ import lamina
 import numpy as np
 import pytest
 import reference
+from conftest import BACKENDS
 from lamina import nn, optim
+from lamina.functional._update import optimizer_step
 from numpy.testing import assert_allclose, assert_array_equal
 
 OPTIMISERS = [
@@ -143,11 +145,80 @@ OWN_STEPS = {
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
-def test_steps(name, options):
+def test_steps(backend, name, options):
     param = nn.Parameter(START.copy())
     run(getattr(optim, name)([param], **options), param, lamina.Tensor)
     step_of = OWN_STEPS.get(name) or getattr(reference, f"{name.lower()}_step")
     assert_allclose(param.data, reference_steps(step_of, options), rtol=1e-12)
+
+
+# The same numbers as NumPy computes them, in any number of elements and from any address on.
+@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+def test_float32_arrays_of_any_layout(backend, name, options):
+    rng = np.random.default_rng(1)
+    start = rng.normal(size=(7, 45)).astype(np.float32)
+    grads = [rng.normal(size=start.shape).astype(np.float32) for _ in range(3)]
+    step_of = OWN_STEPS.get(name) or getattr(reference, f"{name.lower()}_step")
+    expected, state = start.astype(np.float64), {}
+    for grad in grads:
+        expected, state = step_of(expected, grad.astype(np.float64), state, **options)
+    shifted = np.empty(start.size + 1, np.float32)[1:].reshape(start.shape)
+    strided = np.empty((7, 90), np.float32)[:, ::2]
+    results = []
+    for array in (start.copy(), shifted, strided, np.asfortranarray(start)):
+        array[...] = start
+        param = nn.Parameter(array)
+        optimizer = getattr(optim, name)([param], **options)
+        for grad in grads:
+            param.grad = lamina.Tensor(grad)
+            optimizer.step()
+        results.append(param.data.astype(np.float32))
+    scale = max(abs(expected).max(), 1)
+    assert_allclose(results[0], expected, rtol=0, atol=64 * np.finfo(np.float32).eps * scale)
+    for result in results[1:]:
+        assert_array_equal(result, results[0])
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "RMSprop"])
+def test_infinite_parameters_without_decay(backend, name):
+    """A weight decay of zero does not multiply: 0 * Inf would be NaN."""
+    param = nn.Parameter(np.array([np.inf, -np.inf, np.nan, 1.0]))
+    param.grad = lamina.Tensor(np.ones(4))
+    getattr(optim, name)([param], lr=0.5, weight_decay=0).step()
+    assert_array_equal(param.data[:2], [np.inf, -np.inf])
+    assert np.isnan(param.data[2])
+    assert param.data[3] < 1
+
+
+RULES = {
+    "sgd": (0, (0.1,)),
+    "momentum": (1, (0.1, 0.9, 1.0, 1.0)),
+    "amsgrad": (3, (0.1, 0.99, 0.01, 0.5, 1e-3, 0.1)),
+    "asgd": (1, (0.99, 0.1, 0.5)),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(
+    "backend", [name for name in BACKENDS if name.startswith("simt")] or ["simt"]
+)
+def test_16_bit(backend, rule):
+    """Arithmetic in float32, one rounding of every array: the reference kernel's result rounded."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    count, coefficients = RULES[rule]
+    for dtype in (np.float16, ml_dtypes.bfloat16):
+        rng = np.random.default_rng(2)
+        arrays = [abs(rng.normal(size=301)).astype(dtype) for _ in range(2 + count)]
+        exact = [array.astype(np.float64) for array in arrays]
+        optimizer_step(rule, exact[0], exact[1], exact[2:], coefficients, decay=0.1, keep=0.9)
+        with lamina.backend(backend):
+            optimizer_step(
+                rule, arrays[0], arrays[1], arrays[2:], coefficients, decay=0.1, keep=0.9
+            )
+        for array, expected in zip(arrays, exact, strict=True):
+            half_ulp = 2.0**-11 if dtype == np.float16 else 2.0**-8
+            bound = half_ulp * abs(expected) + 16 * 2.0**-23 + 2.0**-24
+            assert (abs(array.astype(np.float64) - expected) <= bound).all()
 
 
 def test_asgd_averages():

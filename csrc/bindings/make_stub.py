@@ -20,6 +20,7 @@ _SIMPLER = (
         "Sequence[int]",
     ),
     (rf"collections\.abc\.Sequence\[{_INT}\]", "Sequence[int]"),
+    (r"collections\.abc\.Sequence\[", "Sequence["),
     (_INT, "int"),
     (r"typing\.SupportsFloat \| typing\.SupportsIndex", "float"),
     (r"numpy\.ndarray", "NDArray"),

@@ -2,6 +2,7 @@
 #include "ops/conv_plan.h"
 #include "shared/conv_split.h"
 #include "shared/depthwise_tile.h"
+#include "shared/fft_blocks.h"
 #include "shared/im2col_chunk.h"
 #include "shared/winograd_tiles.h"
 
@@ -86,10 +87,11 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
   return matrices * macs + 2 * kMacsPerElement * columns + moved(s);
 }
 
-// ---- winograd
+// ---- winograd and fft
 
+template <std::string (*NEEDS)(ConvPass, const ConvShape&)>
 std::string needs_small_planes(ConvPass pass, const ConvShape& s) {
-  if (std::string reason = needs_winograd(pass, s); !reason.empty()) return reason;
+  if (std::string reason = NEEDS(pass, s); !reason.empty()) return reason;
   constexpr int64_t kLargest = int64_t{1} << 30;  // positions within a plane are 32-bit
   if (s.in_size() > kLargest || s.out_size() > kLargest)
     return "needs planes of up to 2^30 elements";
@@ -117,13 +119,35 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
   return macs + kMacsPerTransform * transformed;
 }
 
+int64_t fft_elements(ConvPass pass, const ConvShape& s) {
+  const FftBlocks blocks(forward_shape(pass, s));
+  return pass == ConvPass::wgrad ? blocks.gradient_workspace(s.groups)
+                                 : blocks.convolve_workspace(s.groups);
+}
+// Four real products a complex one, in tiles of at least 32 channels; two parts of each element
+// move.
+double fft_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerTransform = 4 * kMacsPerElement;
+  const ConvShape shape = forward_shape(pass, s);
+  const FftBlocks blocks(shape);
+  const int64_t outputs = winograd::round_up(shape.k_per_group(), 32);
+  const int64_t inputs =
+      pass == ConvPass::wgrad ? winograd::round_up(s.c_per_group(), 32) : shape.c_per_group();
+  const double macs = 4 * static_cast<double>(blocks.frequencies * blocks.all) *
+                      static_cast<double>(s.groups * outputs * inputs);
+  const double transformed = static_cast<double>(blocks.frequencies) *
+                             static_cast<double>(s.k * s.c_per_group() + blocks.all * (s.c + s.k));
+  return macs + kMacsPerTransform * transformed;
+}
+
 constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost},
     {"depthwise", needs_depthwise, direct_elements, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
-    {"winograd", needs_small_planes, winograd_elements<2>, winograd_cost<2>, true},
-    {"winograd4", needs_small_planes, winograd_elements<4>, winograd_cost<4>, true,
+    {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
+    {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,
      "rounds about three times as much as winograd: ask for it by name"},
+    {"fft", needs_small_planes<needs_fft>, fft_elements, fft_cost, true},
 };
 
 }  // namespace

@@ -19,12 +19,14 @@ struct FftTiles {
     return (s.kernel[axis] - 1) * s.dilation[axis] + 1;
   }
 
-  constexpr explicit FftTiles(const ops::ConvShape& s) : side{}, out{}, count{} {
+  // least_width: of a tile, 1 or 16.
+  constexpr explicit FftTiles(const ops::ConvShape& s, int64_t least_width = 1)
+      : side{}, out{}, count{} {
     constexpr int64_t kTilesPerBlock = 192;
     for (int axis = 0; axis < 2; ++axis) {
       const int64_t extent = s.out[axis + 1], taps = span(s, axis + 1);
       if (extent == 1 && taps == 1) {
-        side[axis] = 1;
+        side[axis] = axis == 1 ? least_width : 1;
       } else {  // the smallest tile at least half of which is output, or that holds everything
         side[axis] = 16;
         while (side[axis] < kLargestFft && side[axis] < 2 * taps && side[axis] < extent + taps - 1)

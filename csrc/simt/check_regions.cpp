@@ -73,11 +73,10 @@ int adopt_module(dl_phdr_info* info, size_t, void*) {
     if (header.p_type != PT_TLS || !info->dlpi_tls_data) continue;
     auto module = std::make_unique<SharedModule>();
     module->arrays = thread_local_symbols(*info->dlpi_name ? info->dlpi_name : "/proc/self/exe");
-    if (module->arrays.empty()) continue;
     module->region.begin = reinterpret_cast<uintptr_t>(info->dlpi_tls_data);
     module->region.end = module->region.begin + header.p_memsz;
     module->region.shared = true;
-    module->region.allocate();
+    if (!module->arrays.empty()) module->region.allocate();
     static_shared.push_back(std::move(module));
   }
   return 0;

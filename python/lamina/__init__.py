@@ -18,7 +18,18 @@ from .tensor import Tensor, from_dlpack, tensor
 __version__ = "0.1.0"
 
 # Modules that are imported on first use, so that `import lamina` stays quick.
-_MODULES = {"bench", "cuda", "data", "functional", "nn", "ops", "optim", "random", "testing"}
+_MODULES = {
+    "bench",
+    "cuda",
+    "data",
+    "functional",
+    "nn",
+    "ops",
+    "optim",
+    "random",
+    "simt",
+    "testing",
+}
 
 # Names that are imported on first use: name -> module. The compiled kernels load with them.
 _LAZY = {

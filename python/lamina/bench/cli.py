@@ -1,4 +1,4 @@
-"""The command line: `lamina train | bench | check | parity | info | plan`."""
+"""The command line: `lamina train | bench | check | parity | info | plan | simt`."""
 
 from __future__ import annotations
 
@@ -163,3 +163,54 @@ def plan(
         console.print(explain(x, weight, stride, padding, dilation, groups))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+@app.command("simt")
+def simt_(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Families, operations or parts of layers' names.")
+    ] = None,
+    pass_: Annotated[
+        str, typer.Option("--pass", help="fprop, dgrad, wgrad (conv), train (others), or all.")
+    ] = "all",
+    algo: Annotated[str, typer.Option(help="Only this algorithm.")] = "",
+    dtype: Annotated[str, typer.Option(help="float16, float32 or float64.")] = "float32",
+    schedule: Annotated[str, typer.Option(help="forward, reverse or random.")] = "forward",
+    seed: Annotated[int, typer.Option(min=0, help="Of the random schedule.")] = 1,
+    x: Annotated[str, typer.Option(help="Input shape of a convolution, e.g. 1x8x14x14.")] = "",
+    weight: Annotated[str, typer.Option(help="Its filter shape, e.g. 16x8x3x3.")] = "",
+    stride: Annotated[int, typer.Option(min=1)] = 1,
+    padding: Annotated[int, typer.Option(min=0)] = 0,
+    dilation: Annotated[int, typer.Option(min=1)] = 1,
+    groups: Annotated[int, typer.Option(min=1)] = 1,
+    lines: Annotated[bool, typer.Option(help="A row for each source line.")] = True,
+) -> None:
+    """Run CUDA kernels on the CPU, watched: races, bad accesses, and what each line costs."""
+    import lamina
+
+    from .. import simt as watching
+    from . import simt
+
+    if "simt_check" not in lamina.backends():
+        raise typer.BadParameter("this installation has no checking build of the CUDA kernels")
+    if pass_ not in simt.PASSES:
+        raise typer.BadParameter(f"--pass must be one of {', '.join(simt.PASSES)}, got {pass_!r}")
+    if dtype not in ("float16", "float32", "float64"):
+        raise typer.BadParameter(f"--dtype must be float16, float32 or float64, got {dtype!r}")
+    failures = 0
+    try:
+        with watching.schedule(schedule, seed):
+            if x or weight:
+                options = stride, padding, dilation, groups
+                subjects = simt.shape_subjects(x, weight, *options, pass_, algo, dtype)
+            else:
+                subjects = simt.choose(names or ["conv"], pass_, algo, dtype)
+            for subject in subjects:
+                watched = simt.watch(subject)
+                simt.show(console, watched, lines)
+                failures += not watched.clean
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    console.print(f"{len(subjects) - failures} of {len(subjects)} calls without a finding")
+    if failures:
+        raise typer.Exit(1)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import ops
+from ..functional._update import optimizer_step
 from ..random import manual_seed
 
 Array = np.ndarray
@@ -236,6 +237,17 @@ def _call_dropout(F: Any, algo: str, x: Any) -> Any:
     return F.dropout(x, 0.5)
 
 
+def _call_adam(F: Any, algo: str, p: Any, g: Any, m: Any, root_v: Any) -> Any:
+    p, m, v = p.copy(), m.copy(), root_v * root_v
+    optimizer_step("adam", p, g, [m, v], (0.1, 0.99, 0.01, 0.5, 1e-3, 0.1))
+    return p
+
+
+def _adam(p: Array, g: Array, m: Array, root_v: Array) -> Array:
+    m, v = 0.9 * m + 0.1 * g, 0.99 * root_v**2 + 0.01 * g**2
+    return p - 0.1 * m / (np.sqrt(v) / 0.5 + 1e-3)
+
+
 def _gru_cell(x: Array, h: Array, w_ih: Array, w_hh: Array) -> Array:
     (a_r, a_z, a_n), (b_r, b_z, b_n) = (np.split(v @ w.T, 3, 1) for v, w in ((x, w_ih), (h, w_hh)))
     z = _sigmoid(a_z + b_z)
@@ -395,6 +407,7 @@ DEFINITIONS: dict[str, Definition] = {
     "lstm_cell": Definition(
         _call_lstm_cell, _lstm_cell, ((3, 5), (3, 7), (3, 7), (28, 5), (28, 7))
     ),
+    "adam": Definition(_call_adam, _adam, ((5, 37),) * 4, "optimizer_step", 14, peer=False),
     "gru_cell": Definition(
         lambda F, algo, *inputs: F.gru_cell(*inputs), _gru_cell, ((3, 5), (3, 7), (21, 5), (21, 7))
     ),

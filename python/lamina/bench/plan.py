@@ -21,10 +21,10 @@ def parse_shape(name: str, text: str) -> tuple[int, ...]:
     return shape
 
 
-def explain(
+def parse_geometry(
     x_text: str, weight_text: str, stride: int, padding: int, dilation: int, groups: int
-) -> Table:
-    """A table of pass, algorithm, workspace and refusals."""
+) -> tuple[tuple[int, ...], tuple[int, ...], conv.Geometry]:
+    """Shapes of x and weight, and how they meet. Raises ValueError if they do not fit."""
     x, weight = parse_shape("x", x_text), parse_shape("weight", weight_text)
     if len(x) != len(weight):
         raise ValueError(f"plan: x and weight must have equal ranks, got {x_text}, {weight_text}")
@@ -43,6 +43,14 @@ def explain(
         "auto",
         -1,
     )
+    return x, weight, geometry
+
+
+def explain(
+    x_text: str, weight_text: str, stride: int, padding: int, dilation: int, groups: int
+) -> Table:
+    """A table of pass, algorithm, workspace and refusals."""
+    x, weight, geometry = parse_geometry(x_text, weight_text, stride, padding, dilation, groups)
     shape = conv.conv_shape(geometry, x, weight)
     table = Table("pass", "algorithm", "workspace", "refused, and why")
     for pass_ in ("fprop", "dgrad", "wgrad", "bgrad"):

@@ -250,7 +250,8 @@ class Glu(Function):
             raise ValueError(
                 f"glu: the halved dimension must be even, got input.shape={x.shape}, dim={dim}"
             )
-        value, gate = (np.ascontiguousarray(half) for half in np.split(x, 2, axis))
+        contiguous = arrays.module_of(x).ascontiguousarray
+        value, gate = (contiguous(half) for half in np.split(x, 2, axis))
         opened = np.empty_like(gate)
         _C.activation("sigmoid", 1.0, 0.0, gate, None, opened)
         ctx.axis = axis
@@ -261,7 +262,8 @@ class Glu(Function):
     def backward(ctx: Any, grad_y: Any) -> Any:
         value, gate, opened = ctx.saved
         grad_gate = np.empty_like(gate)
-        _C.activation("sigmoid", 1.0, 0.0, gate, np.ascontiguousarray(grad_y * value), grad_gate)
+        grad_opened = arrays.module_of(grad_y).ascontiguousarray(grad_y * value)
+        _C.activation("sigmoid", 1.0, 0.0, gate, grad_opened, grad_gate)
         return np.concatenate([grad_y * opened, grad_gate], ctx.axis), None
 
 
@@ -296,6 +298,7 @@ class RandomRelu(Function):
 
         x = arrays.asarray("rrelu", "input", x)
         slopes = generator().uniform(lower, upper, x.shape).astype(x.dtype)
+        slopes = arrays.to_device("rrelu", slopes, arrays.device_of(x))
         factors = np.where(x >= 0, np.ones_like(x), slopes)
         ctx.save_for_backward(factors)
         return x * factors

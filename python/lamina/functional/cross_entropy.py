@@ -55,9 +55,10 @@ def _refuse_target(op: str, target: Any, position: int, classes: int) -> None:
 def _reduced_grad(ctx: Any, grad: Any, dtype: Any) -> Any:
     """The gradient of each position's loss, from that of the reduced loss."""
     if ctx.reduction == "none":
-        return np.require(grad, dtype, "C")
-    factor = grad / ctx.divisor if ctx.reduction == "mean" else grad
-    return np.full(ctx.positions, factor, dtype)
+        return arrays.module_of(grad).require(grad, dtype, "C")
+    result = arrays.module_of(grad).empty(ctx.positions, dtype)
+    result[...] = grad / ctx.divisor if ctx.reduction == "mean" else grad
+    return result
 
 
 def _reduce(ctx: Any, loss: Any, target: Any, weight: Any, ignore_index: int) -> Any:
@@ -69,10 +70,10 @@ def _reduce(ctx: Any, loss: Any, target: Any, weight: Any, ignore_index: int) ->
     if ctx.reduction == "mean":
         counted = target != ignore_index
         weights = 1 if weight is None else weight[np.where(counted, target, 0)]
-        ctx.divisor = np.asarray((counted * weights).sum(), loss.dtype)
+        ctx.divisor = arrays.module_of(loss).asarray((counted * weights).sum(), loss.dtype)
         with np.errstate(invalid="ignore", divide="ignore"):
             total = total / ctx.divisor  # no counted target: NaN, as in torch
-    return np.asarray(total, loss.dtype)
+    return arrays.module_of(loss).asarray(total, loss.dtype)
 
 
 class CrossEntropy(Function):
@@ -153,18 +154,19 @@ class ProbabilityCrossEntropy(Function):
         q = (1 - smoothing) * q + x.dtype.type(smoothing / max(classes, 1))
         column = [1] * x.ndim
         column[axis] = classes
-        w = np.ones(column, x.dtype) if weight is None else np.reshape(weight, column)
+        xp = arrays.module_of(x)
+        w = xp.ones(column, x.dtype) if weight is None else weight.reshape(column)
         layout = (math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]), True)
         log_p = np.empty_like(x)
         _C.softmax(*(*layout, x, None, log_p))
         loss = -(w * q * log_p).sum(axis)
         ctx.axis, ctx.reduction, ctx.positions = axis, reduction, loss.shape
         ctx.kept = 1 - smoothing  # of the target, in q
-        ctx.divisor = np.asarray(x.shape[0] * math.prod(x.shape[2:]) if x.ndim > 1 else 1, x.dtype)
+        ctx.divisor = x.dtype.type(x.shape[0] * math.prod(x.shape[2:]) if x.ndim > 1 else 1)
         ctx.save_for_backward(w, q, log_p)
         if reduction == "none":
             return loss
-        return np.asarray(loss.sum() / (ctx.divisor if reduction == "mean" else 1), x.dtype)
+        return xp.asarray(loss.sum() / (ctx.divisor if reduction == "mean" else 1), x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:

@@ -159,7 +159,7 @@ def _bag_bounds(
         return np.arange(len(indices) + 1) * indices.shape[1]
     if offsets is None:
         raise ValueError(f"{op}: offsets must be given for an input of 1 dimension")
-    bounds = arrays.asindices(op, "offsets", array_of(offsets))
+    bounds = arrays.to_numpy(arrays.asindices(op, "offsets", array_of(offsets)))
     check_rank(op, "offsets", bounds, (1,))
     if not include_last_offset:
         bounds = np.append(bounds, len(indices))
@@ -175,7 +175,7 @@ class _BagWeights(Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Any, scale: Any, flat: Any, bag: Any, bags: int) -> Any:
-        table = _taps.from_entries(len(weight), bags, bag, flat, scale)
+        table = _taps.from_entries(len(weight), bags, bag, flat, arrays.to_numpy(scale))
         ctx.save_for_backward(weight, flat, bag)
         ctx.taps = table.backward
         return _multiply("embedding_bag", table.forward, weight)
@@ -193,14 +193,15 @@ class _BagMaximum(Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Any, flat: Any, bag: Any, bags: int) -> Any:
-        y = np.zeros((bags, weight.shape[1]), weight.dtype)
-        winner = np.full(y.shape, -1, np.int64)
+        xp = arrays.module_of(weight)
+        y = xp.zeros((bags, weight.shape[1]), weight.dtype)
+        winner = xp.full(y.shape, -1, np.int64)
         bounds = np.flatnonzero(np.diff(bag, prepend=-1, append=bags))
         for start, end in pairwise(bounds):
             rows = weight[flat[start:end]]
             best = rows.argmax(0)
             y[bag[start]] = np.take_along_axis(rows, best[None], 0)[0]
-            winner[bag[start]] = flat[start:end][best]
+            winner[bag[start]] = xp.asarray(flat[start:end])[best]
         ctx.save_for_backward(winner)
         ctx.shape = weight.shape
         return y
@@ -208,9 +209,10 @@ class _BagMaximum(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         (winner,) = ctx.saved
-        grad = arrays.module_of(grad_y).zeros(ctx.shape, grad_y.dtype)
+        xp = arrays.module_of(grad_y)
+        grad = xp.zeros(ctx.shape, grad_y.dtype)
         bag, feature = np.nonzero(winner >= 0)
-        np.add.at(grad, (winner[bag, feature], feature), grad_y[bag, feature])
+        xp.add.at(grad, (winner[bag, feature], feature), grad_y[bag, feature])
         return grad, None, None, None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Function, no_grad
+from ..creation import full_like
 from ..operations import where
 from ..tensor import Tensor
 from ._arguments import one_of, real
@@ -295,7 +296,7 @@ def gaussian_nll_loss(
     x, t = operands(op, input=input, target=target)
     if not least > 0:
         raise ValueError(f"{op}: eps must be above 0, got eps={eps}")
-    v = Tensor(np.full(x.shape, real(op, "var", var), x.dtype)) if np.isscalar(var) else var
+    v = full_like(x, real(op, "var", var)) if np.isscalar(var) else var
     if x.ndim and v.shape == x.shape[:-1] and v.shape != x.shape:
         v = v.reshape(*v.shape, 1)
     x, t, v = operands(op, input=x, target=t, var=v)

@@ -198,7 +198,7 @@ def multilabel_margin_loss(
         )
     classes = x.shape[-1]
     _check_classes(op, t, -1, classes)
-    valid = np.logical_and.accumulate(t >= 0, axis=-1)
+    valid = np.cumprod(t >= 0, axis=-1) > 0
     labels = np.where(valid, t, 0)
     is_label = ((labels[..., None] == arrays.module_of(t).arange(classes)) & valid[..., None]).any(
         -2

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..tensor import array_of
 from ._arguments import check_rank, normal_axis, real
 from .conv import as_operand
 
@@ -83,11 +84,13 @@ def gumbel_softmax(
     tau = real("gumbel_softmax", "tau", tau)
     if tau <= 0:
         raise ValueError(f"gumbel_softmax: tau must be positive, got tau={tau}")
-    noise = generator().gumbel(size=logits.shape).astype(logits.dtype)
+    array = array_of(logits)
+    noise = generator().gumbel(size=array.shape).astype(array.dtype)
+    noise = arrays.to_device("gumbel_softmax", noise, arrays.device_of(array))
     soft = softmax((logits + noise) / tau, dim)
     if not hard:
         return soft
-    values = np.asarray(soft.detach() if hasattr(soft, "detach") else soft)
+    values = array_of(soft)
     one_hot = np.zeros_like(values)
     np.put_along_axis(one_hot, np.expand_dims(values.argmax(dim), dim), 1, dim)
     return soft + (one_hot - values)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import is_array
 from ..functional._arguments import integer, normal_axis
 from ..functional.distance import on_tensors
 from ..tensor import Tensor
@@ -229,7 +230,8 @@ def _parameter(value: Any) -> Parameter:
     """Parameters stay themselves; Tensors and arrays become parameters."""
     if isinstance(value, Parameter):
         return value
-    return Parameter(value.data if isinstance(value, Tensor) else np.asarray(value))
+    array = value.data if isinstance(value, Tensor) else value
+    return Parameter(array if is_array(array) else np.asarray(array))
 
 
 def _described(name: Any, parameter: Parameter) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..arrays import to_numpy
 from ..functional._arguments import integer
 from ..functional.embedding import renormalised
 from ..tensor import array_of
@@ -56,7 +57,7 @@ class _Table(Module):
     def _shorten(self, input: Any) -> None:
         """Rows in use keep to max_norm in the parameter itself, as in torch."""
         if self.max_norm is not None:
-            used = np.asarray(array_of(input)).reshape(-1)
+            used = to_numpy(array_of(input)).reshape(-1)
             self.weight.data = renormalised(self.weight.data, used, self.max_norm, self.norm_type)
 
     def extra_repr(self) -> str:

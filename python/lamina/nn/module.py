@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arrays import device_of, to_device, to_numpy
 from ..tensor import RemovableHandle, Tensor
 from .parameter import Parameter
 
@@ -336,7 +337,7 @@ class Module:
             problems += [f"missing: {name}" for name in missing]
             problems += [f"unexpected: {name}" for name in unexpected]
         arrays = {
-            name: np.asarray(value.data if isinstance(value, Tensor) else value)
+            name: to_numpy(value.data if isinstance(value, Tensor) else value)
             for name, value in state.items()
             if name in own
         }
@@ -356,7 +357,7 @@ class Module:
                 + "; ".join(problems)
             )
         for name, array in arrays.items():
-            own[name][...] = array
+            own[name][...] = to_device("load_state_dict", array, device_of(own[name]))
         return IncompatibleKeys(missing, unexpected)
 
     # Representation

@@ -89,15 +89,16 @@ class Gather(Function):
     def forward(ctx: Context, x: Any, dim: int, positions: Any) -> Any:
         ctx.shape = x.shape
         # The other dimensions of x may be longer than those of the positions.
-        grids = np.indices(positions.shape, sparse=True)
+        grids = module_of(x).indices(positions.shape, sparse=True)
         key = tuple(positions if d == dim else grid for d, grid in enumerate(grids))
         ctx.key = key
         return x[key]
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
-        grad_x = np.zeros(ctx.shape, grad_y.dtype)
-        np.add.at(grad_x, ctx.key, grad_y)
+        xp = module_of(grad_y)
+        grad_x = xp.zeros(ctx.shape, grad_y.dtype)
+        xp.add.at(grad_x, ctx.key, grad_y)
         return grad_x, None, None
 
 

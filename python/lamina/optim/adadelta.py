@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from .optimizer import Optimizer, at_least_zero, decayed
+from .optimizer import Optimizer, arrays_of, at_least_zero, fused
 
 
 class Adadelta(Optimizer):
@@ -32,13 +30,6 @@ class Adadelta(Optimizer):
             raise ValueError(f"{op}: rho must be from 0 to 1, got rho={options['rho']}")
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        grad = decayed(array, grad, group)
-        if "square_avg" not in state:
-            state["square_avg"], state["acc_delta"] = np.zeros_like(array), np.zeros_like(array)
-        square, moved, rho = state["square_avg"], state["acc_delta"], group["rho"]
-        square *= rho
-        square += (1 - rho) * grad * grad
-        delta = np.sqrt(moved + group["eps"]) / np.sqrt(square + group["eps"]) * grad
-        moved *= rho
-        moved += (1 - rho) * delta * delta
-        array -= group["lr"] * delta
+        rho, eps, lr = group["rho"], group["eps"], group["lr"]
+        states = arrays_of(state, array, "square_avg", "acc_delta")
+        fused("adadelta", array, grad, states, group, rho, 1 - rho, eps, lr)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .optimizer import Optimizer, at_least_zero, decayed
+from .optimizer import Optimizer, at_least_zero, fused
 
 
 class Adagrad(Optimizer):
@@ -40,9 +40,7 @@ class Adagrad(Optimizer):
         )
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        grad = decayed(array, grad, group)
         if "sum" not in state:
             state["sum"] = np.full_like(array, group["initial_accumulator_value"])
-        state["sum"] += grad * grad
         rate = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
-        array -= rate * grad / (np.sqrt(state["sum"]) + group["eps"])
+        fused("adagrad", array, grad, [state["sum"]], group, group["eps"], rate)

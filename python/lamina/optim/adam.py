@@ -6,21 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from .optimizer import Optimizer, at_least_zero, decay_rates, decayed
-
-
-def moments(array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> tuple[Any, Any]:
-    """The decaying means of g and g^2 with this step's gradient in them."""
-    if "exp_avg" not in state:
-        state["exp_avg"], state["exp_avg_sq"] = np.zeros_like(array), np.zeros_like(array)
-    mean, square = state["exp_avg"], state["exp_avg_sq"]
-    beta1, beta2 = group["betas"]
-    mean += (1 - beta1) * (grad - mean)
-    square *= beta2
-    square += (1 - beta2) * grad * grad
-    return mean, square
+from .optimizer import Optimizer, arrays_of, at_least_zero, decay_rates, fused
 
 
 class Adam(Optimizer):
@@ -57,13 +43,22 @@ class Adam(Optimizer):
         decay_rates(op, options)
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        mean, square = moments(array, decayed(array, grad, group), state, group)
-        if group["amsgrad"]:
-            largest = state.setdefault("max_exp_avg_sq", np.zeros_like(array))
-            square = np.maximum(largest, square, out=largest)
+        keys = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
+        beta1, beta2 = group["betas"]
         correction1, correction2 = (1 - beta ** state["step"] for beta in group["betas"])
-        scale = np.sqrt(square) / math.sqrt(correction2) + group["eps"]
-        array -= (group["lr"] / correction1) * mean / scale
+        fused(
+            "amsgrad" if group["amsgrad"] else "adam",
+            array,
+            grad,
+            arrays_of(state, array, *keys),
+            group,
+            1 - beta1,
+            beta2,
+            1 - beta2,
+            math.sqrt(correction2),
+            group["eps"],
+            group["lr"] / correction1,
+        )
 
 
 class AdamW(Adam):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from .optimizer import Optimizer, at_least_zero, decay_rates, decayed
+from .optimizer import Optimizer, arrays_of, at_least_zero, decay_rates, fused
 
 
 class Adamax(Optimizer):
@@ -31,12 +29,7 @@ class Adamax(Optimizer):
         decay_rates(op, options)
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        grad = decayed(array, grad, group)
-        if "exp_avg" not in state:
-            state["exp_avg"], state["exp_inf"] = np.zeros_like(array), np.zeros_like(array)
-        mean, largest = state["exp_avg"], state["exp_inf"]
-        beta1, beta2 = group["betas"]
-        mean += (1 - beta1) * (grad - mean)
-        largest *= beta2
-        np.maximum(largest, np.abs(grad) + group["eps"], out=largest)
-        array -= group["lr"] / (1 - beta1 ** state["step"]) * mean / largest
+        (beta1, beta2), eps = group["betas"], group["eps"]
+        rate = group["lr"] / (1 - beta1 ** state["step"])
+        states = arrays_of(state, array, "exp_avg", "exp_inf")
+        fused("adamax", array, grad, states, group, 1 - beta1, beta2, eps, rate)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..functional._arguments import real
-from .optimizer import Optimizer, at_least_zero, decayed
+from .optimizer import Optimizer, arrays_of, at_least_zero, fused
 
 
 class ASGD(Optimizer):
@@ -37,14 +37,11 @@ class ASGD(Optimizer):
         real(op, "t0", options["t0"])
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        grad = decayed(array, grad, group)
         lr, lambd, step = group["lr"], group["lambd"], state["step"]
         eta, share = state.get("eta", lr), state.get("mu", 1.0)
-        array *= 1 - lambd * eta
-        array -= eta * grad
-        if "ax" not in state or share == 1:
-            state["ax"] = array.copy()
-        else:
-            state["ax"] += share * (array - state["ax"])
+        if "ax" not in state:
+            share = 1.0
+        states = arrays_of(state, array, "ax")
+        fused("asgd", array, grad, states, group, 1 - lambd * eta, eta, share)
         state["eta"] = lr / (1 + lambd * lr * step) ** group["alpha"]
         state["mu"] = 1 / max(1, step - group["t0"])

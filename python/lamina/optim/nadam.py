@@ -6,10 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from .adam import moments
-from .optimizer import Optimizer, at_least_zero, decay_rates, decayed
+from .optimizer import Optimizer, arrays_of, at_least_zero, decay_rates, fused
 
 
 class NAdam(Optimizer):
@@ -46,13 +43,22 @@ class NAdam(Optimizer):
         decay_rates(op, options)
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        grad = decayed(array, grad, group)
-        mean, square = moments(array, grad, state, group)
         (beta1, beta2), step, lr = group["betas"], state["step"], group["lr"]
         now, after = (
             beta1 * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (step, step + 1)
         )
         product = state["mu_product"] = state.get("mu_product", 1.0) * now
-        scale = np.sqrt(square) / math.sqrt(1 - beta2**step) + group["eps"]
-        array -= lr * (1 - now) / (1 - product) * grad / scale
-        array -= lr * after / (1 - product * after) * mean / scale
+        fused(
+            "nadam",
+            array,
+            grad,
+            arrays_of(state, array, "exp_avg", "exp_avg_sq"),
+            group,
+            1 - beta1,
+            beta2,
+            1 - beta2,
+            math.sqrt(1 - beta2**step),
+            group["eps"],
+            lr * (1 - now) / (1 - product),
+            lr * after / (1 - product * after),
+        )

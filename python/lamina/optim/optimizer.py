@@ -14,6 +14,7 @@ import numpy as np
 from ..arrays import is_array, module_of, to_device
 from ..autograd import enable_grad, no_grad
 from ..functional._arguments import real
+from ..functional._update import optimizer_step
 from ..tensor import Tensor
 
 # Entries of a parameter's state that are one Python number; all others have its shape.
@@ -193,15 +194,27 @@ def _own(op: str, key: str, value: Any, param: Tensor) -> Any:
     return module_of(here).array(here, dtype=param.dtype)
 
 
-def decayed(array: Any, grad: Any, group: dict[str, Any]) -> Any:
-    """The gradient with the weight decay's term; a decoupled decay shrinks the array instead."""
-    decay = group["weight_decay"]
-    if not decay:
-        return grad
+def fused(
+    rule: str,
+    array: Any,
+    grad: Any,
+    states: list[Any],
+    group: dict[str, Any],
+    *coefficients: float,
+) -> None:
+    """The whole update, with the group's weight decay, as one kernel (`optimizer_step`)."""
+    decay, keep = group.get("weight_decay", 0.0), 1.0
     if group.get("decoupled_weight_decay"):
-        array *= 1 - group["lr"] * decay
-        return grad
-    return grad + decay * array
+        decay, keep = 0.0, 1 - group["lr"] * decay
+    optimizer_step(rule, array, grad, states, coefficients, decay, keep)
+
+
+def arrays_of(state: dict[str, Any], like: Any, *keys: str) -> list[Any]:
+    """The arrays of a state by their keys; those that are not there yet begin as zeros."""
+    for key in keys:
+        if key not in state:
+            state[key] = np.zeros_like(like)
+    return [state[key] for key in keys]
 
 
 def at_least_zero(op: str, options: dict[str, Any], *names: str) -> None:

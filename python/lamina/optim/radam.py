@@ -6,10 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from .adam import moments
-from .optimizer import Optimizer, at_least_zero, decay_rates, decayed
+from .optimizer import Optimizer, arrays_of, at_least_zero, decay_rates, fused
 
 
 class RAdam(Optimizer):
@@ -45,16 +42,17 @@ class RAdam(Optimizer):
         decay_rates(op, options)
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        mean, square = moments(array, decayed(array, grad, group), state, group)
         (beta1, beta2), step = group["betas"], state["step"]
         rate = group["lr"] / (1 - beta1**step)
         correction = 1 - beta2**step
         longest = 2 / (1 - beta2) - 1
         length = longest - 2 * step * beta2**step / correction
-        if length <= 5:
-            array -= rate * mean
-            return
-        ratio = (length - 4) * (length - 2) * longest
-        ratio /= (longest - 4) * (longest - 2) * length
-        # torch adds eps before it corrects the bias of the root, unlike in Adam.
-        array -= rate * math.sqrt(ratio * correction) * mean / (np.sqrt(square) + group["eps"])
+        trusted = length > 5
+        if trusted:
+            ratio = (length - 4) * (length - 2) * longest
+            ratio /= (longest - 4) * (longest - 2) * length
+            # torch adds eps before it corrects the bias of the root, unlike in Adam.
+            rate *= math.sqrt(ratio * correction)
+        states = arrays_of(state, array, "exp_avg", "exp_avg_sq")
+        coefficients = (1 - beta1, beta2, 1 - beta2, group["eps"], rate, trusted)
+        fused("radam", array, grad, states, group, *coefficients)

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
-from .optimizer import Optimizer, at_least_zero, decayed
+from .optimizer import Optimizer, arrays_of, at_least_zero, fused
 
 
 class RMSprop(Optimizer):
@@ -43,19 +41,13 @@ class RMSprop(Optimizer):
         at_least_zero(op, options, "lr", "alpha", "eps", "weight_decay", "momentum")
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        grad = decayed(array, grad, group)
-        square = state.setdefault("square_avg", np.zeros_like(array))
-        alpha = group["alpha"]
-        square *= alpha
-        square += (1 - alpha) * grad * grad
+        alpha, momentum = group["alpha"], group["momentum"]
+        rule, keys = "rmsprop", ["square_avg"]
         if group["centered"]:
-            mean = state.setdefault("grad_avg", np.zeros_like(array))
-            mean += (1 - alpha) * (grad - mean)
-            square = square - mean * mean
-        step = grad / (np.sqrt(square) + group["eps"])
-        if group["momentum"]:
-            buffer = state.setdefault("momentum_buffer", np.zeros_like(array))
-            buffer *= group["momentum"]
-            buffer += step
-            step = buffer
-        array -= group["lr"] * step
+            rule += "_centered"
+            keys.append("grad_avg")
+        if momentum:
+            rule += "_momentum"
+            keys.append("momentum_buffer")
+        coefficients = (alpha, 1 - alpha, group["eps"], group["lr"], momentum)
+        fused(rule, array, grad, arrays_of(state, array, *keys), group, *coefficients)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..functional._arguments import real
-from .optimizer import Optimizer, at_least_zero
+from .optimizer import Optimizer, at_least_zero, fused
 
 
 class Rprop(Optimizer):
@@ -50,11 +50,5 @@ class Rprop(Optimizer):
         if "prev" not in state:
             state["prev"] = np.zeros_like(array)
             state["step_size"] = np.full_like(array, group["lr"])
-        (shrink, grow), (low, high) = group["etas"], group["step_sizes"]
-        same = np.sign(grad) * np.sign(state["prev"])  # signs: their product cannot underflow
-        size = state["step_size"]
-        size *= np.where(same > 0, grow, np.where(same < 0, shrink, 1)).astype(size.dtype)
-        np.clip(size, low, high, out=size)
-        grad = np.where(same < 0, np.zeros_like(grad), grad)
-        array -= np.sign(grad) * size
-        state["prev"][...] = grad
+        states = [state["prev"], state["step_size"]]
+        fused("rprop", array, grad, states, group, *group["etas"], *group["step_sizes"])

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..functional._arguments import real
-from .optimizer import Optimizer, at_least_zero, decayed
+from .optimizer import Optimizer, arrays_of, at_least_zero, fused
 
 
 class SGD(Optimizer):
@@ -43,13 +43,10 @@ class SGD(Optimizer):
             )
 
     def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        grad = decayed(array, grad, group)
-        if group["momentum"]:
-            if "momentum_buffer" not in state:
-                state["momentum_buffer"] = grad.copy()
-            else:
-                state["momentum_buffer"] *= group["momentum"]
-                state["momentum_buffer"] += (1 - group["dampening"]) * grad
-            buffer = state["momentum_buffer"]
-            grad = grad + group["momentum"] * buffer if group["nesterov"] else buffer
-        array -= group["lr"] * grad
+        lr, momentum = group["lr"], group["momentum"]
+        if not momentum:
+            fused("sgd", array, grad, [], group, lr)
+            return
+        share = 1 - group["dampening"] if "momentum_buffer" in state else 1.0
+        states = arrays_of(state, array, "momentum_buffer")
+        fused("momentum", array, grad, states, group, lr, momentum, share, group["nesterov"])
