@@ -34,6 +34,23 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   require_success(cudaGetLastError(), "kernel launch");
 }
 
+// Conversions of the bits of 16-bit floats, one instruction each: to nearest, ties to even.
+__device__ __forceinline__ float float_of_half(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+__device__ __forceinline__ uint16_t half_of_float(float x) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+__device__ __forceinline__ uint16_t bfloat_of_float(float x) {
+  uint16_t bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+
 inline void fill_zero(void* target, size_t bytes, cudaStream_t stream) {
   require_success(cudaMemsetAsync(target, 0, bytes, stream), "memset");
 }

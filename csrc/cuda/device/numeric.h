@@ -15,7 +15,11 @@ __device__ __forceinline__ Acc<T> widen(T x) {
   return x;
 }
 __device__ __forceinline__ float widen(float16 x) {
+#ifdef __CUDACC__
+  return simt::float_of_half(x.bits);
+#else
   return static_cast<PlainFloat>(x);
+#endif
 }
 __device__ __forceinline__ float widen(bfloat16 x) {
   return static_cast<PlainFloat>(x);
@@ -29,6 +33,20 @@ __device__ __forceinline__ T narrow(Acc<T> x) {
   else
     return x;
 }
+#ifdef __CUDACC__
+template <>
+__device__ __forceinline__ float16 narrow<float16>(float x) {
+  float16 rounded;
+  rounded.bits = simt::half_of_float(x);
+  return rounded;
+}
+template <>
+__device__ __forceinline__ bfloat16 narrow<bfloat16>(float x) {
+  bfloat16 rounded;
+  rounded.bits = simt::bfloat_of_float(x);
+  return rounded;
+}
+#endif
 
 template <class A>
 __host__ __device__ constexpr A infinity() {
