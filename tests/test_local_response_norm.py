@@ -7,13 +7,15 @@ order 1.
 
 from __future__ import annotations
 
+import math
+
 import cases
 import lamina
 import lamina.functional as F
 import numpy as np
 import pytest
 import reference
-from lamina import nn
+from lamina import _C, nn
 from numpy.testing import assert_allclose
 
 CASES = [
@@ -38,6 +40,68 @@ def test_values_and_gradients(backend, shape, options, within, dtype):
     assert_allclose(y.data, getattr(reference, name)(x, **options), rtol=bound, atol=bound)
     expected = getattr(reference, f"{name}_backward")(grad, x, **options)
     assert_allclose(tensor.grad.data, expected, rtol=bound, atol=bound)
+
+
+# Slabs of a block and of several blocks; tiles and what is left of them; windows beyond a tile.
+LARGE = [
+    ((3, 5, 7, 9), {"size": 3}, False),
+    ((2, 150, 6, 11), {"size": 5}, False),
+    ((1, 70, 11, 13), {"size": 150}, False),
+    ((1, 2100, 2, 2), {"size": 40}, False),
+    ((1, 6500, 1), {"size": 6}, False),
+    ((1, 2, 80, 90), {"size": 4}, True),
+    ((1, 1, 20, 21, 22), {"size": 3}, True),
+]
+
+
+def kernels(x, grad, layout):
+    """y and grad_x from the kernels themselves: any dtype."""
+    y, grad_x = np.empty_like(x), np.empty_like(x)
+    d = np.empty(x.shape, np.float64 if x.dtype == np.float64 else np.float32)
+    _C.local_response_norm(*layout, x, d, None, y)
+    _C.local_response_norm(*layout, x, d, grad, grad_x)
+    return y, grad_x
+
+
+def layout(shape, size, within):
+    n, c, *spatial = shape
+    if not within:
+        sizes, window = (c, 1, math.prod(spatial)), (size, 1, 1)
+    else:
+        n *= c
+        sizes, window = (1,) * (3 - len(spatial)), (1,) * (3 - len(spatial))
+        sizes, window = sizes + tuple(spatial), window + (size,) * len(spatial)
+    return n, sizes, window, 0.5 / math.prod(window), 0.75, 1.0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize(("shape", "options", "within"), LARGE, ids=str)
+def test_large_slabs_and_every_dtype(backend, shape, options, within, dtype):
+    if backend == "ref" and options["size"] > 9:
+        pytest.skip("the reference adds every window anew")
+    dtype = cases.storage(dtype, backend)
+    x, grad = (cases.reals(shape, seed).astype(dtype) for seed in (1, 2))
+    y, grad_x = kernels(x, grad, layout(shape, options["size"], within))
+    name = "local_response_norm" + ("_within" if within else "")
+    x, grad = x.astype(float), grad.astype(float)
+    bound = 128 * np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
+    rtol = cases.rounding(dtype) + bound
+    expected = getattr(reference, name)(x, **options, alpha=0.5)
+    assert_allclose(y.astype(float), expected, rtol=rtol, atol=bound)
+    expected = getattr(reference, f"{name}_backward")(grad, x, **options, alpha=0.5)
+    assert_allclose(grad_x.astype(float), expected, rtol=rtol, atol=bound)
+
+
+@pytest.mark.parametrize(("shape", "options", "within"), [LARGE[i] for i in (0, 1, 5)], ids=str)
+def test_misaligned_views_and_schedules(backend, shape, options, within):
+    place = layout(shape, options["size"], within)
+    x, grad = (cases.reals(shape, seed) for seed in (1, 2))
+    views = cases.misaligned(x), cases.misaligned(grad)
+    results = {
+        b"".join(a.tobytes() for a in kernels(*views, place)) for _ in cases.schedules(backend)
+    }
+    results.add(b"".join(a.tobytes() for a in kernels(x, grad, place)))
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("within", [False, True])

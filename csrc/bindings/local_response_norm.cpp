@@ -22,7 +22,9 @@ void local_response_norm(int64_t slabs, const Triple& size, const Triple& window
     args.alpha = static_cast<ops::Scalar<T>>(alpha), args.beta = static_cast<ops::Scalar<T>>(beta);
     args.k = static_cast<ops::Scalar<T>>(k);
     const int64_t elements = slabs * args.slab();
-    args.x = input<T>(x, "x", elements), args.d = output<T>(d, "d", elements);
+    using S = ops::Scalar<T>;
+    args.x = input<T>(x, "x", elements);
+    args.d = grad_y ? const_cast<S*>(input<S>(d, "d", elements)) : output<S>(d, "d", elements);
     args.grad_y = optional_input<T>(grad_y, "grad_y", elements);
     args.result = output<T>(result, "result", elements);
     py::gil_scoped_release release;

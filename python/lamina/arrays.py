@@ -277,6 +277,11 @@ def empty(op: str, shape: Sequence[int], dtype: Any, like: Any = None) -> Any:
         return module.empty(shape, dtype)
 
 
+def arithmetic_dtype(x: Any) -> np.dtype:
+    """What kernels compute in, and keep for the way back: float32 for 16-bit floats."""
+    return np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype
+
+
 def empty_like(op: str, x: Any) -> Any:
     """A new uninitialised C-contiguous array of the shape, dtype and device of `x`."""
     return empty(op, x.shape, x.dtype, like=x)

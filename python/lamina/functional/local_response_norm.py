@@ -18,7 +18,8 @@ class LocalResponseNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Any, layout: tuple[Any, ...]) -> Any:
-        y, d = (arrays.empty("local_response_norm", x.shape, x.dtype, like=x) for _ in range(2))
+        y = arrays.empty_like("local_response_norm", x)
+        d = arrays.empty("local_response_norm", x.shape, arrays.arithmetic_dtype(x), x)
         _C.local_response_norm(*(*layout, x, d, None, y))
         ctx.layout = layout
         ctx.save_for_backward(x, d)

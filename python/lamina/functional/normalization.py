@@ -44,11 +44,6 @@ def _epsilon(op: str, eps: Any) -> float:
     return value
 
 
-def _statistics_dtype(x: Any) -> np.dtype:
-    """float32 for 16-bit floats: the rounding of a mean would show in every element."""
-    return np.dtype(np.float32) if x.dtype.itemsize == 2 else x.dtype
-
-
 class BatchNorm(Function):
     """Returns y and the statistics used: mean [C] and biased variance [C]."""
 
@@ -58,7 +53,7 @@ class BatchNorm(Function):
     ) -> Any:
         n, c, inner = x.shape[0], x.shape[1], math.prod(x.shape[2:])
         ctx.layout = (n, c, inner, training, eps)
-        kept = _statistics_dtype(x)
+        kept = arrays.arithmetic_dtype(x)
         mean, var = (
             arrays.empty("batch_norm", (c,), kept, x) if training else fixed.astype(kept)
             for fixed in (mean, var)
@@ -160,7 +155,7 @@ class GroupNorm(Function):
         ctx: Any, op: str, x: Any, weight: Any, bias: Any, layout: tuple[int, ...], eps: float
     ) -> Any:
         ctx.op, ctx.options = op, (*layout, eps)
-        rows, kept = (layout[0] * layout[1],), _statistics_dtype(x)
+        rows, kept = (layout[0] * layout[1],), arrays.arithmetic_dtype(x)
         mean, rstd = (arrays.empty(op, rows, kept, x) for _ in range(2))
         y = arrays.empty_like(op, x)
         _C.group_norm(x, weight, bias, mean, rstd, None, y, None, None, *ctx.options)
