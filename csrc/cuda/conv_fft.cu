@@ -9,11 +9,11 @@
 //               planes of real and imaginary parts (shared/fft_blocks.h), in float or double.
 // Method        a thread block transforms some tiles of one channel in shared memory
 //               (device/tile_fft.h) and writes whole runs of tiles per frequency; products of all
-//               frequencies in one launch (device/batched_product.h).
+//               frequencies in one launch (batched_product.h).
 // Partitioning  blocks of tiles in order; wgrad's blocks in splits that are added in order.
 // Numerics      the error follows the largest products of a tile, eps log2(side^2) |x| |w|, not
 //               each output; Inf or NaN reaches every output of the tiles it lies in.
-#include "cuda/device/batched_product.h"
+#include "cuda/batched_product.h"
 #include "cuda/device/tile_fft.h"
 #include "cuda/instantiate.h"
 #include "ops/conv.h"

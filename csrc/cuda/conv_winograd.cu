@@ -16,7 +16,9 @@
 // Numerics      adds before it multiplies: about twice the rounding of the direct sum, six times
 //               for F(4x4, 3x3); Inf or NaN reaches every output of the tiles it lies in. F(2x2,
 //               3x3) is exact on small integers.
-#include "cuda/device/batched_product.h"
+#include "cuda/batched_product.h"
+#include "cuda/device/launch.h"
+#include "cuda/device/vector.h"
 #include "cuda/instantiate.h"
 #include "ops/conv.h"
 #include "shared/conv_phase.h"
@@ -102,13 +104,13 @@ struct BlockTiles {
 };
 
 // What a thread of such a grid works on.
-struct TilePlace {
+struct TilePosition {
   unsigned t;  // tile of the block
   int channel;
   int64_t plane;  // offset of its plane
   int h, w;       // of the tile's first position in the plane
 
-  __device__ __forceinline__ TilePlace(const BlockTiles& tiles, int out) {
+  __device__ __forceinline__ TilePosition(const BlockTiles& tiles, int out) {
     const unsigned groups = (tiles.count + 31) / 32;
     t = blockIdx.x % groups * 32 + threadIdx.x % 32;
     channel = static_cast<int>(blockIdx.x / groups * kWarps + threadIdx.x / 32);
@@ -129,7 +131,7 @@ template <class T, int OUT, int SIDE, class Line>
 __global__ void __launch_bounds__(kThreads)
     transform_tiles_kernel(BlockTiles tiles, const T* __restrict__ x, Acc<T>* __restrict__ v) {
   constexpr int kTile = OUT + 2;
-  const TilePlace place(tiles, OUT);
+  const TilePosition place(tiles, OUT);
   if (place.channel >= tiles.channels) return;
   Acc<T> in[SIDE][SIDE], out[kTile][kTile];
   const bool any = place.t < tiles.count;
@@ -158,7 +160,7 @@ __global__ void __launch_bounds__(kThreads)
     inverse_tiles_kernel(BlockTiles tiles, const Acc<T>* __restrict__ m, const T* __restrict__ bias,
                          T* __restrict__ y) {
   constexpr int kTile = OUT + 2;
-  const TilePlace place(tiles, OUT);
+  const TilePosition place(tiles, OUT);
   if (place.channel >= tiles.channels || place.t >= tiles.count) return;
   Acc<T> in[kTile][kTile], out[OUT][OUT];
   const Acc<T>* from = m + place.channel * tiles.pitch + place.t;
