@@ -12,7 +12,7 @@ import lamina.functional as F
 import numpy as np
 import pytest
 import reference
-from lamina import nn
+from lamina import _C, nn
 from numpy.testing import assert_allclose
 
 SIZES = [(3, 5, 4), (1, 1, 1), (2, 7, 33), (4, 3, 130)]  # N, I, H
@@ -91,6 +91,97 @@ def test_lstm_cell(backend, sizes, peephole, coupled, dtype):
         reference.lstm_cell(x, (h, c), *weights, **options),
         reference.lstm_cell_backward(*grads, x, (h, c), *weights, **options),
     )
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def lstm_kernels(arrays, coupled):
+    """The cell's kernels themselves, any dtype: gates, c', h', and the four gradients."""
+    c, peephole, sums, grad_h, grad_c = arrays
+    gates, new_c, h = sums.copy(), np.empty_like(c), np.empty_like(c)
+    _C.lstm_cell_fprop(*c.shape, coupled, c, peephole, gates, new_c, h)
+    grads = [np.empty_like(a) for a in (gates, c, peephole)]
+    saved = c, peephole, gates, new_c
+    _C.lstm_cell_dgrad(*c.shape, coupled, *saved, grad_h, grad_c, *grads)
+    return gates, new_c, h, *grads
+
+
+def lstm_formulas(c, p, gates, new_c, grad_h, grad_c):
+    """The gradients from the stored gates, so that their rounding is not the gradients'."""
+    i, f, g, o = gates.transpose(1, 0, 2)
+    t = np.tanh(new_c)
+    d_o = grad_h * t * o * (1 - o)
+    d_c = grad_c + grad_h * o * (1 - t * t) + d_o * p[2]
+    d_i, d_f = d_c * g * i * (1 - i), d_c * c * f * (1 - f)
+    grads = np.stack([d_i, d_f, d_c * i * (1 - g * g), d_o], 1)
+    return grads, d_c * f + d_i * p[0] + d_f * p[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("sizes", [(3, 64), (2, 33), (130, 5), (600, 8), (1, 520)], ids=str)
+def test_lstm_kernels_in_every_dtype(backend, sizes, dtype):
+    dtype, (n, hidden) = cases.storage(dtype, backend), sizes
+    shapes = [sizes, (3, hidden), (n, 4, hidden), sizes, sizes]
+    arrays = [cases.reals(shape, seed).astype(dtype) for seed, shape in enumerate(shapes)]
+    gates, new_c, h, *grads = (a.astype(float) for a in lstm_kernels(arrays, False))
+    c, p, sums, grad_h, grad_c = (a.astype(float) for a in arrays)
+    i, f = (sigmoid(sums[:, k] + p[k] * c) for k in (0, 1))
+    g = np.tanh(sums[:, 2])
+    full_c = f * c + i * g
+    o = sigmoid(sums[:, 3] + p[2] * full_c)
+    bound = 64 * np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
+    tolerances = {"rtol": cases.rounding(dtype) + bound, "atol": bound}
+    assert_allclose(gates, np.stack([i, f, g, o], 1), **tolerances)
+    assert_allclose(new_c, full_c, **tolerances)
+    assert_allclose(h, o * np.tanh(full_c), **tolerances)
+    of_gates, of_c = lstm_formulas(c, p, gates, new_c, grad_h, grad_c)
+    assert_allclose(grads[0], of_gates, **tolerances)
+    assert_allclose(grads[1], of_c, **tolerances)
+    terms = np.stack([grads[0][:, 0] * c, grads[0][:, 1] * c, grads[0][:, 3] * new_c])
+    tolerances["atol"] = abs(terms).sum(1).max() * (bound + n * bound / 64)
+    if backend not in ("ref", "cpu"):  # the others add up before they round
+        assert_allclose(grads[2], terms.sum(1), **tolerances)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+@pytest.mark.parametrize("sizes", [(3, 64), (2, 33), (130, 5)], ids=str)
+def test_gru_kernels_in_every_dtype(backend, sizes, dtype):
+    dtype, (n, hidden) = cases.storage(dtype, backend), sizes
+    shapes = [sizes, (n, 3, hidden), (n, 3, hidden), sizes]
+    arrays = [cases.reals(shape, seed).astype(dtype) for seed, shape in enumerate(shapes)]
+    h, a, b, grad_h = arrays
+    gates, new_h = a.copy(), np.empty_like(h)
+    _C.gru_cell_fprop(*sizes, h, gates, b, new_h)
+    grads = [np.empty_like(x) for x in (a, b, h)]
+    _C.gru_cell_dgrad(*sizes, h, gates, b, grad_h, *grads)
+    h, a, b, grad_h = (x.astype(float) for x in arrays)
+    r, z = sigmoid(a[:, 0] + b[:, 0]), sigmoid(a[:, 1] + b[:, 1])
+    c = np.tanh(a[:, 2] + r * b[:, 2])
+    bound = 64 * np.finfo(np.float64 if dtype == np.float64 else np.float32).eps
+    tolerances = {"rtol": cases.rounding(dtype) + bound, "atol": bound}
+    assert_allclose(gates.astype(float), np.stack([r, z, c], 1), **tolerances)
+    assert_allclose(new_h.astype(float), c + z * (h - c), **tolerances)
+    r, z, c = gates.astype(float).transpose(1, 0, 2)
+    d_n = grad_h * (1 - z) * (1 - c * c)
+    d_z, d_r = grad_h * (h - c) * z * (1 - z), d_n * b[:, 2] * r * (1 - r)
+    expected = np.stack([d_r, d_z, d_n], 1), np.stack([d_r, d_z, d_n * r], 1), grad_h * z
+    for actual, wanted in zip(grads, expected, strict=True):
+        assert_allclose(actual.astype(float), wanted, **tolerances)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_misaligned_views_and_schedules(backend, coupled):
+    shapes = [(70, 12), (3 - coupled, 12), (70, 4 - coupled, 12), (70, 12), (70, 12)]
+    arrays = [cases.reals(shape, seed) for seed, shape in enumerate(shapes)]
+    views = [cases.misaligned(a) for a in arrays]
+    results = {
+        b"".join(a.tobytes() for a in lstm_kernels(views, coupled))
+        for _ in cases.schedules(backend)
+    }
+    results.add(b"".join(a.tobytes() for a in lstm_kernels(arrays, coupled)))
+    assert len(results) == 1
 
 
 def test_gradcheck(backend):

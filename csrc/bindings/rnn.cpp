@@ -18,7 +18,7 @@ void lstm_cell_fprop(int64_t n, int64_t hidden, bool coupled, const Array& c,
     args.n = n, args.hidden = hidden, args.coupled = coupled;
     args.c = input<T>(c, "c", n * hidden);
     args.peephole = optional_input<T>(peephole, "peephole", (coupled ? 2 : 3) * hidden);
-    args.gates = output<T>(gates, "gates", n * args.gate_count() * hidden);
+    args.gates = in_out<T>(gates, "gates", n * args.gate_count() * hidden);
     args.new_c = output<T>(new_c, "new_c", n * hidden), args.h = output<T>(h, "h", n * hidden);
     py::gil_scoped_release release;
     ops::run("lstm_cell", "fprop", args);
@@ -35,8 +35,8 @@ void lstm_cell_dgrad(int64_t n, int64_t hidden, bool coupled, const Array& c,
     args.n = n, args.hidden = hidden, args.coupled = coupled;
     args.c = input<T>(c, "c", n * hidden);
     args.peephole = optional_input<T>(peephole, "peephole", rows * hidden);
-    args.gates = output<T>(gates, "gates", n * args.gate_count() * hidden);
-    args.new_c = output<T>(new_c, "new_c", n * hidden);
+    args.gates = const_cast<T*>(input<T>(gates, "gates", n * args.gate_count() * hidden));
+    args.new_c = const_cast<T*>(input<T>(new_c, "new_c", n * hidden));
     args.grad_h = input<T>(grad_h, "grad_h", n * hidden);
     args.grad_new_c = input<T>(grad_new_c, "grad_new_c", n * hidden);
     args.grad_gates = output<T>(grad_gates, "grad_gates", n * args.gate_count() * hidden);
@@ -53,7 +53,7 @@ void gru_cell_fprop(int64_t n, int64_t hidden, const Array& h, const Array& gate
     ops::GruCellArgs<T> args;
     args.n = n, args.hidden = hidden;
     args.h = input<T>(h, "h", n * hidden), args.b = input<T>(b, "b", n * 3 * hidden);
-    args.gates = output<T>(gates, "gates", n * 3 * hidden);
+    args.gates = in_out<T>(gates, "gates", n * 3 * hidden);
     args.new_h = output<T>(new_h, "new_h", n * hidden);
     py::gil_scoped_release release;
     ops::run("gru_cell", "fprop", args);
@@ -67,7 +67,7 @@ void gru_cell_dgrad(int64_t n, int64_t hidden, const Array& h, const Array& gate
     ops::GruCellArgs<T> args;
     args.n = n, args.hidden = hidden;
     args.h = input<T>(h, "h", n * hidden), args.b = input<T>(b, "b", n * 3 * hidden);
-    args.gates = output<T>(gates, "gates", n * 3 * hidden);
+    args.gates = const_cast<T*>(input<T>(gates, "gates", n * 3 * hidden));
     args.grad_new_h = input<T>(grad_new_h, "grad_new_h", n * hidden);
     args.grad_a = output<T>(grad_a, "grad_a", n * 3 * hidden);
     args.grad_b = output<T>(grad_b, "grad_b", n * 3 * hidden);

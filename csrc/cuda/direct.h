@@ -1,5 +1,4 @@
-// The direct sum on a GPU, for conv `direct` and the weight gradient of `depthwise`: no unrolled
-// matrix, any geometry.
+// The direct sum on a GPU, for conv `direct`: no unrolled matrix, any geometry.
 //
 // Method        fprop and the stride phases of dgrad: a thread holds Outputs sums of each of
 //               Positions output positions. The filter values of a few channels and taps lie in
@@ -49,14 +48,35 @@ DirectShape<Index> direct_shape(const ops::ConvShape& s) {
   return shape;
 }
 
-// Whether all coordinates, also those outside x, and all offsets made of them fit 31 bits.
+// Whether all coordinates, also those outside x, and all offsets made of them fit an int, in bytes
+// an unsigned.
 inline bool fits_int(const ops::ConvShape& s) {
   double reach = static_cast<double>(s.n) * static_cast<double>(s.c > s.k ? s.c : s.k);
   for (int axis = 0; axis < 3; ++axis)
     reach *= static_cast<double>(s.in[axis]) + static_cast<double>(s.out[axis] * s.stride[axis]) +
              static_cast<double>(s.pad[axis] < 0 ? -s.pad[axis] : s.pad[axis]) +
              static_cast<double>(s.kernel[axis] * s.dilation[axis]);
-  return reach < 0x1p30 && static_cast<double>(s.weight_elems()) < 0x1p30;
+  return reach < 0x1p29 && static_cast<double>(s.weight_elems()) < 0x1p29;
+}
+
+// Offsets in bytes without a sign: added to a base that all threads share, they cost no
+// instruction.
+template <class Index>
+using Bytes = std::make_unsigned_t<Index>;
+
+template <class T, class Index>
+__device__ __forceinline__ Bytes<Index> byte_offset(Index elements) {
+  return static_cast<Bytes<Index>>(elements) * static_cast<Bytes<Index>>(sizeof(T));
+}
+template <class T, class Offset>
+__device__ __forceinline__ T load_at(const T* base, Offset bytes) {
+  return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(base) + bytes);
+}
+
+// Whether 0 <= i < extent.
+template <class Index>
+__device__ __forceinline__ bool within(Index i, Index extent) {
+  return static_cast<Bytes<Index>>(i) < static_cast<Bytes<Index>>(extent);
 }
 
 // Where an output position lies and reads: its image, the first tap's coordinates.
@@ -72,11 +92,6 @@ struct DirectPosition {
       position = rest;
     }
     n = position;
-  }
-  __device__ __forceinline__ bool inside(const DirectShape<Index>& s, Index d0, Index d1,
-                                         Index d2) const {
-    return in[0] + d0 >= 0 && in[0] + d0 < s.in[0] && in[1] + d1 >= 0 && in[1] + d1 < s.in[1] &&
-           in[2] + d2 >= 0 && in[2] + d2 < s.in[2];
   }
   __device__ __forceinline__ Index offset(const DirectShape<Index>& s) const {
     return (in[0] * s.in[1] + in[1]) * s.in[2] + in[2];
@@ -165,23 +180,22 @@ __global__ void __launch_bounds__(kDirectThreads, (kDirectBlocks<Acc<T>, Index, 
       for (int tap = 0; tap < taps; ++tap) {
         const A* row = filter + tap * kLanes;
         const Index d0 = t0 * s.dilation[0], d1 = t1 * s.dilation[1], d2 = t2 * s.dilation[2];
-        const Index shift = (d0 * s.in[1] + d1) * s.in[2] + d2 + c0 * s.in_size;
+        const Index shift = (d0 * s.in[1] + d1) * s.in[2] + d2;
         bool inside[POSITIONS];
-        const T* source[POSITIONS];
+        Bytes<Index> offset[POSITIONS];
 #pragma unroll
         for (int p = 0; p < POSITIONS; ++p) {
-          inside[p] = i0[p] + d0 >= 0 && i0[p] + d0 < s.in[0] && i1[p] + d1 >= 0 &&
-                      i1[p] + d1 < s.in[1] && i2[p] + d2 >= 0 && i2[p] + d2 < s.in[2];
-          source[p] = pass.x + (inside[p] ? at[p] + shift : Index(0));
+          inside[p] = within(i0[p] + d0, s.in[0]) && within(i1[p] + d1, s.in[1]) &&
+                      within(i2[p] + d2, s.in[2]);
+          offset[p] = byte_offset<T>(at[p] + shift);
         }
+        const T* source = pass.x + c0 * s.in_size;
 #pragma unroll 2
-        for (int c = 0; c < channels; ++c, row += taps * kLanes) {
+        for (int c = 0; c < channels; ++c, row += taps * kLanes, source += s.in_size) {
           A value[POSITIONS];
 #pragma unroll
-          for (int p = 0; p < POSITIONS; ++p) {
-            value[p] = inside[p] ? widen(*source[p]) : A(0);
-            source[p] += s.in_size;
-          }
+          for (int p = 0; p < POSITIONS; ++p)
+            value[p] = inside[p] ? widen(load_at(source, offset[p])) : A(0);
 #pragma unroll
           for (int v = 0; v < kVectors; ++v) {
             const Vector<A, kLanes> factor = load<A, kLanes>(row + v * kFilterRows * kLanes);
@@ -340,6 +354,9 @@ __global__ void __launch_bounds__(kWgradThreads)
   const DirectPosition<Index> start(s, min(m, s.positions - 1));
   Index n = start.n, o0 = start.out[0], o1 = start.out[1], o2 = start.out[2];
 
+  // An output beyond the last repeats it and is not stored.
+  const T* grad_y = pass.grad_y + (group * s.outputs + k0) * out_size;
+  const Index last_output = s.outputs - 1 - k0;
   A sum[kSums] = {};
   for (; own_pairs > 0 && m < end; m += stride) {
     const Index i0 = o0 * s.stride[0] - s.pad[0], i1 = o1 * s.stride[1] - s.pad[1];
@@ -348,17 +365,15 @@ __global__ void __launch_bounds__(kWgradThreads)
     A value[PAIRS];
 #pragma unroll
     for (int j = 0; j < PAIRS; ++j) {
-      const bool inside = j < own_pairs && i0 + d0[j] >= 0 && i0 + d0[j] < s.in[0] &&
-                          i1 + d1[j] >= 0 && i1 + d1[j] < s.in[1] && i2 + d2[j] >= 0 &&
-                          i2 + d2[j] < s.in[2];
-      value[j] = inside ? widen(pass.x[at + shift[j]]) : A(0);
+      const bool inside = j < own_pairs && within(i0 + d0[j], s.in[0]) &&
+                          within(i1 + d1[j], s.in[1]) && within(i2 + d2[j], s.in[2]);
+      value[j] = inside ? widen(load_at(pass.x, byte_offset<T>(at + shift[j]))) : A(0);
     }
     // Position m of channel k of image n is n (k_all - 1) + k planes after element m.
-    const T* grad_y =
-        pass.grad_y + m + (n * (s.groups * s.outputs - 1) + group * s.outputs + k0) * out_size;
+    const Bytes<Index> position = byte_offset<T>(m + n * (s.groups * s.outputs - 1) * out_size);
 #pragma unroll
     for (int k = 0; k < OUTPUTS; ++k) {
-      const A grad = k0 + k < s.outputs ? widen(grad_y[k * out_size]) : A(0);
+      const A grad = widen(load_at(grad_y + min(Index(k), last_output) * out_size, position));
 #pragma unroll
       for (int j = 0; j < PAIRS; ++j) sum[k * PAIRS + j] += grad * value[j];
     }

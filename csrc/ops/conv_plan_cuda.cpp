@@ -33,7 +33,7 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const int64_t block = outputs > 4 ? 16 : 4;
   const double filled =
       static_cast<double>((outputs + block - 1) / block * block) / static_cast<double>(outputs);
-  const double slower = (outputs > 4 ? 1.3 : 2.6) * (pass == ConvPass::wgrad ? 1.6 : 1);
+  const double slower = (outputs > 4 ? 1.2 : 2.2) * (pass == ConvPass::wgrad ? 2.2 : 1);
   const double macs = slower * filled * static_cast<double>(s.macs());
   return macs > moved(s) ? macs : moved(s);
 }
@@ -43,7 +43,6 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
 std::string needs_depthwise(ConvPass pass, const ConvShape& s) {
   if (s.c_per_group() != 1)
     return "needs one input channel a group, got " + std::to_string(s.c_per_group());
-  if (pass == ConvPass::wgrad) return {};
   constexpr int64_t kFar = int64_t{1} << 30;
   const bool gradient = pass == ConvPass::dgrad;
   for (int axis = 0; axis < 3; ++axis)
@@ -54,14 +53,16 @@ std::string needs_depthwise(ConvPass pass, const ConvShape& s) {
     if (gradient && s.stride[axis] > DepthwiseTile::kLargestStride)
       return "needs strides up to " + std::to_string(DepthwiseTile::kLargestStride) + ", got " +
              std::to_string(s.stride[axis]);
-  const DepthwiseTile tile(s, gradient);
-  if (!tile.fits())
-    return "needs a filter whose reach fits shared memory, got one for " +
-           std::to_string(tile.elements()) + " elements";
-  return {};
+  const bool fits =
+      pass == ConvPass::wgrad ? DepthwiseSplit(s).fits() : DepthwiseTile(s, gradient).fits();
+  return fits ? "" : "needs a filter whose reach fits shared memory";
+}
+int64_t depthwise_elements(ConvPass pass, const ConvShape& s) {
+  if (pass != ConvPass::wgrad) return 0;
+  return DepthwiseSplit(s).split.workspace_elements(s.weight_elems());
 }
 double depthwise_cost(ConvPass pass, const ConvShape& s) {
-  const double macs = (pass == ConvPass::wgrad ? 2.5 : 2) * static_cast<double>(s.macs());
+  const double macs = (pass == ConvPass::wgrad ? 3 : 2) * static_cast<double>(s.macs());
   return macs > moved(s) ? macs : moved(s);
 }
 
@@ -142,7 +143,7 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
 
 constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost},
-    {"depthwise", needs_depthwise, direct_elements, depthwise_cost},
+    {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,

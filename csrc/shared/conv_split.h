@@ -19,15 +19,17 @@ struct ConvSplit {
   }
 };
 
-// Parts enough for `tiles` blocks each to fill a large GPU, of at least `smallest` positions.
-constexpr ConvSplit conv_split(int64_t positions, int64_t tiles, int64_t smallest) {
+// Parts enough for `tiles` blocks each to fill a large GPU, of at least `smallest` positions and of
+// a multiple of `unit`: whole vectors and warps.
+constexpr ConvSplit conv_split(int64_t positions, int64_t tiles, int64_t smallest,
+                               int64_t unit = 32) {
   constexpr int64_t kBlocks = 1056;  // eight on each multiprocessor of the largest GPUs
   ConvSplit split;
   int64_t parts = kBlocks / (tiles > 1 ? tiles : 1);
   const int64_t most = positions / smallest;
   if (parts > most) parts = most;
   if (parts < 1) parts = 1;
-  split.part_size = ((positions + parts - 1) / parts + 31) / 32 * 32;  // whole vectors and warps
+  split.part_size = ((positions + parts - 1) / parts + unit - 1) / unit * unit;
   if (split.part_size > 0) split.parts = (positions + split.part_size - 1) / split.part_size;
   return split;
 }

@@ -5,13 +5,14 @@
 #include <cstdint>
 
 #include "ops/conv.h"
+#include "shared/conv_split.h"
 
 namespace lamina {
 
 struct DepthwiseTile {
   static constexpr int64_t kThreads = 256;
-  static constexpr int64_t kPreferred = 4096, kLargest = 6144;  // elements of shared memory
-  static constexpr int64_t kLargestStride = 32;                 // of an input gradient
+  static constexpr int64_t kPreferred = 4096, kLargest = 12288;  // elements of shared memory
+  static constexpr int64_t kLargestStride = 32;                  // of an input gradient
 
   bool gather;                   // an input gradient at a stride: every result has taps of its own
   int64_t size[2];               // H and W of the result
@@ -65,6 +66,7 @@ struct DepthwiseTile {
   }
   constexpr int64_t elements() const { return planes * (box_rows() * box_pitch() + taps); }
   constexpr bool fits() const { return elements() <= kLargest; }
+  constexpr int64_t tiles() const { return up(size[0], rows()) * up(size[1], cols); }
 
  private:
   static constexpr int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -79,6 +81,26 @@ struct DepthwiseTile {
     planes = kThreads / (cols * strips);
     if (planes > 64) planes = 64;
   }
+};
+
+// The weight gradient: a block walks the tiles of y of one channel, of several images and depths at
+// a time, and keeps a sum for each tap and warp beside the box.
+struct DepthwiseSplit {
+  DepthwiseTile tile;
+  int64_t units;  // tiles of a channel
+  int64_t elements;
+  ConvSplit split;  // of the units
+
+  constexpr explicit DepthwiseSplit(const ops::ConvShape& s)
+      : tile(s, false), units(0), elements(0) {
+    const int64_t planes = s.n * s.out[0];
+    if (tile.planes > planes) tile.planes = planes > 1 ? planes : 1;
+    units = (planes + tile.planes - 1) / tile.planes * tile.tiles();
+    elements = tile.planes * tile.box_rows() * tile.box_pitch() +
+               DepthwiseTile::kThreads / 32 * s.kernel_size();
+    split = conv_split(units, s.k, 2, 1);
+  }
+  constexpr bool fits() const { return elements <= DepthwiseTile::kLargest; }
 };
 
 }  // namespace lamina
