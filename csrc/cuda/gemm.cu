@@ -5,8 +5,7 @@
 // Partitioning  one block a tile of c: 128 x 128 where that gives enough blocks to fill a GPU, else
 //               64 x 64. The choice depends on the sizes only, and no sum on the choice.
 // Floor         2 m n k operations; per tile of 128 x 128, k * 256 elements from L2.
-#include "cuda/device/gemm_fma.h"
-#include "cuda/device/gemm_mma.h"
+#include "cuda/device/gemm_engine.h"
 #include "cuda/device/gemm_operand.h"
 #include "cuda/device/launch.h"
 #include "cuda/gemm.h"
@@ -15,20 +14,6 @@
 namespace lamina::cuda {
 
 using ops::GemmArgs;
-
-// The engine of an element type for tiles of SIDE x SIDE.
-template <class T, int SIDE, bool A_ALONG_LINES, bool B_ALONG_LINES>
-struct EngineOf {
-  using Type = FmaEngine<T, SIDE, SIDE, 16, 8, SIDE == 128 ? 8 : 4>;
-};
-template <int SIDE, bool A_ALONG_LINES, bool B_ALONG_LINES>
-struct EngineOf<float16, SIDE, A_ALONG_LINES, B_ALONG_LINES> {
-  using Type = MmaEngine<float16, SIDE, SIDE, SIDE / 2, 32, A_ALONG_LINES, B_ALONG_LINES>;
-};
-template <int SIDE, bool A_ALONG_LINES, bool B_ALONG_LINES>
-struct EngineOf<bfloat16, SIDE, A_ALONG_LINES, B_ALONG_LINES> {
-  using Type = MmaEngine<bfloat16, SIDE, SIDE, SIDE / 2, 32, A_ALONG_LINES, B_ALONG_LINES>;
-};
 
 // Rows of this thread's column of c, or of the sums in its place.
 template <class T>
@@ -63,16 +48,9 @@ class MatrixStore {
   Acc<T> bias_;
 };
 
-// Two blocks of 256 threads fill the registers of a multiprocessor.
-template <class T, int SIDE>
-inline constexpr int kBlockThreads = EngineOf<T, SIDE, false, false>::Type::kThreads;
-template <class T, int SIDE>
-inline constexpr int kBlocksAtOnce =
-    512 / kBlockThreads<T, SIDE> / (sizeof(T) / 4 ? sizeof(T) / 4 : 1);
-
 // Vectors of V elements along the direction in which each operand is contiguous.
 template <class T, int SIDE, int V, bool TRANS_A, bool TRANS_B>
-__global__ void __launch_bounds__(kBlockThreads<T, SIDE>, kBlocksAtOnce<T, SIDE>)
+__global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>))
     gemm_kernel(const GemmArgs<T> args, Acc<T>* sums, unsigned tiles_m, unsigned tiles_n) {
   constexpr bool kLinesA = V > 1 && TRANS_A, kLinesB = V > 1 && !TRANS_B;
   using Engine = typename EngineOf<T, SIDE, kLinesA, kLinesB>::Type;

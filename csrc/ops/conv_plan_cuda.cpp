@@ -1,5 +1,6 @@
 // The rules of the CUDA convolutions: what each algorithm can run, its workspace and its cost.
 #include "ops/conv_plan.h"
+#include "shared/conv_phase.h"
 #include "shared/conv_split.h"
 #include "shared/depthwise_tile.h"
 #include "shared/fft_blocks.h"
@@ -88,6 +89,57 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
   return matrices * macs + 2 * kMacsPerElement * columns + moved(s);
 }
 
+// ---- implicit GEMM
+
+// Coordinates, and offsets within the planes and the filters of a group, are 32-bit.
+std::string needs_small_images(ConvPass pass, const ConvShape& s) {
+  constexpr double kMost = 0x1p30;
+  const bool gradient = pass == ConvPass::dgrad;
+  const int64_t* const planes = gradient ? s.out : s.in;
+  double reach[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    reach[axis] = static_cast<double>(s.in[axis]) + static_cast<double>(s.pad[axis]) +
+                  static_cast<double>(s.out[axis]) * static_cast<double>(s.stride[axis]) +
+                  static_cast<double>(s.kernel[axis]) * static_cast<double>(s.dilation[axis]);
+    if (reach[axis] > 0x1p28) return "needs extents below 2^28";
+  }
+  const double plane = static_cast<double>(planes[1]) * static_cast<double>(planes[2]);
+  const double channels = static_cast<double>(gradient ? s.k_per_group() : s.c_per_group());
+  const double offsets = channels * static_cast<double>(planes[0]) * plane + reach[0] * plane +
+                         reach[1] * static_cast<double>(planes[2]) + reach[2];
+  if (offsets > kMost ||
+      static_cast<double>(s.weight_elems()) > kMost * static_cast<double>(s.groups))
+    return "needs fewer than 2^30 elements in an image and a filter of a group";
+  if (pass == ConvPass::wgrad && s.out_size() > 0) {
+    const auto images = static_cast<double>(implicit_wgrad_split(s).part_size / s.out_size() + 2);
+    const double largest = static_cast<double>(
+        s.c * s.in_size() > s.k * s.out_size() ? s.c * s.in_size() : s.k * s.out_size());
+    if (images * (largest + offsets) > kMost)
+      return "needs fewer than 2^30 elements in the images of a partial sum";
+  }
+  return {};
+}
+int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
+  if (pass == ConvPass::wgrad) return implicit_wgrad_split(s).workspace_elements(s.weight_elems());
+  return pass == ConvPass::dgrad ? phase_filter_elements(s) : 0;
+}
+// Whole tiles. The weight gradient gathers both operands.
+double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
+  const int64_t k = s.k_per_group(), unrolled = s.c_per_group() * s.kernel_size();
+  const double groups = static_cast<double>(s.groups);
+  double macs = 0;
+  if (pass == ConvPass::wgrad) {
+    macs = 1.3 * filled_tiles(k, unrolled) * static_cast<double>(s.n * s.out_size());
+  } else if (pass == ConvPass::fprop) {
+    macs = filled_tiles(k, s.n * s.out_size()) * static_cast<double>(unrolled);
+  } else {  // each phase has its share of the taps
+    const int64_t phases = conv_phases(s);
+    macs = filled_tiles(s.c_per_group(), (s.n * s.in_size() + phases - 1) / phases) *
+           static_cast<double>(k * s.kernel_size());
+  }
+  return groups * macs > moved(s) ? groups * macs : moved(s);
+}
+
 // ---- winograd and fft
 
 template <std::string (*NEEDS)(ConvPass, const ConvShape&)>
@@ -145,6 +197,7 @@ constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost},
     {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
+    {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,
      "rounds about three times as much as winograd: ask for it by name"},

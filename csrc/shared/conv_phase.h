@@ -58,4 +58,18 @@ constexpr int64_t conv_phases(const ops::ConvShape& s) {
   return phase;
 }
 
+// A row of a phase's filter in memory, `depth` values and zeros up to whole vectors.
+constexpr int64_t phase_filter_pitch(int64_t depth) {
+  return (depth + 7) / 8 * 8;
+}
+// The largest of the phases' filters.
+constexpr int64_t phase_filter_elements(const ops::ConvShape& s) {
+  int64_t taps = 1;
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t step = s.stride[axis] / greatest_divisor(s.stride[axis], s.dilation[axis]);
+    taps *= (s.kernel[axis] + step - 1) / step;
+  }
+  return s.c * phase_filter_pitch(s.k_per_group() * taps);
+}
+
 }  // namespace lamina

@@ -43,6 +43,18 @@ constexpr ConvSplit conv_wgrad_split(const ops::ConvShape& s) {
   return conv_split(s.n * s.out_size(), s.groups * outputs * pairs, 2048);
 }
 
+// The weight gradient by implicit GEMM, in square tiles: two blocks of 128 x 128 or four of 64 x 64
+// fill a multiprocessor.
+constexpr int64_t implicit_wgrad_side(const ops::ConvShape& s) {
+  return s.k_per_group() > 64 && s.c_per_group() * s.kernel_size() > 64 ? 128 : 64;
+}
+constexpr ConvSplit implicit_wgrad_split(const ops::ConvShape& s) {
+  const int64_t side = implicit_wgrad_side(s);
+  const int64_t tiles_m = (s.k_per_group() + side - 1) / side;
+  const int64_t tiles_n = (s.c_per_group() * s.kernel_size() + side - 1) / side;
+  return conv_split(s.n * s.out_size(), s.groups * tiles_m * tiles_n * (side == 128 ? 4 : 2), 1024);
+}
+
 // The bias gradient: a block a channel.
 constexpr ConvSplit conv_bgrad_split(const ops::ConvShape& s) {
   return conv_split(s.n * s.out_size(), s.k, 4096);

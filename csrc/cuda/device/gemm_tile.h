@@ -74,11 +74,25 @@ constexpr size_t gemm_shared_bytes() {
   return Engine::kSharedBytes + A::kTableBytes + B::kTableBytes;
 }
 
-// Whether the vectors of an operand lie in shared memory as they do in global memory: they are then
-// copied asynchronously and pass through no registers.
+// Whether the vectors of an operand lie in shared memory as they do in global memory, and are of a
+// size that can be copied asynchronously, without passing through registers.
 template <class Engine, class Operand>
-inline constexpr bool kIsCopied = Engine::template kKeepsVectors<typename Operand::Map> &&
-                                  Operand::Map::kVector * sizeof(typename Engine::Element) == 16;
+inline constexpr bool kIsCopied =
+    (Operand::Map::kVector == 1 || Engine::template kKeepsVectors<typename Operand::Map>) &&  //
+    Operand::Map::kVector * sizeof(typename Engine::Element) >= 4;
+
+// Loads the vectors of an operand's current tile from source(i, inside), zero if not inside.
+template <class Operand, class T, int V, int COUNT>
+__device__ __forceinline__ void fetch_vectors(const Operand& operand,
+                                              Vector<T, V> (&values)[COUNT]) {
+#pragma unroll
+  for (int i = 0; i < COUNT; ++i) {
+    bool inside;
+    const T* const at = operand.source(i, inside);
+    values[i] = Vector<T, V>{};
+    if (inside) values[i] = load<T, V>(at);
+  }
+}
 
 // One operand's way into shared memory.
 template <class Engine, class Operand>
@@ -95,10 +109,12 @@ struct TileFeed {
       for (int i = 0; i < Map::kCount; ++i) {
         bool inside;
         const Element* source = operand.source(i, inside);
-        simt::cp_async<16>(target + Engine::template place<Map>(i), source, inside ? 16 : 0);
+        constexpr int kBytes = Map::kVector * static_cast<int>(sizeof(Element));
+        simt::cp_async<kBytes>(target + Engine::template place<Map>(i), source,
+                               inside ? kBytes : 0);
       }
     } else {
-      operand.fetch(values);
+      fetch_vectors(operand, values);
     }
     operand.advance();
   }

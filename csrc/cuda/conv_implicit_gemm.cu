@@ -1,0 +1,358 @@
+// conv, implicit GEMM: the matrix products of im2col, whose unrolled input exists only as tiles in
+// shared memory.
+//
+//   fprop  y[k][n o] = weight[k][c r] col[c r][n o]
+//   dgrad  each stride phase of grad_x (shared/conv_phase.h) as fprop of grad_y, with the filter of
+//          the phase copied to the workspace
+//   wgrad  grad_weight[k][c r] = sum over n, o of grad_y[k][n o] col[c r][n o]^T
+//
+// Source        Chetlur et al. 2014 (cuDNN).
+// Method        device/gemm_tile.h with operands that unroll while they read
+//               (device/unrolled_operand.h): pixels of all images are the columns, so small images
+//               fill tiles too, and neighbouring threads read neighbouring pixels. Filters of one
+//               tap at stride 1 are plain matrix products.
+// Partitioning  one block a tile: 128 x 128 where that gives enough blocks, else 64 x 64; a launch
+// a
+//               phase. wgrad: parts of the pixels, which a second pass adds in order.
+// Numerics      one accumulator a result, over (c, r) or pixels in order; the same for every tile.
+// Floor         multiply-adds of whole tiles; x is read once a tap, from the caches.
+#include "cuda/device/gemm_engine.h"
+#include "cuda/device/gemm_operand.h"
+#include "cuda/device/partial_sums.h"
+#include "cuda/device/unrolled_operand.h"
+#include "cuda/gemm.h"
+#include "cuda/instantiate.h"
+#include "shared/conv_phase.h"
+#include "shared/conv_split.h"
+
+namespace lamina::cuda {
+
+using ops::ConvArgs;
+using ops::ConvShape;
+using ops::GemmArgs;
+
+// ---- fprop, and the phases of dgrad
+
+template <class T>
+struct ImplicitPass {
+  UnrolledShape shape;
+  const T *x, *filter, *bias;  // x of image 0; bias [groups][outputs] or null
+  T* y;
+  int64_t pixels, image;  // pixels of all images; from an image of x to the next
+  int64_t pitch;          // filter [groups][outputs][pitch], zero from `depth` on
+  int64_t y_plane;
+  int groups, outputs, channels, depth;
+  int y_extent[3], y_first[3], y_step[3];  // position o is y_first + o * y_step of the result
+};
+
+// Rows of this thread's pixel in y.
+template <class T>
+class PixelStore {
+ public:
+  __device__ __forceinline__ PixelStore(const ImplicitPass<T>& pass, int group, int first_output,
+                                        int64_t pixel)
+      : plane_(pass.y_plane), rows_(pixel < pass.pixels ? pass.outputs - first_output : 0) {
+    const UnrolledShape& s = pass.shape;
+    const int64_t n = pixel / s.out_size.divisor;
+    int o = static_cast<int>(pixel - n * s.out_size.divisor), middle = s.out[2].split(o);
+    const int plane = s.out[1].split(middle);
+    const int64_t line = int64_t{pass.y_first[0] + plane * pass.y_step[0]} * pass.y_extent[1] +
+                         pass.y_first[1] + middle * pass.y_step[1];
+    const int64_t channel = int64_t{group} * pass.outputs + first_output;
+    y_ = pass.y + (n * pass.groups * pass.outputs + channel) * plane_ + line * pass.y_extent[2] +
+         pass.y_first[2] + o * pass.y_step[2];
+    bias_ = pass.bias ? pass.bias + channel : nullptr;
+  }
+  __device__ __forceinline__ void operator()(int row, Acc<T> sum) const {
+    if (row >= rows_) return;
+    if (bias_) sum += widen(bias_[row]);
+    y_[row * plane_] = narrow<T>(sum);
+  }
+
+ private:
+  T* y_;
+  const T* bias_;
+  int64_t plane_;
+  int rows_;
+};
+
+// The filters are read in vectors of V.
+template <class T, int SIDE, int V>
+struct ImplicitTile {
+  using Engine = typename EngineOf<T, SIDE, false, true>::Type;
+  using A = MatrixOperand<T, typename Engine::template Map<SIDE, V, false>, unsigned>;
+  using B = PixelOperand<T, typename Engine::template Map<SIDE, 1, true>>;
+};
+
+template <class T, int SIDE, int V>
+__global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>))
+    conv_implicit_gemm_kernel(const __grid_constant__ ImplicitPass<T> pass, unsigned tiles_m,
+                              unsigned tiles_n) {
+  using Engine = typename ImplicitTile<T, SIDE, V>::Engine;
+  using A = typename ImplicitTile<T, SIDE, V>::A;
+  using B = typename ImplicitTile<T, SIDE, V>::B;
+  SIMT_DYNAMIC_SHARED(unsigned char, shared);
+  auto& table = *reinterpret_cast<typename B::Table*>(shared + Engine::kSharedBytes);
+  const int group = static_cast<int>(blockIdx.x / (tiles_m * tiles_n));
+  const TilePlace tile = tile_place(blockIdx.x % (tiles_m * tiles_n), tiles_m, tiles_n);
+  const int output = tile.m * SIDE;
+  A a(pass.filter + (int64_t{group} * pass.outputs + output) * pass.pitch,
+      static_cast<unsigned>(pass.pitch), 1, pass.outputs - output, pass.pitch);
+  B b(pass.shape, table, pass.x + int64_t{group} * pass.channels * pass.shape.in_size, pass.image,
+      int64_t{tile.n} * SIDE + threadIdx.x % SIDE, pass.pixels, pass.depth);
+  gemm_block<Engine>(shared, a, b, pass.depth, [&] {
+    return PixelStore<T>(pass, group, output, int64_t{tile.n} * SIDE + threadIdx.x % SIDE);
+  });
+}
+
+template <class T, int SIDE, int V>
+static void launch_pass(const ImplicitPass<T>& pass) {
+  using Tile = ImplicitTile<T, SIDE, V>;
+  const int64_t tiles_m = ceil_div(pass.outputs, SIDE), tiles_n = ceil_div(pass.pixels, SIDE);
+  launch(conv_implicit_gemm_kernel<T, SIDE, V>, grid_size(pass.groups * tiles_m * tiles_n),
+         kGemmThreads<T, SIDE>,
+         gemm_shared_bytes<typename Tile::Engine, typename Tile::A, typename Tile::B>(), pass,
+         static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
+}
+
+// How the operand that needs no unrolling is read: the tensor cores take it in whole vectors, the
+// other engine would have to scatter those.
+template <class T>
+inline constexpr int kPlainVector = sizeof(T) == 2 ? kWide<T> : 1;
+
+template <class T>
+static void run_pass(const ImplicitPass<T>& pass) {
+  constexpr int64_t kEnoughBlocks = 96;
+  constexpr int kV = kPlainVector<T>;
+  const int64_t large = pass.groups * ceil_div(pass.outputs, 128) * ceil_div(pass.pixels, 128);
+  if (kV > 1 && (!is_wide(pass.filter) || pass.pitch % kV != 0)) return launch_pass<T, 64, 1>(pass);
+  if constexpr (sizeof(T) < sizeof(double))
+    if (large >= kEnoughBlocks && pass.outputs > 64) return launch_pass<T, 128, kV>(pass);
+  launch_pass<T, 64, kV>(pass);
+}
+
+// What fprop and a phase of dgrad have in common; x, c and k as fprop would name them.
+template <class T>
+static ImplicitPass<T> implicit_pass(const ConvShape& s, const T* x, const T* filter,
+                                     const ConvArgs<T>& args) {
+  ImplicitPass<T> pass{UnrolledShape(s), x, filter, args.bias, args.result};
+  pass.pixels = s.n * s.out_size(), pass.image = s.c * s.in_size();
+  pass.groups = static_cast<int>(s.groups), pass.outputs = static_cast<int>(s.k_per_group());
+  pass.channels = static_cast<int>(s.c_per_group());
+  pass.depth = static_cast<int>(s.c_per_group() * s.kernel_size());
+  return pass;
+}
+
+// One tap that meets every pixel once: col is x itself.
+static bool is_pointwise(const ConvShape& s) {
+  for (int axis = 0; axis < 3; ++axis)
+    if (s.kernel[axis] != 1 || s.stride[axis] != 1 || s.pad[axis] != 0 || s.in[axis] != s.out[axis])
+      return false;
+  return true;
+}
+// y[n] = weight x[n], or grad_x[n] = weight^T grad_y[n].
+template <class T>
+static void pointwise(const ConvArgs<T>& args, bool transposed) {
+  const ConvShape& s = args.shape;
+  const int64_t k = s.k_per_group(), c = s.c_per_group(), out = s.out_size();
+  GemmArgs<T> product;
+  product.batch = s.n, product.n = out, product.lda = c, product.ldb = product.ldc = out;
+  product.trans_a = transposed;
+  product.m = transposed ? c : k, product.k = transposed ? k : c;
+  product.stride_b = s.groups * product.k * out, product.stride_c = s.groups * product.m * out;
+  for (int64_t g = 0; g < s.groups; ++g) {
+    product.a = args.weight + g * k * c;
+    product.b = (transposed ? args.grad_y : args.x) + g * product.k * out;
+    product.c = args.result + g * product.m * out;
+    product.bias_m = args.bias ? args.bias + g * product.m : nullptr;
+    gemm(product);
+  }
+}
+
+template <class T>
+void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  if (is_pointwise(s)) return pointwise(args, false);
+  ImplicitPass<T> pass = implicit_pass(s, args.x, args.weight, args);
+  pass.pitch = pass.depth, pass.y_plane = s.out_size();
+  for (int axis = 0; axis < 3; ++axis)
+    pass.y_extent[axis] = static_cast<int>(s.out[axis]), pass.y_step[axis] = 1;
+  run_pass(pass);
+}
+
+// The filter of a phase as fprop would read it.
+struct PhaseFilter {
+  FastDivisor pitch, taps, kernel[3];  // of the phase
+  int first[3], step[3];               // tap t is tap first - t * step of the whole filter
+  int whole[3];
+  int c, k, depth, blocks;  // channels of a group; blocks of 256 values a group
+};
+
+// filter[g][c][k t] = weight[g][k][c][first - t * step], rows filled up with zeros.
+template <class T>
+__global__ void __launch_bounds__(256)
+    phase_filter_kernel(const __grid_constant__ PhaseFilter phase, const T* weight, T* filter) {
+  const int64_t group = blockIdx.x / static_cast<unsigned>(phase.blocks);
+  int t = static_cast<int>(blockIdx.x % static_cast<unsigned>(phase.blocks) * 256 + threadIdx.x);
+  const int at = t, c = phase.pitch.split(t);
+  if (c >= phase.c) return;
+  T value{};
+  if (t < phase.depth) {
+    const int k = phase.taps.split(t);
+    int middle = phase.kernel[2].split(t);
+    const int plane = phase.kernel[1].split(middle);
+    const int r = ((phase.first[0] - plane * phase.step[0]) * phase.whole[1] + phase.first[1] -
+                   middle * phase.step[1]) *
+                      phase.whole[2] +
+                  phase.first[2] - t * phase.step[2];
+    value = weight[((group * phase.k + k) * phase.c + c) *
+                       (int64_t{phase.whole[0]} * phase.whole[1] * phase.whole[2]) +
+                   r];
+  }
+  filter[group * phase.c * phase.pitch.divisor + at] = value;
+}
+
+template <class T>
+static void fill_phase_filter(const ConvShape& s, const ConvPhase& phase, int64_t pitch,
+                              const T* weight, T* filter) {
+  if (phase.shape.kernel_size() == 0) return;
+  PhaseFilter arguments;
+  arguments.pitch = FastDivisor(pitch), arguments.taps = FastDivisor(phase.shape.kernel_size());
+  for (int axis = 0; axis < 3; ++axis) {
+    arguments.kernel[axis] = FastDivisor(phase.shape.kernel[axis]);
+    arguments.first[axis] = static_cast<int>(phase.first[axis]);
+    arguments.step[axis] = static_cast<int>(phase.step[axis]);
+    arguments.whole[axis] = static_cast<int>(s.kernel[axis]);
+  }
+  arguments.c = static_cast<int>(s.c_per_group()), arguments.k = static_cast<int>(s.k_per_group());
+  arguments.depth = static_cast<int>(s.k_per_group() * phase.shape.kernel_size());
+  const int64_t blocks = ceil_div(s.c_per_group() * pitch, 256);
+  arguments.blocks = static_cast<int>(blocks);
+  launch(phase_filter_kernel<T>, grid_size(s.groups * blocks), 256, 0, arguments, weight, filter);
+}
+
+template <class T>
+void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  if (is_pointwise(s)) return pointwise(args, true);
+  for (int64_t which = 0; which < conv_phases(s); ++which) {
+    const ConvPhase phase = conv_phase(s, which);
+    ImplicitPass<T> pass = implicit_pass(phase.shape, args.grad_y, args.workspace, args);
+    pass.pitch = phase_filter_pitch(pass.depth), pass.y_plane = s.in_size();
+    fill_phase_filter(s, phase, pass.pitch, args.weight, args.workspace);
+    for (int axis = 0; axis < 3; ++axis) {
+      pass.y_extent[axis] = static_cast<int>(s.in[axis]);
+      pass.y_first[axis] = static_cast<int>(phase.offset[axis]);
+      pass.y_step[axis] = static_cast<int>(s.stride[axis]);
+    }
+    run_pass(pass);
+  }
+}
+
+// ---- wgrad
+
+template <class T>
+struct ImplicitGradient {
+  UnrolledShape shape;
+  const T *x, *grad_y;
+  T* result;        // [groups][outputs][columns], if there is one part
+  Acc<T>* partial;  // [parts][groups][outputs][columns], if there are more
+  int64_t pixels, part_size;
+  int64_t image_x, image_y;
+  int groups, outputs, channels, columns, parts;
+};
+
+// grad_y is read in vectors of V.
+template <class T, int SIDE, int V>
+struct GradientTile {
+  using Engine = typename EngineOf<T, SIDE, false, false>::Type;
+  using B = TapOperand<T, typename Engine::template Map<SIDE, 1, false>>;
+  using A = GradOperand<T, typename Engine::template Map<SIDE, V, false>, typename B::Table>;
+};
+
+template <class T, int SIDE, int V>
+__global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>))
+    conv_implicit_wgrad_kernel(const __grid_constant__ ImplicitGradient<T> gradient,
+                               unsigned tiles_m, unsigned tiles_n) {
+  using Engine = typename GradientTile<T, SIDE, V>::Engine;
+  using A = typename GradientTile<T, SIDE, V>::A;
+  using B = typename GradientTile<T, SIDE, V>::B;
+  SIMT_DYNAMIC_SHARED(unsigned char, shared);
+  auto& table = *reinterpret_cast<typename B::Table*>(shared + Engine::kSharedBytes);
+  const TilePlace tile = tile_place(blockIdx.x % (tiles_m * tiles_n), tiles_m, tiles_n);
+  const unsigned rest = blockIdx.x / (tiles_m * tiles_n);
+  const int group = static_cast<int>(rest % static_cast<unsigned>(gradient.groups));
+  const int64_t part = rest / static_cast<unsigned>(gradient.groups);
+  const int output = tile.m * SIDE, column = tile.n * SIDE;
+
+  // The part's pixels, counted from its first image.
+  const int64_t begin = part * gradient.part_size;
+  const int depth = static_cast<int>(min(gradient.part_size, gradient.pixels - begin));
+  const int64_t out = gradient.shape.out_size.divisor, image = begin / out;
+  const T* const grad_y = gradient.grad_y + image * gradient.image_y +
+                          (int64_t{group} * gradient.outputs + output) * out;
+  const T* const x = gradient.x + image * gradient.image_x +
+                     int64_t{group} * gradient.channels * gradient.shape.in_size;
+  A a(table, grad_y, gradient.shape.out_size.divisor, gradient.outputs - output, depth);
+  B b(gradient.shape, table, x, static_cast<int>(gradient.image_x),
+      static_cast<int>(gradient.image_y), static_cast<int>(begin - image * out), depth, column,
+      gradient.columns - column);
+  gemm_block<Engine>(shared, a, b, depth, [&] {
+    const int own = column + static_cast<int>(threadIdx.x % SIDE);
+    const int rows = own < gradient.columns ? gradient.outputs - output : 0;
+    const int64_t row0 = (part * gradient.groups + group) * gradient.outputs + output;
+    return [=, &gradient](int row, Acc<T> sum) {
+      if (row >= rows) return;
+      const int64_t at = (row0 + row) * gradient.columns + own;
+      if (gradient.parts > 1)
+        gradient.partial[at] = sum;
+      else
+        gradient.result[at] = narrow<T>(sum);
+    };
+  });
+}
+
+template <class T, int SIDE, int V>
+static void launch_gradient(const ImplicitGradient<T>& gradient) {
+  using Tile = GradientTile<T, SIDE, V>;
+  const int64_t tiles_m = ceil_div(gradient.outputs, SIDE);
+  const int64_t tiles_n = ceil_div(gradient.columns, SIDE);
+  launch(conv_implicit_wgrad_kernel<T, SIDE, V>,
+         grid_size(gradient.parts * gradient.groups * tiles_m * tiles_n), kGemmThreads<T, SIDE>,
+         gemm_shared_bytes<typename Tile::Engine, typename Tile::A, typename Tile::B>(), gradient,
+         static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
+}
+
+template <class T>
+static void run_gradient(const ImplicitGradient<T>& gradient, bool large) {
+  constexpr int kV = kPlainVector<T>;
+  if (kV > 1 && (!is_wide(gradient.grad_y) || gradient.shape.out_size.divisor % kV != 0))
+    return launch_gradient<T, 64, 1>(gradient);
+  if constexpr (sizeof(T) < sizeof(double))
+    if (large) return launch_gradient<T, 128, kV>(gradient);
+  launch_gradient<T, 64, kV>(gradient);
+}
+
+template <class T>
+void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  const ConvSplit split = implicit_wgrad_split(s);
+  ImplicitGradient<T> gradient{UnrolledShape(s), args.x, args.grad_y, args.result,
+                               reinterpret_cast<Acc<T>*>(args.workspace)};
+  gradient.pixels = s.n * s.out_size(), gradient.part_size = split.part_size;
+  gradient.image_x = s.c * s.in_size(), gradient.image_y = s.k * s.out_size();
+  gradient.groups = static_cast<int>(s.groups);
+  gradient.outputs = static_cast<int>(s.k_per_group());
+  gradient.channels = static_cast<int>(s.c_per_group());
+  gradient.columns = static_cast<int>(s.c_per_group() * s.kernel_size());
+  gradient.parts = static_cast<int>(split.parts);
+  run_gradient(gradient, implicit_wgrad_side(s) == 128);
+  if (split.parts > 1)
+    add_partial_sums(gradient.partial, args.result, s.weight_elems(), split.parts);
+}
+
+LAMINA_CUDA_INSTANTIATE(conv_fprop_implicit_gemm, ConvArgs)
+LAMINA_CUDA_INSTANTIATE(conv_dgrad_implicit_gemm, ConvArgs)
+LAMINA_CUDA_INSTANTIATE(conv_wgrad_implicit_gemm, ConvArgs)
+
+}  // namespace lamina::cuda
