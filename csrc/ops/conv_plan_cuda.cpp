@@ -194,8 +194,8 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
 }
 
 constexpr ConvRule kCudaRules[] = {
-    {"direct", never, direct_elements, direct_cost},
-    {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost},
+    {"direct", never, direct_elements, direct_cost, true, nullptr, true},
+    {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost, true, nullptr, true},
     {"im2col", never, im2col_elements, im2col_cost},
     {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
