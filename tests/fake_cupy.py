@@ -192,12 +192,16 @@ def installed() -> Iterator[Any]:
     before = sys.modules.get("cupy")
     runtime.load_backend("simt").join_registry("cuda")
     sys.modules["cupy"] = _cupy()
-    load = arrays._load_cuda
+    load, backends = arrays._load_cuda, runtime._backends
+    names = (*backends(), "cuda")
     arrays._load_cuda = lambda: None  # type: ignore[assignment]
+    runtime._backends = lambda: names  # type: ignore[assignment]
+    runtime._loaded["cuda"] = runtime._loaded["simt"]
     try:
         yield sys.modules["cupy"]
     finally:
-        arrays._load_cuda = load  # type: ignore[assignment]
+        arrays._load_cuda, runtime._backends = load, backends  # type: ignore[assignment]
+        del runtime._loaded["cuda"]
         del sys.modules["cupy"]
         if before is not None:
             sys.modules["cupy"] = before

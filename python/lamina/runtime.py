@@ -93,6 +93,7 @@ def kernels(
         kernel
         for kernel in map(Kernel._make, _C.kernels())
         if all(value is None or getattr(kernel, key) == value for key, value in wanted.items())
+        and kernel.backend in _backends()
         and (kernel.backend != "simt_check" or backend == "simt_check")
     ]
 
