@@ -143,10 +143,22 @@ def test_includes_are_found():
 
 @pytest.mark.parametrize("directory", sorted(p.name for p in CSRC.iterdir() if p.is_dir()))
 def test_include_directories(directory):
-    for path in files(CSRC / directory, ".h", ".cpp"):
+    for path in files(CSRC / directory, ".h", ".cpp", ".cu"):
         for name in includes(path.read_text()):
             if name.startswith('"'):
                 assert name[1:].partition("/")[0] in MAY_INCLUDE[directory], f"{path}: {name}"
+
+
+def test_kernel_files_share_no_type_names():
+    """They share a namespace: of two types of one name the linker would keep one's functions."""
+    where: dict[str, set[str]] = {}
+    for path in files(CSRC / "cuda", ".h", ".cu"):
+        # Definitions at the start of a line, not specialisations.
+        pattern = r"^(?:struct|class)(?: alignas\(.*\))? (\w+)(?= |$)(?!.*;$)"
+        for name in re.findall(pattern, path.read_text(), re.MULTILINE):
+            where.setdefault(name, set()).add(path.name)
+    assert len(where) > 20
+    assert {name: places for name, places in where.items() if len(places) > 1} == {}
 
 
 def test_only_bindings_know_python():

@@ -48,7 +48,7 @@ struct Axes {
 // ---- rows
 
 // Where each row of y starts in x.
-struct Rows {
+struct PermutedRows {
   static constexpr int kMost = ops::kPermuteAxes - 1;
   Axis axis[kMost];
   int count;  // of axes
@@ -74,7 +74,8 @@ using RowGrid = PlaneGrid<Offset, kAtOnce<Offset>>;
 
 template <class Word, class Offset>
 __global__ void __launch_bounds__(kThreads)
-    permute_rows_kernel(const Rows rows, const RowGrid<Offset> grid, const Word* x, Word* y) {
+    permute_rows_kernel(const PermutedRows rows, const RowGrid<Offset> grid, const Word* x,
+                        Word* y) {
   constexpr int kRows = kAtOnce<Offset>;
   PlaneWalk walk(grid);
   if (!walk.any()) return;
@@ -91,7 +92,7 @@ template <class Word>
 static void copy_rows(const Axes& axes, const void* x, void* y, int64_t words_per_element,
                       int64_t elements_per_word) {
   const auto words = [&](int64_t n) { return n * words_per_element / elements_per_word; };
-  Rows rows{};
+  PermutedRows rows{};
   rows.count = axes.rank - 1;
   int64_t count = 1;
   for (int i = 0; i < rows.count; ++i) {

@@ -1,4 +1,4 @@
-// Max and average pooling and max unpooling, forward and backward (ops/pool.h).
+// Max and average pooling, forward and backward (ops/pool.h); unpooling is in unpool.cu.
 //
 // Method        forward, a thread reduces the window of one output in plane after plane; where the
 //               windows are large (global pools) a warp or a block does. Each input gradient
@@ -8,8 +8,7 @@
 // Partitioning  device/plane_grid.h: positions of a plane, then groups of planes.
 // Numerics      sums in the order of the window, large ones over the lanes and then across them;
 //               gradients in output order. avg_pool's gradient multiplies by 1 / divisor.
-// Floor         one read of x and one write of y (and of the 8-byte indices); unpooling reads the
-//               indices twice, and writes and reads the claims.
+// Floor         one read of x and one write of y (and of the 8-byte indices).
 #include "cuda/device/plane_grid.h"
 #include "cuda/device/reduce.h"
 #include "cuda/instantiate.h"
@@ -19,7 +18,6 @@ namespace lamina::cuda {
 
 using ops::PoolArgs;
 using ops::PoolAxis;
-using ops::UnpoolArgs;
 
 static constexpr int kThreads = PlaneGrid<int, 1>::kThreads;
 
@@ -310,68 +308,6 @@ __global__ void __launch_bounds__(kThreads, 3)
   }
 }
 
-// ---- unpooling
-
-// *bad = the first position whose index is outside the output plane, as an unsigned number; all
-// ones is -1.
-__global__ void no_bad_index_kernel(unsigned long long* bad) {
-  *bad = ~0ull;
-}
-
-__global__ void __launch_bounds__(kThreads)
-    bad_index_kernel(const int64_t* index, int64_t count, int64_t out_size,
-                     unsigned long long* bad) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (i < count && (index[i] < 0 || index[i] >= out_size))
-    atomicMin(bad, static_cast<unsigned long long>(i));
-}
-
-template <class T>
-static void find_bad_index(const UnpoolArgs<T>& args) {
-  auto* bad = reinterpret_cast<unsigned long long*>(args.bad);
-  const int64_t count = args.planes * args.in_size;
-  launch(no_bad_index_kernel, 1, 1, 0, bad);
-  launch(bad_index_kernel, grid_size(ceil_div(count, kThreads)), kThreads, 0, args.index, count,
-         args.out_size, bad);
-}
-
-// Claim: 1 + the last position in the plane whose index is that output, or 0.
-template <class T, class Claim>
-__global__ void __launch_bounds__(kThreads)
-    claim_kernel(const UnpoolArgs<T> args, const PlaneGrid<int64_t, 1> grid, Claim* claims) {
-  PlaneWalk walk(grid);
-  if (!walk.any() || *args.bad >= 0) return;
-  for (; walk.more(); walk.next()) {
-    const int64_t index = args.index[walk.plane(0) * args.in_size + walk.position];
-    atomicMax(&claims[walk.plane(0) * args.out_size + index],
-              static_cast<Claim>(walk.position + 1));
-  }
-}
-
-template <class T, class Claim>
-__global__ void __launch_bounds__(kThreads)
-    unpool_kernel(const UnpoolArgs<T> args, const PlaneGrid<int64_t, 1> grid, const Claim* claims) {
-  PlaneWalk walk(grid);
-  if (!walk.any() || *args.bad >= 0) return;
-  for (; walk.more(); walk.next()) {
-    const int64_t o = walk.plane(0) * args.out_size + walk.position;
-    const int64_t claim = static_cast<int64_t>(claims[o]);
-    args.result[o] =
-        claim == 0 ? narrow<T>(0) : args.source[walk.plane(0) * args.in_size + claim - 1];
-  }
-}
-
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    unpool_gradient_kernel(const UnpoolArgs<T> args, const PlaneGrid<int64_t, 1> grid) {
-  PlaneWalk walk(grid);
-  if (!walk.any() || *args.bad >= 0) return;
-  for (; walk.more(); walk.next()) {
-    const int64_t i = walk.plane(0) * args.in_size + walk.position;
-    args.result[i] = args.source[walk.plane(0) * args.out_size + args.index[i]];
-  }
-}
-
 // ---- launches
 
 // Calls body(Offset{}), 32 bits wide where they count the elements of a plane.
@@ -438,49 +374,9 @@ void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
   });
 }
 
-template <class T, class Claim>
-static void run_unpool(const UnpoolArgs<T>& args) {
-  // Groups of planes whose claims take about kClaimBytes.
-  constexpr int64_t kClaimBytes = int64_t{64} << 20;
-  const int64_t plane_bytes = max(args.out_size, int64_t{1}) * int64_t{sizeof(Claim)};
-  const int64_t most = min(args.planes, max(kClaimBytes / plane_bytes, int64_t{1}));
-  const Workspace workspace(most * plane_bytes);
-  Claim* claims = workspace.get<Claim>();
-  UnpoolArgs<T> part = args;
-  for (int64_t first = 0; first < args.planes; first += most) {
-    part.planes = min(most, args.planes - first);
-    part.source = args.source + first * args.in_size;
-    part.index = args.index + first * args.in_size;
-    part.result = args.result + first * args.out_size;
-    simt::fill_zero(claims, static_cast<size_t>(part.planes * plane_bytes), current_stream());
-    const PlaneGrid<int64_t, 1> inputs(args.in_size, part.planes);
-    const PlaneGrid<int64_t, 1> outputs(args.out_size, part.planes);
-    launch(claim_kernel<T, Claim>, inputs.size(), kThreads, 0, part, inputs, claims);
-    launch(unpool_kernel<T, Claim>, outputs.size(), kThreads, 0, part, outputs, claims);
-  }
-}
-
-template <class T>
-void max_unpool_fprop_indices(const UnpoolArgs<T>& args) {
-  find_bad_index(args);
-  if (args.in_size < UINT32_MAX)
-    run_unpool<T, unsigned>(args);
-  else
-    run_unpool<T, unsigned long long>(args);
-}
-
-template <class T>
-void max_unpool_dgrad_indices(const UnpoolArgs<T>& args) {
-  find_bad_index(args);
-  const PlaneGrid<int64_t, 1> grid(args.in_size, args.planes);
-  launch(unpool_gradient_kernel<T>, grid.size(), kThreads, 0, args, grid);
-}
-
 LAMINA_CUDA_INSTANTIATE(max_pool_fprop_windows, PoolArgs)
 LAMINA_CUDA_INSTANTIATE(max_pool_dgrad_windows, PoolArgs)
 LAMINA_CUDA_INSTANTIATE(avg_pool_fprop_windows, PoolArgs)
 LAMINA_CUDA_INSTANTIATE(avg_pool_dgrad_windows, PoolArgs)
-LAMINA_CUDA_INSTANTIATE(max_unpool_fprop_indices, UnpoolArgs)
-LAMINA_CUDA_INSTANTIATE(max_unpool_dgrad_indices, UnpoolArgs)
 
 }  // namespace lamina::cuda

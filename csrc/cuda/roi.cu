@@ -7,7 +7,9 @@
 //               channels from the boxes that reach its tile: no atomics.
 // Partitioning  forward: device/plane_grid.h for bins and channels, boxes in the grid's third axis.
 //               backward: tiles of 8 x 32 pixels, groups of channels, images.
-// Numerics      sums in the order of rows, then columns; gradients in the order of boxes and bins.
+// Numerics      sums in the order of rows, then columns (RoI align: by four columns); gradients in
+// the
+//               order of boxes and bins.
 // Floor         the bins' pixels of x and y; the planes of grad_x and, from the caches, what
 // reaches
 //               each pixel.
@@ -146,7 +148,7 @@ struct Tap {
 
 // The taps of all bins of the boxes: `room` of them a bin, `count` used.
 template <class A>
-struct TapTable {
+struct RoiTaps {
   Tap<A>* taps;
   int* count;  // [box][bins_h + bins_w]
   int64_t row_room, column_room, bins_h, bins_w;
@@ -162,7 +164,7 @@ struct TapTable {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    tap_kernel(const RoiArgs<T> args, const TapTable<Acc<T>> table) {
+    tap_kernel(const RoiArgs<T> args, const RoiTaps<Acc<T>> table) {
   const Entry entry(args.bins_h, args.bins_w);
   if (entry.box >= args.boxes || *args.bad >= 0) return;
   const BoxAxis axis(args, entry.box, entry.rows);
@@ -176,9 +178,12 @@ __global__ void __launch_bounds__(kThreads)
   table.count[table.first_count(entry.box, entry.rows, entry.index)] = count;
 }
 
+// Columns whose taps a thread keeps for all rows: those of two samples a bin.
+static constexpr int kColumns = 4;
+
 template <class T>
-__global__ void __launch_bounds__(kThreads, 3)
-    roi_align_kernel(const RoiArgs<T> args, const BinGrid grid, const TapTable<Acc<T>> table) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == sizeof(double) ? 2 : 3)
+    roi_align_kernel(const RoiArgs<T> args, const BinGrid grid, const RoiTaps<Acc<T>> table) {
   PlaneWalk walk(grid);
   if (!walk.any() || *args.bad >= 0) return;
   const int64_t box = blockIdx.z, p = walk.position / args.bins_w;
@@ -195,17 +200,22 @@ __global__ void __launch_bounds__(kThreads, 3)
       x[k] = args.x + (image + walk.plane(k)) * args.plane();
       sum[k] = 0;
     }
-    for (int i = 0; i < row_count; ++i) {
-      const Tap<Acc<T>> row = rows[i];
-      const int64_t start = int64_t{row.position} * args.w;
-      Acc<T> line[kAtOnce];
-      for (int k = 0; k < kAtOnce; ++k) line[k] = 0;
-      for (int j = 0; j < column_count; ++j) {
-        const Tap<Acc<T>> column = columns[j];
-        for (int k = 0; k < kAtOnce; ++k)
-          line[k] += column.weight * widen(x[k][start + column.position]);
+    for (int j0 = 0; j0 < column_count; j0 += kColumns) {
+      Tap<Acc<T>> column[kColumns];
+      for (int j = 0; j < kColumns; ++j) column[j] = columns[min(j0 + j, column_count - 1)];
+      for (int i = 0; i < row_count; ++i) {
+        const Tap<Acc<T>> row = rows[i];
+        const int64_t start = int64_t{row.position} * args.w;
+        for (int k = 0; k < kAtOnce; ++k) {
+          Acc<T> line = 0;
+          for (int j = 0; j < kColumns; ++j) {
+            const Acc<T> value =
+                j0 + j < column_count ? widen(x[k][start + column[j].position]) : Acc<T>(0);
+            line += column[j].weight * value;
+          }
+          sum[k] += row.weight * line;
+        }
       }
-      for (int k = 0; k < kAtOnce; ++k) sum[k] += row.weight * line[k];
     }
     for (int k = 0; k < kAtOnce; ++k)
       if (walk.has(k))
@@ -425,7 +435,7 @@ void roi_align_fprop_bins(const RoiArgs<T>& args) {
   const auto room = [&](int64_t size) {
     return args.sampling_ratio > 0 ? min(size, 2 * args.sampling_ratio) : size;
   };
-  TapTable<Acc<T>> table{nullptr, nullptr, room(args.h), room(args.w), args.bins_h, args.bins_w};
+  RoiTaps<Acc<T>> table{nullptr, nullptr, room(args.h), room(args.w), args.bins_h, args.bins_w};
   const int64_t bins = args.bins_h + args.bins_w;
   const int64_t box_bytes = table.taps_of_box() * int64_t{sizeof(Tap<Acc<T>>)};
   const int64_t most = min(min(kMostBoxes, args.boxes), max(kTableBytes / box_bytes, int64_t{1}));
