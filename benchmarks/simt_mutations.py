@@ -1,7 +1,7 @@
 """Takes barriers and waits out of the CUDA kernels, one at a time: does the checking build notice?
 
     python benchmarks/simt_mutations.py                    all of them, into docs/simt-mutations.md
-    python benchmarks/simt_mutations.py reduce.h lines.h   only those files, table to the terminal
+    python benchmarks/simt_mutations.py reduce.h lines.h   their rows of that page anew
     python benchmarks/simt_mutations.py --list
 
 A mutant is compiled for float32 (and float16 where the file has kernels of its own for it) and
@@ -140,11 +140,14 @@ class Workshop:
             '#pragma once\n#include "cuda/device/numeric.h"\n'
             f"#define LAMINA_CUDA_INSTANTIATE(kernel, Args) {lines}\n"
         )
-        command = next(
+        commands = [
             entry["command"].split()
             for entry in self.commands
             if entry["file"].endswith(f"/{source.name}") and "check_kernels" in entry["command"]
-        )
+        ]
+        if not commands:
+            raise RuntimeError(f"the build directory does not know {source.name}: build again")
+        command = commands[0]
         target = self.folder / "mutant.o"
         command[command.index("-o") + 1] = str(target)
         command[command.index("-c") + 1] = str(self.sources / source.relative_to(CUDA))
@@ -263,22 +266,35 @@ which names the accesses; *numbers*: only a wrong result; *neither*: the tests c
 """
 
 
-def table(results: dict[Mutant, Verdict]) -> str:
-    counts = {
-        by: sum(v.by == by for v in results.values()) for by in ("checker", "numbers", "neither")
-    }
-    lines = [
-        f"Of {len(results)}: "
-        + ", ".join(f"{count} by {by}" for by, count in counts.items())
-        + f"; {sum(v.seconds for v in results.values()) / 60:.0f} minutes.\n",
+def row(mutant: Mutant, verdict: Verdict) -> str:
+    how = verdict.how.replace("|", "\\|")
+    place = f"{mutant.path.relative_to(CUDA)}:{mutant.line}"
+    return f"| {place} | `{mutant.text}` | {verdict.by} | {how} |"
+
+
+def kept_rows(files: set[Path]) -> list[str]:
+    """Those of the page that are about other files."""
+    names = {str(path.relative_to(CUDA)) for path in files}
+    rows = TABLE.read_text().splitlines() if TABLE.exists() else []
+    about = {r: r.removeprefix("| ").partition(":")[0] for r in rows if r.startswith("| ")}
+    return [r for r, name in about.items() if name not in names and not r.startswith("| line |")]
+
+
+def table(rows: list[str]) -> str:
+    """Rows sorted by file and line, under their sums."""
+    counts = {by: sum(f"` | {by} |" in r for r in rows) for by in ("checker", "numbers", "neither")}
+    found = ", ".join(f"{count} by {by}" for by, count in counts.items())
+
+    def order(r: str) -> tuple[str, int]:
+        name, _, rest = r.removeprefix("| ").partition(":")
+        return name, int(rest.split()[0])
+
+    head = [
+        f"Of {len(rows)} lines: {found}.\n",
         "| line | removed | noticed by | how |",
         "|---|---|---|---|",
     ]
-    for mutant, verdict in results.items():
-        place = f"{mutant.path.relative_to(CUDA)}:{mutant.line}"
-        how = verdict.how.replace("|", "\\|")
-        lines.append(f"| {place} | `{mutant.text}` | {verdict.by} | {how} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*head, *sorted(rows, key=order)]) + "\n"
 
 
 def main() -> None:
@@ -297,16 +313,14 @@ def main() -> None:
     if options.list:
         print("\n".join(map(str, chosen)))
         return
-    results = {}
+    rows = kept_rows({mutant.path for mutant in chosen}) if options.files else []
     with tempfile.TemporaryDirectory() as folder:
         workshop = Workshop(options.build.resolve(), Path(folder))
         for mutant in chosen:
-            results[mutant] = verdict = try_mutant(workshop, mutant)
+            verdict = try_mutant(workshop, mutant)
+            rows.append(row(mutant, verdict))
             print(f"{mutant}: {verdict.by}, {verdict.how} ({verdict.seconds:.0f} s)", flush=True)
-    if options.files:
-        print(table(results))
-    else:
-        TABLE.write_text(HEAD + table(results))
+    TABLE.write_text(HEAD + table(rows))
 
 
 if __name__ == "__main__":
