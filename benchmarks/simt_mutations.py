@@ -151,7 +151,8 @@ class Workshop:
         target = self.folder / "mutant.o"
         command[command.index("-o") + 1] = str(target)
         command[command.index("-c") + 1] = str(self.sources / source.relative_to(CUDA))
-        command.insert(1 + command[0].endswith("ccache"), f"-I{self.sources.parent}")
+        first = 1 + command[0].endswith("ccache")
+        command[first:first] = [f"-I{self.sources.parent}", f"-I{ROOT / 'csrc'}"]
         try:
             _run([*command, "-w"], self.build)
         finally:
