@@ -384,12 +384,15 @@ __global__ void __launch_bounds__(kWgradThreads)
   }
 
   // Lanes, then the warps of the same pairs, in order.
-  __shared__ A total[kWgradWarps][kSums];
+  __shared__ __align__(16) A total[kWgradWarps][kSums];
   constexpr int kLeft = kSums > 32 ? kSums / 32 : 1, kSame = kSums < 32 ? 32 / kSums : 1;
   warp_sum_scatter<kSums>(sum);
-  if (lane % kSame == 0)
+  if (lane % kSame == 0) {
+    Vector<A, kLeft> own;
 #pragma unroll
-    for (int i = 0; i < kLeft; ++i) total[warp][lane / kSame * kLeft + i] = sum[i];
+    for (int i = 0; i < kLeft; ++i) own.element[i] = sum[i];
+    store<A, kLeft>(&total[warp][lane / kSame * kLeft], own);
+  }
   __syncthreads();
   for (int e = threadIdx.x; e < pass.pair_warps * kSums; e += kWgradThreads) {
     const int owner = e / kSums, k = e % kSums / PAIRS, j = e % PAIRS;

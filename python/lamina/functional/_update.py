@@ -27,9 +27,19 @@ def optimizer_step(
     updated = [param, *states]
     if not param.flags.c_contiguous and param.flags.f_contiguous:
         updated, grad = [array.T for array in updated], grad.T
-    grad = arrays.asarray(kind, "grad", grad.astype(param.dtype, copy=False))
-    ready = [arrays.asarray(kind, "param", array) for array in updated]
+    if grad.dtype != param.dtype:
+        grad = grad.astype(param.dtype)
+    ready = [_as_kernels_read(array) for array in updated]
+    grad = _as_kernels_read(grad)
     _C.optimizer_step(kind, ready[0], grad, ready[1:], list(coefficients), decay, keep)
     for array, result in zip(updated, ready, strict=True):
         if result is not array:  # a copy, because of the array's layout
             array[...] = result
+
+
+def _as_kernels_read(array: Any) -> Any:
+    """The array itself, or a copy of it if kernels do not read its layout."""
+    flags = array.flags
+    if flags.c_contiguous and (arrays.is_cuda(array) or (flags.aligned and array.dtype.isnative)):
+        return array
+    return arrays.asarray("optimizer_step", "array", array)
