@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(kFftThreads)
       if (inside && two_rows && h + 1 < source.size_h && y + 1 >= 0 && y + 1 < source.height)
         value.im = widen(from[source.width]);
     }
-    shared[tile * layout.tile_pitch() + pair * layout.pitch() + w] = value;
+    shared[tile * layout.tile_pitch() + pair * layout.pitch() + layout.column(w)] = value;
   }
   __syncthreads();
   if (source.filters) {
@@ -131,7 +131,8 @@ __global__ void __launch_bounds__(kFftThreads)
       source.tap(tap, h, w);
       const A value = widen(source.data[source.filter(row, tile0 + tile) +
                                         (source.turned ? source.taps - 1 - tap : tap)]);
-      Complex<A>& element = shared[tile * layout.tile_pitch() + (h >> 1) * layout.pitch() + w];
+      Complex<A>& element =
+          shared[tile * layout.tile_pitch() + (h >> 1) * layout.pitch() + layout.column(w)];
       if (h & 1)
         element.im = value;
       else
@@ -225,7 +226,8 @@ __global__ void __launch_bounds__(kFftThreads)
       if (tile0 + tile >= target.count) continue;
       int h, w;
       target.tap(tap, h, w);
-      const Complex<A> element = shared[tile * layout.tile_pitch() + (h >> 1) * layout.pitch() + w];
+      const Complex<A> element =
+          shared[tile * layout.tile_pitch() + (h >> 1) * layout.pitch() + layout.column(w)];
       target.data[target.filter(row, tile0 + tile) + tap] =
           narrow<T>((h & 1 ? element.im : element.re) * scale);
     }
@@ -239,7 +241,8 @@ __global__ void __launch_bounds__(kFftThreads)
     if (tile0 + tile >= target.count || w >= target.size_w) continue;
     const int x = origins.w[tile] + w, h = two_rows ? 2 * pair : 0, y = origins.h[tile] + h;
     if (x >= target.width) continue;
-    const Complex<A> element = shared[tile * layout.tile_pitch() + pair * layout.pitch() + w];
+    const Complex<A> element =
+        shared[tile * layout.tile_pitch() + pair * layout.pitch() + layout.column(w)];
     T* const place = target.data + origins.plane[tile] + int64_t{y} * target.width + x;
     if (h < target.size_h && y < target.height) place[0] = narrow<T>(element.re * scale + shift);
     if (two_rows && h + 1 < target.size_h && y + 1 < target.height)
@@ -258,7 +261,7 @@ static int log2_of(int64_t side) {
 // As many tiles a thread block as make whole sectors of a frequency, while shared memory holds
 // blocks enough.
 static FftLayout layout_for(const FftTiles& tiles, int64_t count, size_t element_bytes) {
-  constexpr size_t kComfortable = 36 << 10, kMost = 72 << 10;
+  constexpr size_t kComfortable = 40 << 10, kMost = 80 << 10;
   FftLayout layout{FftSide(log2_of(tiles.side[0])), FftSide(log2_of(tiles.side[1])), 5};
   const auto bytes = [&] { return static_cast<size_t>(layout.elements()) * 2 * element_bytes; };
   while (layout.log_tiles > 3 && bytes() > kComfortable) --layout.log_tiles;

@@ -177,16 +177,16 @@ int64_t fft_elements(ConvPass pass, const ConvShape& s) {
   return pass == ConvPass::wgrad ? blocks.gradient_workspace(s.groups)
                                  : blocks.convolve_workspace(s.groups);
 }
-// Four real products a complex one, in tiles of at least 32 channels; two parts of each element
-// move.
+// Four real products a complex one, in tiles of at least 32 channels and of 64 at most; the
+// transforms pass each element through shared memory several times.
 double fft_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kMacsPerTransform = 4 * kMacsPerElement;
+  constexpr double kMacsPerTransform = 8 * kMacsPerElement;
   const ConvShape shape = forward_shape(pass, s);
   const FftBlocks blocks(shape);
   const int64_t outputs = winograd::round_up(shape.k_per_group(), 32);
   const int64_t inputs =
       pass == ConvPass::wgrad ? winograd::round_up(s.c_per_group(), 32) : shape.c_per_group();
-  const double macs = 4 * static_cast<double>(blocks.frequencies * blocks.all) *
+  const double macs = 6 * static_cast<double>(blocks.frequencies * blocks.all) *
                       static_cast<double>(s.groups * outputs * inputs);
   const double transformed = static_cast<double>(blocks.frequencies) *
                              static_cast<double>(s.k * s.c_per_group() + blocks.all * (s.c + s.k));

@@ -40,15 +40,19 @@ struct FftLayout {
   __host__ __device__ constexpr int log_rows() const {
     return height.log_size ? height.log_size - 1 : 0;
   }
-  // Odd, so that lanes on different rows meet different banks.
-  __host__ __device__ constexpr int pitch() const { return width.size() + 1; }
+  // Lanes walk along rows, along columns, or along tiles. The gaps in a row and the odd sizes send
+  // them to different banks: found by trying all small ones, at most 1.6 wavefronts for one.
+  __host__ __device__ static constexpr int column(int place) { return place + 4 * (place >> 4); }
+  __host__ __device__ constexpr int pitch() const {
+    return column(width.size() - 1) + (height.log_size == 6 ? 2 : 3);
+  }
   __host__ __device__ constexpr int tile_pitch() const { return (pitch() << log_rows()) + 1; }
   __host__ __device__ constexpr int elements() const { return tile_pitch() << log_tiles; }
 
   // Row h (of the even and odd rows) of column j < width / 2 once the rows are told apart.
   __host__ __device__ constexpr int at(int h, int j) const {
-    const int column = h & 1 ? (j ? width.size() - j : width.size() / 2) : j;
-    return (h >> 1) * pitch() + width.place(column);
+    const int source = h & 1 ? (j ? width.size() - j : width.size() / 2) : j;
+    return (h >> 1) * pitch() + column(width.place(source));
   }
   __host__ __device__ constexpr int frequency(int ky, int kx) const {
     return at(height.place(ky), kx);
@@ -125,10 +129,10 @@ struct TileFft {
       const int row = i & ((1 << log_rows) - 1),
                 tile = (i >> log_rows) & ((1 << layout.log_tiles) - 1);
       const int other = i >> log_lines;
-      const int base = tile * layout.tile_pitch() + row * layout.pitch() +
-                       (ACROSS ? other : other << side.log_second());
+      const int base = tile * layout.tile_pitch() + row * layout.pitch();
+      const int first = ACROSS ? other : other << side.log_second();
       const bool turns = ACROSS != INVERSE;  // between the two steps
-      step<RADIX, INVERSE>([&](int j) { return base + j * stride; },
+      step<RADIX, INVERSE>([&](int j) { return base + layout.column(first + j * stride); },
                            turns ? other << (6 - side.log_size) : 0);
     }
     __syncthreads();
