@@ -70,7 +70,14 @@ def exact(pass_: str, x: Any, weight: Any, grad_y: Any, options: dict[str, Any])
 
 
 def run(
-    backend: str, pass_: str, algo: str, x: Any, weight: Any, grad_y: Any, options: dict[str, Any]
+    backend: str,
+    pass_: str,
+    algo: str,
+    x: Any,
+    weight: Any,
+    grad_y: Any,
+    options: dict[str, Any],
+    workspace_limit: int = -1,
 ) -> Any:
     """The kernel's result; skips where the algorithm refuses the shape."""
     axes = x.ndim - 2
@@ -100,7 +107,7 @@ def run(
     given = operands(pass_, x, weight, grad_y)
     with lamina.backend(backend):
         try:
-            _C.conv("conv", pass_, shape, *given.values(), result, algo)
+            _C.conv("conv", pass_, shape, *given.values(), result, algo, workspace_limit)
         except ValueError as error:
             assert "no algorithm can run" in str(error)
             pytest.skip(str(error))
@@ -177,11 +184,30 @@ def test_split_sums(backend, pass_, algo, x_shape, weight_shape, options, dtype)
     grad_y = cases.integers(reference.conv(x, weight, **options).shape, 2, dtype)
     grad_y[:, :, ::2] = 0  # the sums fit float16's integers
     grad_y[:, :, :, ::3] = 0
-    actual = run(backend, pass_, algo, x, weight, grad_y, options)
-    assert lamina.last_plan().workspace_bytes > 0
     expected = exact(pass_, x, weight, grad_y, options)
     assert abs(expected).max() < 2048
-    assert_array_equal(actual, expected)
+    for limit in (-1, 0):  # without a workspace there is one part
+        actual = run(backend, pass_, algo, x, weight, grad_y, options, limit)
+        assert (lamina.last_plan().workspace_bytes > 0) == (limit < 0)
+        assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("backend", SIMT)
+def test_offsets_beyond_31_bits(backend):
+    """A tap 2^29 positions away lies in the padding: what is left is a filter of one tap."""
+    far = 2**29
+    x, weight = cases.integers((1, 2, 9), 1), cases.integers((5, 2, 2), 2)
+    tensors = [lamina.tensor(a, requires_grad=True) for a in (x, weight)]
+    with lamina.backend(backend):
+        y = F.conv1d(*tensors, padding=((far, 0),), dilation=far, algo="direct")
+        grad_y = cases.integers(y.shape, 3)
+        y.backward(grad_y)
+    near = weight[:, :, 1:]
+    assert_array_equal(y.data, reference.conv(x, near))
+    assert_array_equal(tensors[0].grad.data, reference.conv_dgrad(grad_y, near, x.shape))
+    expected = np.zeros_like(weight)
+    expected[:, :, 1:] = reference.conv_wgrad(x, grad_y, near.shape)
+    assert_array_equal(tensors[1].grad.data, expected)
 
 
 def test_depthwise_refuses_what_no_tile_holds():

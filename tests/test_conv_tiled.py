@@ -119,11 +119,26 @@ def test_order_of_threads_does_not_matter(pass_, algo):
         simt.set_schedule("forward", 0)
 
 
-@pytest.mark.parametrize("pass_", PASSES)
-def test_blocks_of_tiles_and_splits(pass_):
+def test_blocks_of_tiles_and_splits():
     """Enough channels and tiles for a second block; wgrad sums the first in several parts."""
     conv = Convolution((1, 1, 66, 66), (512, 1, 3, 3))
-    assert_array_equal(conv.run("simt", pass_, "winograd"), conv.expected(pass_))
+    assert_array_equal(conv.run("simt", "wgrad", "winograd"), conv.expected("wgrad"))
+    conv = Convolution((1, 1, 130, 130), (230, 1, 3, 3))
+    error = abs(conv.run("simt", "fprop", "winograd4") - conv.expected("fprop"))
+    assert error.max() < 1e-3
+
+
+@pytest.mark.parametrize("outputs", [3, 32, 33, 64, 97])
+@pytest.mark.parametrize("pass_", ["fprop", "dgrad"])
+def test_blocks_of_output_channels(pass_, outputs):
+    """The fused kernel takes 32 or 64 output channels at a time, 8 input channels a stage."""
+    x, weight = ((1, 17, 5, 9), (outputs, 17, 3, 3))
+    if pass_ == "dgrad":
+        x, weight = ((1, outputs, 5, 9), (17, outputs, 3, 3))
+    conv = Convolution(x, weight)
+    for dtype in (np.float32, np.float64):
+        conv.arrays = {name: array.astype(dtype) for name, array in conv.arrays.items()}
+        assert_array_equal(conv.run("simt", pass_, "winograd"), conv.expected(pass_))
 
 
 # Tiles of every height and width that differ, an image in several tiles, columns of one element.

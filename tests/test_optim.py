@@ -5,6 +5,7 @@ Tolerance: the reference's operations in another order, 50 steps in float64: 1e-
 
 from __future__ import annotations
 
+import fake_cupy
 import lamina
 import numpy as np
 import pytest
@@ -219,6 +220,23 @@ def test_16_bit(backend, rule):
             half_ulp = 2.0**-11 if dtype == np.float16 else 2.0**-8
             bound = half_ulp * abs(expected) + 16 * 2.0**-23 + 2.0**-24
             assert (abs(array.astype(np.float64) - expected) <= bound).all()
+
+
+@pytest.mark.skipif("simt" not in lamina.backends(), reason="needs the CUDA kernels on the CPU")
+@pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
+def test_arrays_of_cupy_are_updated_in_place(name, options):
+    expected = nn.Parameter(START.copy())
+    run(getattr(optim, name)([expected], **options), expected, lamina.Tensor, 5)
+    with fake_cupy.installed() as cupy:
+        array = cupy.asarray(START)
+        param = nn.Parameter(array)
+        optimizer = getattr(optim, name)([param], **options)
+        run(optimizer, param, lambda grad: lamina.Tensor(cupy.asarray(grad)), 5)
+        assert param.data is array
+        assert lamina.last_plan().backend == "cuda"
+        assert_allclose(array.get(), expected.data, rtol=1e-12)
+        for value in optimizer.state[param].values():
+            assert not isinstance(value, np.ndarray)
 
 
 def test_asgd_averages():

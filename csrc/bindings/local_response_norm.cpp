@@ -12,8 +12,8 @@ namespace {
 using Triple = std::array<int64_t, 3>;
 
 void local_response_norm(int64_t slabs, const Triple& size, const Triple& window, double alpha,
-                         double beta, double k, const Array& x, const Array& d,
-                         const std::optional<Array>& grad_y, const Array& result) {
+                         double beta, double k, const Array& x, const std::optional<Array>& grad_y,
+                         const Array& result) {
   visit_dtype(x, [&]<class T>(T) {
     ops::LocalResponseNormArgs<T> args;
     args.slabs = slabs;
@@ -22,9 +22,7 @@ void local_response_norm(int64_t slabs, const Triple& size, const Triple& window
     args.alpha = static_cast<ops::Scalar<T>>(alpha), args.beta = static_cast<ops::Scalar<T>>(beta);
     args.k = static_cast<ops::Scalar<T>>(k);
     const int64_t elements = slabs * args.slab();
-    using S = ops::Scalar<T>;
     args.x = input<T>(x, "x", elements);
-    args.d = grad_y ? const_cast<S*>(input<S>(d, "d", elements)) : output<S>(d, "d", elements);
     args.grad_y = optional_input<T>(grad_y, "grad_y", elements);
     args.result = output<T>(result, "result", elements);
     py::gil_scoped_release release;
@@ -37,7 +35,7 @@ void local_response_norm(int64_t slabs, const Triple& size, const Triple& window
 LAMINA_BINDINGS(local_response_norm) {
   module.def("local_response_norm", &local_response_norm, py::arg("slabs"), py::arg("size"),
              py::arg("window"), py::arg("alpha"), py::arg("beta"), py::arg("k"), py::arg("x"),
-             py::arg("d"), py::arg("grad_y"), py::arg("result"));
+             py::arg("grad_y"), py::arg("result"));
 }
 
 }  // namespace lamina::bindings

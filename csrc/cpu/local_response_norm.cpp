@@ -3,7 +3,7 @@
 // Method        a slab's squares in scratch; each axis adds shifted rows, window - 1 adds an
 // element
 //               (a running sum would carry NaN, Inf and rounding along the axis). d^-beta as
-//               exp(-beta log d).
+//               exp(-beta log d); the gradient computes d again.
 // Partitioning  slabs; across channels also blocks of kColumns columns.
 // Numerics      sums in window order; a power errs by a few eps times 1 + |beta log d|.
 #include "ops/local_response_norm.h"
@@ -82,18 +82,23 @@ LAMINA_INLINE void for_each_vector(const LocalResponseNormArgs<T>& args, const B
            min_of<int64_t>(kLanes<T>, block.width - j));
 }
 
+// The sums of squares over the windows of a block, in `a` or `b`.
+template <class T>
+static T* square_sums(const LocalResponseNormArgs<T>& args, const Block& block, T* a, T* b) {
+  for_each_vector(args, block, [&](int64_t place, int64_t at, int64_t count) {
+    const Vec<T> x = load_first(args.x + at, count);
+    store_first<T>(a + place, count, x * x);
+  });
+  return box_sums(args, block.width, false, a, b);
+}
+
 template <class T>
 void local_response_norm_fprop_windows(const LocalResponseNormArgs<T>& args) {
   for_each_block(args, [&](const Block& block) {
     Scratch<T> a(block.rows * block.width), b(block.rows * block.width);
-    for_each_vector(args, block, [&](int64_t place, int64_t at, int64_t count) {
-      const Vec<T> x = load_first(args.x + at, count);
-      store_first<T>(&a[place], count, x * x);
-    });
-    const T* sums = box_sums(args, block.width, false, a.get(), b.get());
+    const T* sums = square_sums(args, block, a.get(), b.get());
     for_each_vector(args, block, [&](int64_t place, int64_t at, int64_t count) {
       const Vec<T> d = args.k + args.alpha * load_first(sums + place, count);
-      store_first(args.d + at, count, d);
       store_first<T>(args.result + at, count,
                      load_first(args.x + at, count) * power<T>(d, -args.beta));
     });
@@ -103,19 +108,20 @@ void local_response_norm_fprop_windows(const LocalResponseNormArgs<T>& args) {
 template <class T>
 void local_response_norm_dgrad_windows(const LocalResponseNormArgs<T>& args) {
   for_each_block(args, [&](const Block& block) {
-    Scratch<T> a(block.rows * block.width), b(block.rows * block.width);
+    const int64_t size = block.rows * block.width;
+    Scratch<T> a(size), b(size), own(size);
+    T* terms = square_sums(args, block, a.get(), b.get());
     for_each_vector(args, block, [&](int64_t place, int64_t at, int64_t count) {
-      const Vec<T> d = load_first(args.d + at, count, T(1));
-      const Vec<T> passed = load_first(args.grad_y + at, count) * load_first(args.x + at, count);
-      store_first<T>(&a[place], count, passed * power<T>(d, -args.beta) / d);
+      const Vec<T> d = args.k + args.alpha * load_first(terms + place, count, T(1));
+      const Vec<T> passed = load_first(args.grad_y + at, count) * power<T>(d, -args.beta);
+      store_first<T>(&own[place], count, passed);
+      store_first<T>(terms + place, count, passed * load_first(args.x + at, count) / d);
     });
-    const T* sums = box_sums(args, block.width, true, a.get(), b.get());
+    const T* sums = box_sums(args, block.width, true, terms, terms == a.get() ? b.get() : a.get());
     const T factor = 2 * args.alpha * args.beta;
     for_each_vector(args, block, [&](int64_t place, int64_t at, int64_t count) {
-      const Vec<T> d = load_first(args.d + at, count, T(1));
-      const Vec<T> own = load_first(args.grad_y + at, count) * power<T>(d, -args.beta);
       const Vec<T> others = load_first(args.x + at, count) * load_first(sums + place, count);
-      store_first<T>(args.result + at, count, own - factor * others);
+      store_first<T>(args.result + at, count, load_first(&own[place], count) - factor * others);
     });
   });
 }

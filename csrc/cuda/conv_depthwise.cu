@@ -429,12 +429,13 @@ template <class T>
 void conv_wgrad_depthwise(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   const DepthwiseSplit own(s);
+  const ConvSplit split = own.split.in(args.workspace);
   const DepthwiseTile& tile = own.tile;
   DepthwiseWgrad<T> pass{};
   pass.x = args.x, pass.grad_y = args.grad_y, pass.result = args.result;
-  pass.partial = own.split.parts > 1 ? reinterpret_cast<Acc<T>*>(args.workspace) : nullptr;
+  pass.partial = split.parts > 1 ? reinterpret_cast<Acc<T>*>(args.workspace) : nullptr;
   pass.images = s.n, pass.channels = s.k, pass.x_channels = s.c;
-  pass.units = own.units, pass.part_units = own.split.part_size;
+  pass.units = own.units, pass.part_units = split.part_size;
   pass.multiplier = static_cast<int>(s.k_per_group());
   for (int axis = 0; axis < 3; ++axis) {
     pass.y_size[axis] = static_cast<int>(s.out[axis]);
@@ -449,10 +450,9 @@ void conv_wgrad_depthwise(const ConvArgs<T>& args) {
   pass.row_tiles = static_cast<int>(ceil_div(tile.size[0], tile.rows()));
   pass.col_tiles = static_cast<int>(ceil_div(tile.size[1], tile.cols));
   launch(tile.strip == 1 ? conv_depthwise_wgrad_kernel<T, 1> : conv_depthwise_wgrad_kernel<T, 8>,
-         grid_size(s.k * own.split.parts), kThreads,
-         static_cast<size_t>(own.elements) * sizeof(Acc<T>), pass);
-  if (pass.partial)
-    add_partial_sums<T>(pass.partial, args.result, s.weight_elems(), own.split.parts);
+         grid_size(s.k * split.parts), kThreads, static_cast<size_t>(own.elements) * sizeof(Acc<T>),
+         pass);
+  if (pass.partial) add_partial_sums<T>(pass.partial, args.result, s.weight_elems(), split.parts);
 }
 
 LAMINA_CUDA_INSTANTIATE(conv_fprop_depthwise, ConvArgs)

@@ -71,7 +71,7 @@ template <class T>
 void conv_bgrad_direct(const ConvArgs<T>& args) {
   const ops::ConvShape& s = args.shape;
   constexpr int kLanes = kWide<T>;
-  const ConvSplit split = conv_bgrad_split(s);
+  const ConvSplit split = conv_bgrad_split(s).in(args.workspace);
   Acc<T>* partial = split.parts > 1 ? reinterpret_cast<Acc<T>*>(args.workspace) : nullptr;
   const int64_t plane = s.out_size();
   const bool wide = is_wide(args.grad_y) && plane % kLanes == 0 && split.part_size % kLanes == 0;

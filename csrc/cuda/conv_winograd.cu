@@ -7,23 +7,22 @@
 //   wgrad  dU[e][k][c] = sum over t of (A dy A^T)[e][k][t] V[e][c][t], grad_weight = G^T dU G
 //
 // Source        Lavin & Gray 2016.
-// Workspace     U (wgrad: dU of every split) and one block of V and M (shared/winograd_tiles.h) in
-//               float or double.
-// Method        a thread transforms one tile of one channel, lanes along tiles: whole sectors of V
+// Workspace     U (wgrad: dU of every split); but for the fused fprop and dgrad of F(2x2, 3x3)
+//               also one block of V and M (shared/winograd_tiles.h). In float or double.
+// Method        fprop, dgrad of F(2x2, 3x3): one kernel (winograd_fused.h). Otherwise in stages: a
+//               thread transforms one tile of one channel, lanes along tiles: whole sectors of V
 //               and M. Filters go through shared memory, which turns their matrices.
 // Partitioning  blocks of tiles in order; wgrad's blocks in splits that are added in order.
-// Floor         2 (elements / out^2) of x and y each through L2 beside the products.
+// Floor         in stages 2 (elements / out^2) of x and y each through L2 beside the products.
 // Numerics      adds before it multiplies: about twice the rounding of the direct sum, six times
 //               for F(4x4, 3x3); Inf or NaN reaches every output of the tiles it lies in. F(2x2,
 //               3x3) is exact on small integers.
 #include "cuda/batched_product.h"
-#include "cuda/device/launch.h"
-#include "cuda/device/vector.h"
 #include "cuda/instantiate.h"
+#include "cuda/winograd.h"
+#include "cuda/winograd_fused.h"
 #include "ops/conv.h"
 #include "shared/conv_phase.h"
-#include "shared/winograd.h"
-#include "shared/winograd_tiles.h"
 
 namespace lamina::cuda {
 
@@ -31,97 +30,7 @@ using ops::ConvArgs;
 using ops::ConvShape;
 using winograd::Tiles;
 
-static constexpr int kThreads = 256, kWarps = kThreads / 32;
-
-// ---- lines of a tile, by its length
-
-struct InputLine {
-  template <class In, class Out>
-  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
-    winograd::input_line(in, out);
-  }
-};
-struct OutputLine {
-  template <class In, class Out>
-  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
-    winograd::output_line(in, out);
-  }
-};
-struct OutputGradientLine {
-  template <class In, class Out>
-  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
-    winograd::output_gradient_line(in, out);
-  }
-};
-struct FilterLine {
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[4]) const {
-    winograd::filter_line(in, out, A(0.5));
-  }
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[6]) const {
-    winograd::filter_line(in, out);
-  }
-};
-struct FilterGradientLine {
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[4], A (&out)[3]) const {
-    winograd::filter_gradient_line(in, out, A(0.5));
-  }
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[6], A (&out)[3]) const {
-    winograd::filter_gradient_line(in, out);
-  }
-};
-
-// ---- where the tiles lie
-
-// The tiles of a block and the planes [n][channels][height][width] they cover.
-struct BlockTiles {
-  int64_t first_image;
-  unsigned first_tile, count;  // first tile of the block within its image; tiles of the block
-  unsigned tiles_w, tiles_image;
-  int height, width, pad_h, pad_w;
-  int channels;
-  int64_t pitch;  // of the block's matrices
-
-  BlockTiles(const Tiles& tiles, int64_t begin, int64_t channels_, const int64_t* extent,
-             const int64_t* pad)
-      : first_image(begin / tiles.image),
-        first_tile(static_cast<unsigned>(begin % tiles.image)),
-        count(static_cast<unsigned>(min(tiles.block, tiles.all - begin))),
-        tiles_w(static_cast<unsigned>(tiles.tiles_w)),
-        tiles_image(static_cast<unsigned>(tiles.image)),
-        height(static_cast<int>(extent[1])),
-        width(static_cast<int>(extent[2])),
-        pad_h(pad ? static_cast<int>(pad[1]) : 0),
-        pad_w(pad ? static_cast<int>(pad[2]) : 0),
-        channels(static_cast<int>(channels_)),
-        pitch(tiles.pitch) {}
-
-  // One warp for 32 tiles of a channel; a block's warps take consecutive channels.
-  unsigned grid() const { return grid_size(ceil_div(count, 32) * ceil_div(channels, kWarps)); }
-};
-
-// What a thread of such a grid works on.
-struct TilePosition {
-  unsigned t;  // tile of the block
-  int channel;
-  int64_t plane;  // offset of its plane
-  int h, w;       // of the tile's first position in the plane
-
-  __device__ __forceinline__ TilePosition(const BlockTiles& tiles, int out) {
-    const unsigned groups = (tiles.count + 31) / 32;
-    t = blockIdx.x % groups * 32 + threadIdx.x % 32;
-    channel = static_cast<int>(blockIdx.x / groups * kWarps + threadIdx.x / 32);
-    const unsigned local = tiles.first_tile + t, image = local / tiles.tiles_image;
-    const unsigned rest = local % tiles.tiles_image;
-    plane = ((tiles.first_image + image) * tiles.channels + channel) *
-            (int64_t{tiles.height} * tiles.width);
-    h = static_cast<int>(rest / tiles.tiles_w) * out - tiles.pad_h;
-    w = static_cast<int>(rest % tiles.tiles_w) * out - tiles.pad_w;
-  }
-};
+static constexpr int kThreads = kWinogradThreads, kWarps = kWinogradWarps;
 
 // ---- transforms
 
@@ -155,10 +64,10 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // y = A^T m A + bias for the tiles of the block.
-template <class T, int OUT, bool WIDE>
+template <class T, int OUT>
 __global__ void __launch_bounds__(kThreads)
     inverse_tiles_kernel(BlockTiles tiles, const Acc<T>* __restrict__ m, const T* __restrict__ bias,
-                         T* __restrict__ y) {
+                         T* __restrict__ y, bool wide) {
   constexpr int kTile = OUT + 2;
   const TilePosition place(tiles, OUT);
   if (place.channel >= tiles.channels || place.t >= tiles.count) return;
@@ -168,21 +77,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int e = 0; e < kTile * kTile; ++e, from += tiles.channels * tiles.pitch)
     in[e / kTile][e % kTile] = *from;
   winograd::both_axes<kTile, OUT>(in, out, OutputLine());
-  const Acc<T> shift = bias ? widen(bias[place.channel]) : Acc<T>(0);
-#pragma unroll
-  for (int r = 0; r < OUT; ++r) {
-    if (place.h + r >= tiles.height) break;
-    T* const row = y + place.plane + (place.h + r) * tiles.width + place.w;
-    constexpr int kPiece = !WIDE ? 1 : OUT < kWide<T> ? OUT : kWide<T>;
-#pragma unroll
-    for (int s = 0; s < OUT; s += kPiece) {
-      if (!WIDE && place.w + s >= tiles.width) break;
-      Vector<T, kPiece> piece;
-#pragma unroll
-      for (int i = 0; i < kPiece; ++i) piece.element[i] = narrow<T>(out[r][s + i] + shift);
-      store<T, kPiece>(row + s, piece);
-    }
-  }
+  store_tile<T, OUT>(tiles, place.h, place.w, wide, out,
+                     bias ? widen(bias[place.channel]) : Acc<T>(0), y + place.plane);
 }
 
 // How a convolution reads the filters: of fprop [output][input][tap]; of dgrad, whose outputs are
@@ -288,22 +184,30 @@ static void transform_filters(const ConvShape& s, const Tiles& tiles, const T* w
          static_cast<int>(s.groups));
 }
 
-template <class T, int OUT, bool TURNED>
-static void convolve(const ConvShape& s, const T* x, const T* weight, const T* bias, T* y,
-                     void* workspace) {
+// Whether every row of every tile of y is whole and aligned.
+template <class T>
+static bool has_wide_tiles(const ConvShape& s, int out, const T* y) {
+  return s.out[2] % out == 0 && is_wide(y);
+}
+
+// F(4x4, 3x3) in stages: one thread block cannot hold the sums of 36 elements.
+template <class T, bool TURNED>
+static void convolve_staged(const ConvShape& s, const T* x, const T* weight, const T* bias, T* y,
+                            void* workspace) {
   using A = Acc<T>;
-  const Tiles tiles(s, OUT);
+  constexpr int kOut = 4;
+  const Tiles tiles(s, kOut);
   A* const u = static_cast<A*>(workspace);
   A* const v = u + tiles.filter_elements;
   A* const m = v + tiles.input_elements;
-  transform_filters<T, OUT, TURNED>(s, tiles, weight, u);
+  transform_filters<T, kOut, TURNED>(s, tiles, weight, u);
   for (int64_t begin = 0; begin < tiles.all; begin += tiles.block) {
-    const BlockTiles inputs(tiles, begin, s.c, s.in, s.pad);
-    const BlockTiles outputs(tiles, begin, s.k, s.out, nullptr);
-    transform_tiles<T, OUT, OUT + 2, InputLine>(inputs, x, v);
+    const BlockTiles inputs(tiles, begin, tiles.block, s.c, s.in, s.pad);
+    const BlockTiles outputs(tiles, begin, tiles.block, s.k, s.out, nullptr);
+    transform_tiles<T, kOut, kOut + 2, InputLine>(inputs, x, v);
     BatchedProduct<A> product;
     product.batch = static_cast<int>(tiles.elements * s.groups);
-    product.m = static_cast<int>(s.k_per_group()),
+    product.m = static_cast<int>(s.k_per_group());
     product.depth = static_cast<int>(s.c_per_group());
     product.n = static_cast<int>(outputs.count);
     product.a = u, product.pitch_a = static_cast<int>(tiles.filter_pitch);
@@ -313,10 +217,24 @@ static void convolve(const ConvShape& s, const T* x, const T* weight, const T* b
     product.stride_b = s.c_per_group() * tiles.pitch;
     product.stride_c = s.k_per_group() * tiles.pitch;
     run_batched_product<false>(product);
-    const bool wide = s.out[2] % OUT == 0 && is_wide(y);
-    launch(wide ? inverse_tiles_kernel<T, OUT, true> : inverse_tiles_kernel<T, OUT, false>,
-           outputs.grid(), kThreads, 0, outputs, m, bias, y);
+    launch(inverse_tiles_kernel<T, kOut>, outputs.grid(), kThreads, 0, outputs, m, bias, y,
+           has_wide_tiles(s, kOut, y));
   }
+}
+
+// F(2x2, 3x3): one kernel after the filters' transforms.
+template <class T, bool TURNED>
+static void convolve(const ConvShape& s, const T* x, const T* weight, const T* bias, T* y,
+                     void* workspace) {
+  using A = Acc<T>;
+  constexpr int64_t kMostTiles = int64_t{1} << 28;  // of a launch: counted in 32 bits
+  const Tiles tiles(s, 2);
+  A* const u = static_cast<A*>(workspace);
+  transform_filters<T, 2, TURNED>(s, tiles, weight, u);
+  for (int64_t begin = 0; begin < tiles.all; begin += kMostTiles)
+    run_fused<T>({tiles, begin, kMostTiles, s.c, s.in, s.pad},
+                 {tiles, begin, kMostTiles, s.k, s.out, nullptr}, static_cast<int>(s.groups),
+                 tiles.filter_pitch, x, u, bias, y, has_wide_tiles(s, 2, y));
 }
 
 template <class T, int OUT>
@@ -330,8 +248,8 @@ static void gradient(const ConvArgs<T>& args) {
   A* const m = v + tiles.input_elements;
   int64_t begin = 0;
   do {  // also without tiles: the product then writes zeros
-    const BlockTiles inputs(tiles, begin, s.c, s.in, s.pad);
-    const BlockTiles outputs(tiles, begin, s.k, s.out, nullptr);
+    const BlockTiles inputs(tiles, begin, tiles.block, s.c, s.in, s.pad);
+    const BlockTiles outputs(tiles, begin, tiles.block, s.k, s.out, nullptr);
     transform_tiles<T, OUT, OUT + 2, InputLine>(inputs, args.x, v);
     transform_tiles<T, OUT, OUT, OutputGradientLine>(outputs, args.grad_y, m);
     BatchedProduct<A> product;
@@ -358,12 +276,12 @@ static void gradient(const ConvArgs<T>& args) {
 
 template <class T>
 void conv_fprop_winograd(const ConvArgs<T>& args) {
-  convolve<T, 2, false>(args.shape, args.x, args.weight, args.bias, args.result, args.workspace);
+  convolve<T, false>(args.shape, args.x, args.weight, args.bias, args.result, args.workspace);
 }
 template <class T>
 void conv_dgrad_winograd(const ConvArgs<T>& args) {
-  convolve<T, 2, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
-                       args.result, args.workspace);
+  convolve<T, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
+                    args.result, args.workspace);
 }
 template <class T>
 void conv_wgrad_winograd(const ConvArgs<T>& args) {
@@ -371,12 +289,13 @@ void conv_wgrad_winograd(const ConvArgs<T>& args) {
 }
 template <class T>
 void conv_fprop_winograd4(const ConvArgs<T>& args) {
-  convolve<T, 4, false>(args.shape, args.x, args.weight, args.bias, args.result, args.workspace);
+  convolve_staged<T, false>(args.shape, args.x, args.weight, args.bias, args.result,
+                            args.workspace);
 }
 template <class T>
 void conv_dgrad_winograd4(const ConvArgs<T>& args) {
-  convolve<T, 4, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
-                       args.result, args.workspace);
+  convolve_staged<T, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
+                           args.result, args.workspace);
 }
 template <class T>
 void conv_wgrad_winograd4(const ConvArgs<T>& args) {

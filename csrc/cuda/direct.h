@@ -264,9 +264,13 @@ void run_direct(const ops::ConvArgs<T>& args, const ConvPhase* phase) {
   pass.chunk_channels = static_cast<int>(max(
       int64_t{1}, min(min(kFilterRows / own_taps, int64_t{kChunkChannels}), own.c_per_group())));
   pass.chunk_taps = static_cast<int>(min(own_taps, int64_t{kFilterRows / pass.chunk_channels}));
+  // Fewer outputs a thread where these blocks would not reach every multiprocessor.
   constexpr int kOutputs = 4 * kWide<Acc<T>>;
+  constexpr int64_t kFewBlocks = 132;
+  const int64_t blocks = own.groups * ceil_div(own.k_per_group(), kOutputs) *
+                         ceil_div(own.n * own.out_size(), kDirectThreads * 4);
   if constexpr (sizeof(Index) == sizeof(int))
-    if (own.k_per_group() > 4) return launch_direct<kOutputs, 4>(pass);
+    if (own.k_per_group() > 4 && blocks >= kFewBlocks) return launch_direct<kOutputs, 4>(pass);
   launch_direct<4, 4>(pass);
 }
 
@@ -413,7 +417,7 @@ __global__ void __launch_bounds__(kWgradThreads)
 template <class Index, int OUTPUTS, int PAIRS, class T>
 void run_direct_wgrad(const ops::ConvArgs<T>& args) {
   const ops::ConvShape& s = args.shape;
-  const ConvSplit split = conv_wgrad_split(s);
+  const ConvSplit split = conv_wgrad_split(s).in(args.workspace);
   DirectWgrad<T, Index> pass{};
   pass.shape = direct_shape<Index>(s);
   pass.x = args.x, pass.grad_y = args.grad_y, pass.result = args.result;

@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int k = 0; k < kRows; ++k)
       word[k] = x[rows.source(static_cast<Offset>(walk.plane(k))) + walk.position];
     for (int k = 0; k < kRows; ++k)
-      if (walk.has(k)) y[walk.plane(k) * grid.positions + walk.position] = word[k];
+      if (walk.has(k)) y[int64_t{walk.plane(k)} * grid.positions + walk.position] = word[k];
   }
 }
 
@@ -106,7 +106,7 @@ static void copy_rows(const Axes& axes, const void* x, void* y, int64_t words_pe
     launch(permute_rows_kernel<Word, Offset>, grid.size(), kThreads, 0, rows, grid,
            static_cast<const Word*>(x), static_cast<Word*>(y));
   };
-  if (fits_int(width) && fits_int(count))
+  if (fit_int(width, count))
     run(int{});
   else
     run(int64_t{});

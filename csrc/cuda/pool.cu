@@ -26,16 +26,11 @@ template <class Offset>
 inline constexpr int kAtOnce = sizeof(Offset) == 4 ? 4 : 1;
 template <class Offset>
 using PoolGrid = PlaneGrid<Offset, kAtOnce<Offset>>;
+template <class Offset>
+using SpreadGrid = PlaneGrid<Offset, 2 * kAtOnce<Offset>>;  // avg_pool's gradient: a load a plane
 
 // Windows of about so many inputs and more are reduced by a warp, by a block.
 static constexpr int64_t kWarpWindow = 32, kBlockWindow = 2048;
-
-struct Earliest {
-  template <class A>
-  __device__ __forceinline__ A operator()(A a, A b) const {
-    return a < b ? a : b;
-  }
-};
 
 // Axis by axis where a flat position lies.
 template <class Offset>
@@ -85,20 +80,39 @@ struct Window {
       }
     }
   }
+};
 
-  // The same for each LANES-th tap from the lane-th.
-  template <int LANES, class Body>
-  __device__ __forceinline__ void for_each_of(Offset lane, const Body& body) const {
-    if (count[0] == 0) return;
-    const Offset columns = count[2], rows = count[1];
-    const Offset down = LANES / columns, across = LANES % columns;  // one stride of LANES taps
-    const Offset deep = down / rows, along = down % rows;
-    Offset t2 = lane % columns, t1 = lane / columns % rows, t0 = lane / columns / rows;
-    while (t0 < count[0]) {
-      body(start + t0 * step[0] + t1 * step[1] + t2 * step[2]);
-      t2 += across, t1 += along, t0 += deep;
-      if (t2 >= columns) t2 -= columns, ++t1;
-      if (t1 >= rows) t1 -= rows, ++t0;
+// Every LANES-th tap of a window from the lane-th on. What it takes to go from one to the next is
+// worked out once for all planes.
+template <class Offset, int LANES>
+struct LaneTaps {
+  Offset left;  // taps from the first on
+  Offset first, column, row, columns, rows;
+  Offset right, down, stride, next_row, next_plane;
+
+  __device__ __forceinline__ LaneTaps(const Window<Offset>& window, Offset lane)
+      : columns(max(window.count[2], Offset{1})), rows(max(window.count[1], Offset{1})) {
+    left = window.count[0] * window.count[1] * window.count[2] - lane;
+    column = lane % columns, row = lane / columns % rows;
+    right = LANES % columns, down = LANES / columns % rows;
+    const auto at = [&](Offset plane, Offset of_row, Offset of_column) {
+      return plane * window.step[0] + of_row * window.step[1] + of_column * window.step[2];
+    };
+    first = window.start + at(lane / columns / rows, row, column);
+    stride = at(LANES / columns / rows, down, right);
+    next_row = at(0, 1, -columns), next_plane = at(1, -rows, 0);
+  }
+
+  // Calls body(offset in the plane) for each of them, in order.
+  template <class Body>
+  __device__ __forceinline__ void for_each(const Body& body) const {
+    Offset at = first, t2 = column, t1 = row;
+#pragma unroll 4
+    for (Offset n = left; n > 0; n -= LANES) {
+      body(at);
+      at += stride, t2 += right, t1 += down;
+      if (t2 >= columns) t2 -= columns, ++t1, at += next_row;
+      if (t1 >= rows) t1 -= rows, at += next_plane;
     }
   }
 };
@@ -112,6 +126,12 @@ struct Maximum {
   __device__ __forceinline__ void take(A candidate, Offset offset) {
     const bool better = !(candidate <= value) && value == value;
     value = better ? candidate : value, at = better ? offset : at;
+  }
+  // The same for another part of the window, whose order is in its offsets.
+  __device__ __forceinline__ void merge(const Maximum& other) {
+    const bool equal = other.value == value || (other.value != other.value && value != value);
+    const bool better = equal ? other.at < at : !(other.value <= value) && value == value;
+    value = better ? other.value : value, at = better ? other.at : at;
   }
 };
 
@@ -167,56 +187,104 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-// Reduces over the LANES threads of a position: a warp or the block.
-template <int LANES, class Combine, class A>
-__device__ __forceinline__ A reduce(A value, Combine combine) {
-  if constexpr (LANES == 32)
-    return warp_reduce(value, combine);
-  else
-    return block_reduce<LANES>(value, combine);
-}
+// Large windows: LANES threads an output, a warp or the block; a warp serves four planes at once.
+template <int LANES>
+inline constexpr int kOfLanes = LANES == 32 ? 4 : 1;
+template <class Offset, int LANES>
+using LanesGrid = PlaneGrid<Offset, kOfLanes<LANES>, LANES>;
+static constexpr int kWarps = kThreads / 32;
 
-// Large windows: LANES threads an output.
-template <class T, class Offset, int LANES>
-__global__ void __launch_bounds__(kThreads, 4)
-    max_pool_lanes_kernel(const PoolArgs<T> args, const PlaneGrid<Offset, 1, LANES> grid) {
-  constexpr Offset kNowhere = std::numeric_limits<Offset>::max();
-  PlaneWalk walk(grid);
-  if (!walk.any()) return;
-  const int lane = threadIdx.x % LANES;
-  const Window<Offset> window(args.axis, walk.position, false);
-  for (; walk.more(); walk.next()) {
-    const T* x = args.x + walk.plane(0) * args.in_size();
-    Maximum<Acc<T>, Offset> best{-infinity<Acc<T>>(), kNowhere};
-    window.template for_each_of<LANES>(lane, [&](Offset at) {
-      if (best.at == kNowhere) best.at = at;  // -Inf everywhere: the first tap
-      best.take(widen(x[at]), at);
-    });
-    const Acc<T> largest = reduce<LANES>(best.value, MaxOrNan());
-    const bool mine = best.value == largest || (best.value != best.value && largest != largest);
-    const Offset at = reduce<LANES>(mine ? best.at : kNowhere, Earliest());
-    if (lane > 0) continue;
-    const int64_t o = walk.plane(0) * args.out_size() + walk.position;
-    args.result[o] = narrow<T>(largest);
-    args.index[o] = at == kNowhere ? 0 : at;
+// Merges N maxima over a warp, as warp_sum_scatter adds.
+template <int N, int LANES = 16, class A, class Offset>
+__device__ __forceinline__ void warp_merge_scatter(Maximum<A, Offset>* best) {
+  constexpr int kHalf = N / 2;
+  if constexpr (LANES > 0) {
+    const bool upper = threadIdx.x & LANES;
+#pragma unroll
+    for (int i = 0; i < max(kHalf, 1); ++i) {
+      Maximum<A, Offset> given = best[i];
+      if constexpr (N > 1) {
+        given = upper ? best[i] : best[i + kHalf];
+        best[i] = upper ? best[i + kHalf] : best[i];
+      }
+      given.value = __shfl_xor_sync(0xffffffffu, given.value, LANES);
+      given.at = __shfl_xor_sync(0xffffffffu, given.at, LANES);
+      best[i].merge(given);
+    }
+    warp_merge_scatter<(N > 1 ? kHalf : 1), LANES / 2>(best);
   }
 }
 
 template <class T, class Offset, int LANES>
-__global__ void __launch_bounds__(kThreads, 4)
-    avg_pool_lanes_kernel(const PoolArgs<T> args, const PlaneGrid<Offset, 1, LANES> grid) {
+__global__ void __launch_bounds__(kThreads)
+    max_pool_lanes_kernel(const PoolArgs<T> args, const LanesGrid<Offset, LANES> grid) {
+  constexpr int kPlanes = kOfLanes<LANES>;
+  constexpr Offset kNowhere = std::numeric_limits<Offset>::max();
   PlaneWalk walk(grid);
   if (!walk.any()) return;
-  const int lane = threadIdx.x % LANES;
-  const Window<Offset> window(args.axis, walk.position, true);
+  const int thread = threadIdx.x, lane = thread % 32;
+  const Window<Offset> window(args.axis, walk.position, false);
+  const LaneTaps<Offset, LANES> taps(window, thread % LANES);
   for (; walk.more(); walk.next()) {
-    const T* x = args.x + walk.plane(0) * args.in_size();
-    Acc<T> sum = 0;
-    window.template for_each_of<LANES>(lane, [&](Offset at) { sum += widen(x[at]); });
-    sum = reduce<LANES>(sum, Sum());
-    if (lane == 0)
-      args.result[walk.plane(0) * args.out_size() + walk.position] =
-          narrow<T>(sum / Acc<T>(window.divisor));
+    const T* x[kPlanes];
+    Maximum<Acc<T>, Offset> best[kPlanes];
+    for (int k = 0; k < kPlanes; ++k) {
+      x[k] = args.x + walk.plane(k) * args.in_size();
+      best[k] = {-infinity<Acc<T>>(), taps.left > 0 ? taps.first : kNowhere};
+    }
+    taps.for_each([&](Offset at) {
+      for (int k = 0; k < kPlanes; ++k) best[k].take(widen(x[k][at]), at);
+    });
+    warp_merge_scatter<kPlanes>(best);
+    if constexpr (LANES > 32) {
+      __shared__ Acc<T> value[kWarps];
+      __shared__ Offset at[kWarps];
+      __syncthreads();  // the last plane's have been read
+      if (lane == 0) value[thread / 32] = best[0].value, at[thread / 32] = best[0].at;
+      __syncthreads();
+      for (int warp = 0; warp < kWarps; ++warp) best[0].merge({value[warp], at[warp]});
+    }
+    const int k = lane * kPlanes / 32;
+    if (thread % LANES % (32 / kPlanes) == 0 && thread % LANES < 32 && walk.has(k)) {
+      const int64_t o = walk.plane(k) * args.out_size() + walk.position;
+      args.result[o] = narrow<T>(best[0].value);
+      args.index[o] = best[0].at == kNowhere ? 0 : best[0].at;
+    }
+  }
+}
+
+template <class T, class Offset, int LANES>
+__global__ void __launch_bounds__(kThreads)
+    avg_pool_lanes_kernel(const PoolArgs<T> args, const LanesGrid<Offset, LANES> grid) {
+  constexpr int kPlanes = kOfLanes<LANES>;
+  PlaneWalk walk(grid);
+  if (!walk.any()) return;
+  const int thread = threadIdx.x, lane = thread % 32;
+  const Window<Offset> window(args.axis, walk.position, true);
+  const LaneTaps<Offset, LANES> taps(window, thread % LANES);
+  for (; walk.more(); walk.next()) {
+    const T* x[kPlanes];
+    Acc<T> sum[kPlanes];
+    for (int k = 0; k < kPlanes; ++k) {
+      x[k] = args.x + walk.plane(k) * args.in_size();
+      sum[k] = 0;
+    }
+    taps.for_each([&](Offset at) {
+      for (int k = 0; k < kPlanes; ++k) sum[k] += widen(x[k][at]);
+    });
+    warp_sum_scatter<kPlanes>(sum);
+    if constexpr (LANES > 32) {
+      __shared__ Acc<T> partial[kWarps];
+      __syncthreads();  // the last plane's have been read
+      if (lane == 0) partial[thread / 32] = sum[0];
+      __syncthreads();
+      sum[0] = partial[0];
+      for (int warp = 1; warp < kWarps; ++warp) sum[0] += partial[warp];
+    }
+    const int k = lane * kPlanes / 32;
+    if (thread % LANES % (32 / kPlanes) == 0 && thread % LANES < 32 && walk.has(k))
+      args.result[walk.plane(k) * args.out_size() + walk.position] =
+          narrow<T>(sum[0] / Acc<T>(window.divisor));
   }
 }
 
@@ -276,8 +344,8 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 template <class T, class Offset>
 __global__ void __launch_bounds__(kThreads, 3)
-    avg_pool_gradient_kernel(const PoolArgs<T> args, const PoolGrid<Offset> grid) {
-  constexpr int kPlanes = kAtOnce<Offset>;
+    avg_pool_gradient_kernel(const PoolArgs<T> args, const SpreadGrid<Offset> grid) {
+  constexpr int kPlanes = 2 * kAtOnce<Offset>;
   PlaneWalk walk(grid);
   if (!walk.any()) return;
   const PoolAxis* axis = args.axis;
@@ -310,10 +378,10 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 // ---- launches
 
-// Calls body(Offset{}), 32 bits wide where they count the elements of a plane.
+// Calls body(Offset{}), 32 bits wide where they count the planes and the elements of each.
 template <class T, class Body>
 static void with_offset(const PoolArgs<T>& args, const Body& body) {
-  if (fits_int(max(args.in_size(), args.out_size())))
+  if (fit_int(max(args.in_size(), args.out_size()), args.planes))
     body(int{});
   else
     body(int64_t{});
@@ -322,11 +390,12 @@ static void with_offset(const PoolArgs<T>& args, const Body& body) {
 // Calls body(Offset{}, threads of an output as a constant).
 template <class T, class Body>
 static void with_lanes(const PoolArgs<T>& args, const Body& body) {
-  with_offset(args, [&](auto offset) {
+  with_offset(args, [&]<class Offset>(Offset offset) {
+    constexpr bool kHuge = sizeof(Offset) > sizeof(int);  // too rare for a kernel of warps
     if (args.in_size() < kWarpWindow * args.out_size())
       body(offset, std::integral_constant<int, 1>());
     else if (args.in_size() < kBlockWindow * args.out_size())
-      body(offset, std::integral_constant<int, 32>());
+      body(offset, std::integral_constant<int, kHuge ? kThreads : 32>());
     else
       body(offset, std::integral_constant<int, kThreads>());
   });
@@ -336,7 +405,7 @@ template <class T>
 void max_pool_fprop_windows(const PoolArgs<T>& args) {
   with_lanes(args, [&]<class Offset, int LANES>(Offset, std::integral_constant<int, LANES>) {
     if constexpr (LANES > 1) {
-      const PlaneGrid<Offset, 1, LANES> grid(args.out_size(), args.planes);
+      const LanesGrid<Offset, LANES> grid(args.out_size(), args.planes);
       launch(max_pool_lanes_kernel<T, Offset, LANES>, grid.size(), kThreads, 0, args, grid);
     } else {
       const PoolGrid<Offset> grid(args.out_size(), args.planes);
@@ -349,7 +418,7 @@ template <class T>
 void avg_pool_fprop_windows(const PoolArgs<T>& args) {
   with_lanes(args, [&]<class Offset, int LANES>(Offset, std::integral_constant<int, LANES>) {
     if constexpr (LANES > 1) {
-      const PlaneGrid<Offset, 1, LANES> grid(args.out_size(), args.planes);
+      const LanesGrid<Offset, LANES> grid(args.out_size(), args.planes);
       launch(avg_pool_lanes_kernel<T, Offset, LANES>, grid.size(), kThreads, 0, args, grid);
     } else {
       const PoolGrid<Offset> grid(args.out_size(), args.planes);
@@ -369,7 +438,7 @@ void max_pool_dgrad_windows(const PoolArgs<T>& args) {
 template <class T>
 void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
   with_offset(args, [&]<class Offset>(Offset) {
-    const PoolGrid<Offset> grid(args.in_size(), args.planes);
+    const SpreadGrid<Offset> grid(args.in_size(), args.planes);
     launch(avg_pool_gradient_kernel<T, Offset>, grid.size(), kThreads, 0, args, grid);
   });
 }

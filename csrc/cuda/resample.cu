@@ -27,7 +27,7 @@ using ResultGrid = PlaneGrid<Offset, kAtOnce<Offset, N>>;
 
 // N results along the inner axes a thread.
 template <class T, class Offset, int N>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == sizeof(double) ? 3 : 4)
+__global__ void __launch_bounds__(kThreads, 3)
     resample_kernel(const ResampleArgs<T> args, const ResultGrid<Offset, N> grid) {
   constexpr int kPlanes = kAtOnce<Offset, N>;
   PlaneWalk walk(grid);
@@ -68,7 +68,7 @@ static void run_resample(const ResampleArgs<T>& args) {
 template <class T>
 void resample_fprop_axis(const ResampleArgs<T>& args) {
   const bool wide = args.inner % kWide<T> == 0 && is_wide(args.x, args.result);
-  if (!fits_int(args.out * args.inner))
+  if (!fit_int(args.out * args.inner, args.outer))
     run_resample<T, int64_t, 1>(args);
   else if (wide)
     run_resample<T, int, kWide<T>>(args);

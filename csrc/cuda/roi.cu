@@ -105,7 +105,7 @@ static constexpr int kAtOnce = 4;
 using BinGrid = PlaneGrid<int64_t, kAtOnce>;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, sizeof(T) == sizeof(double) ? 2 : 3)
     roi_pool_kernel(const RoiArgs<T> args, const BinGrid grid, const Span* spans) {
   PlaneWalk walk(grid);
   if (!walk.any() || *args.bad >= 0) return;

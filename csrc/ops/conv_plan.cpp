@@ -187,10 +187,11 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
       continue;
     }
     std::string reason = conv_refusal(kernel.algo, pass, shape);
-    const char* const only_named = rule_of(plan.backend, kernel.algo).never_automatic;
-    if (reason.empty() && automatic && only_named) reason = only_named;
-    const int64_t bytes =
+    const ConvRule& rule = rule_of(plan.backend, kernel.algo);
+    if (reason.empty() && automatic && rule.never_automatic) reason = rule.never_automatic;
+    int64_t bytes =
         reason.empty() ? conv_workspace_bytes(kernel.algo, pass, shape, element_bytes) : 0;
+    if (rule.optional_workspace && workspace_limit >= 0 && bytes > workspace_limit) bytes = 0;
     if (reason.empty() && workspace_limit >= 0 && bytes > workspace_limit)
       reason = "needs " + std::to_string(bytes) +
                " bytes of workspace, above workspace_limit=" + std::to_string(workspace_limit);

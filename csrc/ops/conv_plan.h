@@ -19,6 +19,7 @@ struct ConvRule {
   double (*cost)(ConvPass, const ConvShape&);  // see conv_cost
   bool float_workspace = false;                // of float also for 16-bit operands
   const char* never_automatic = nullptr;       // why "auto" passes it over, if it does
+  bool optional_workspace = false;             // runs without it too, slower, in another order
 };
 const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
 

@@ -153,10 +153,11 @@ std::string needs_small_planes(ConvPass pass, const ConvShape& s) {
 template <int OUT>
 int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
   const winograd::Tiles tiles(forward_shape(pass, s), OUT);
-  return pass == ConvPass::wgrad ? tiles.gradient_workspace() : tiles.convolve_workspace();
+  if (pass == ConvPass::wgrad) return tiles.gradient_workspace();
+  return OUT == 2 ? tiles.filter_elements : tiles.staged_workspace();  // F(2x2, 3x3) is fused
 }
 // Products in tiles of at least 32 channels; the transforms write and read every element once,
-// mostly in L2.
+// mostly in L2. The fused kernel transforms the input beside the products.
 template <int OUT>
 double winograd_cost(ConvPass pass, const ConvShape& s) {
   constexpr double kMacsPerTransform = 1.5 * kMacsPerElement;
@@ -167,6 +168,8 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
       pass == ConvPass::wgrad ? winograd::round_up(s.c_per_group(), 32) : shape.c_per_group();
   const double macs = static_cast<double>(tiles.elements * tiles.all) *
                       static_cast<double>(s.groups * outputs * inputs);
+  if (OUT == 2 && pass != ConvPass::wgrad)
+    return 1.3 * macs + kMacsPerTransform * static_cast<double>(tiles.filter_elements) + moved(s);
   const double transformed =
       static_cast<double>(tiles.elements * (s.k * s.c_per_group() + tiles.all * (s.c + s.k)));
   return macs + kMacsPerTransform * transformed;
@@ -194,8 +197,8 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
 }
 
 constexpr ConvRule kCudaRules[] = {
-    {"direct", never, direct_elements, direct_cost},
-    {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost},
+    {"direct", never, direct_elements, direct_cost, true, nullptr, true},
+    {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost, true, nullptr, true},
     {"im2col", never, im2col_elements, im2col_cost},
     {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},

@@ -21,7 +21,6 @@ struct LocalResponseNormArgs {
   int64_t window[3] = {1, 1, 1};
   Scalar<T> alpha = 0, beta = 0, k = 0;
   const T* x = nullptr;       // [slabs][size]
-  Scalar<T>* d = nullptr;     // fprop: written; dgrad: read
   const T* grad_y = nullptr;  // dgrad
   T* result = nullptr;
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "ops/instantiate.h"
 
@@ -40,31 +41,40 @@ void for_each_position(const LocalResponseNormArgs<T>& args, Body body) {
           body(slab * args.slab(), (i0 * args.size[1] + i1) * args.size[2] + i2, i0, i1, i2);
 }
 
+// d of a position.
+template <class T>
+double scale(const LocalResponseNormArgs<T>& args, int64_t slab, int64_t i0, int64_t i1,
+             int64_t i2) {
+  const T* x = args.x + slab;
+  return args.k + args.alpha * window_sum(args, i0, i1, i2, false, [&](int64_t j) {
+                    return static_cast<double>(x[j]) * x[j];
+                  });
+}
+
 }  // namespace
 
 template <class T>
 void local_response_norm_fprop_windows(const LocalResponseNormArgs<T>& args) {
   for_each_position(args, [&](int64_t slab, int64_t at, int64_t i0, int64_t i1, int64_t i2) {
-    const T* x = args.x + slab;
-    const double sum = window_sum(args, i0, i1, i2, false,
-                                  [&](int64_t j) { return static_cast<double>(x[j]) * x[j]; });
-    const double d = args.k + args.alpha * sum;
-    args.d[slab + at] = static_cast<T>(d);
-    args.result[slab + at] = static_cast<T>(x[at] * std::pow(d, -args.beta));
+    const double d = scale(args, slab, i0, i1, i2);
+    args.result[slab + at] = static_cast<T>(args.x[slab + at] * std::pow(d, -args.beta));
   });
 }
 
 template <class T>
 void local_response_norm_dgrad_windows(const LocalResponseNormArgs<T>& args) {
+  std::vector<double> scales(static_cast<size_t>(args.slabs * args.slab()));
   for_each_position(args, [&](int64_t slab, int64_t at, int64_t i0, int64_t i1, int64_t i2) {
-    const T *x = args.x + slab, *d = args.d + slab, *g = args.grad_y + slab;
-    const double beta = args.beta;
+    scales[static_cast<size_t>(slab + at)] = scale(args, slab, i0, i1, i2);
+  });
+  for_each_position(args, [&](int64_t slab, int64_t at, int64_t i0, int64_t i1, int64_t i2) {
+    const T *x = args.x + slab, *g = args.grad_y + slab;
+    const double *d = scales.data() + slab, beta = args.beta;
     const double sum = window_sum(args, i0, i1, i2, true, [&](int64_t j) {
-      return static_cast<double>(g[j]) * x[j] * std::pow(static_cast<double>(d[j]), -beta - 1);
+      return static_cast<double>(g[j]) * x[j] * std::pow(d[j], -beta - 1);
     });
-    args.result[slab + at] =
-        static_cast<T>(g[at] * std::pow(static_cast<double>(d[at]), -beta) -
-                       2 * static_cast<double>(args.alpha) * beta * x[at] * sum);
+    args.result[slab + at] = static_cast<T>(
+        g[at] * std::pow(d[at], -beta) - 2 * static_cast<double>(args.alpha) * beta * x[at] * sum);
   });
 }
 

@@ -13,9 +13,13 @@ struct ConvSplit {
   int64_t parts = 1;      // partial sums of every result; one: no second pass
   int64_t part_size = 0;  // positions (n, o) of a part
 
-  // Of a workspace for the parts; 16-bit types add up in float32, which is two elements.
+  // Of a workspace for the parts, float for 16-bit types.
   constexpr int64_t workspace_elements(int64_t results) const {
-    return parts > 1 ? 2 * parts * results : 0;
+    return parts > 1 ? parts * results : 0;
+  }
+  // The split of a call: without a workspace there is one part.
+  constexpr ConvSplit in(const void* workspace) const {
+    return workspace || parts == 1 ? *this : ConvSplit{1, parts * part_size};
   }
 };
 

@@ -43,7 +43,7 @@ struct Tiles {
     output_elements = elements * s.k * pitch;
   }
 
-  constexpr int64_t convolve_workspace() const {
+  constexpr int64_t staged_workspace() const {
     return filter_elements + input_elements + output_elements;
   }
   constexpr int64_t gradient_workspace() const {

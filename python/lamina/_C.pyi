@@ -179,7 +179,6 @@ def local_response_norm(
     beta: float,
     k: float,
     x: NDArray,
-    d: NDArray,
     grad_y: NDArray | None,
     result: NDArray,
 ) -> None: ...

@@ -205,7 +205,7 @@ def asarray(op: str, name: str, x: Any) -> Any:
     check_float(op, name, x)
     if is_cuda(x):
         _load_cuda()
-        return _cupy().ascontiguousarray(x).reshape(x.shape)
+        return x if x.flags.c_contiguous else _cupy().ascontiguousarray(x).reshape(x.shape)
     return np.require(np.asarray(x), x.dtype.newbyteorder("="), ["C", "A"])
 
 

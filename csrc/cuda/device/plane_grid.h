@@ -9,7 +9,8 @@ namespace lamina::cuda {
 
 // The grid: x runs over the positions of `together` neighbouring planes, whose elements are one
 // stretch of memory; y over groups of AT_ONCE times as many planes. LANES threads share a position.
-// Offset counts positions: int where they are few enough (fits), as dividing 64 bits takes a loop.
+// Offset counts positions and planes: int where both are few enough (fit_int), as dividing 64 bits
+// takes a loop.
 template <class Offset, int AT_ONCE, int LANES = 1>
 struct PlaneGrid {
   static constexpr int kThreads = 256;
@@ -17,13 +18,12 @@ struct PlaneGrid {
   static constexpr int64_t kStretch = 4096;     // a stretch is about as long, or one plane
   static constexpr int64_t kMaxBlocks = 16384;  // about; more planes make threads loop
 
-  Offset positions, together;
-  int64_t planes;
+  Offset positions, planes, together;
 
   PlaneGrid(int64_t positions_of_a_plane, int64_t number_of_planes)
       : positions(static_cast<Offset>(positions_of_a_plane)),
-        together(1),
-        planes(number_of_planes) {
+        planes(static_cast<Offset>(number_of_planes)),
+        together(1) {
     if (positions > 0)
       together = static_cast<Offset>(
           max(int64_t{1}, min(kStretch / positions, ceil_div(planes, AT_ONCE))));
@@ -37,9 +37,9 @@ struct PlaneGrid {
   }
 };
 
-// Whether 32 bits count the positions, with room for the last block's threads.
-constexpr bool fits_int(int64_t positions) {
-  return positions < int64_t{1} << 30;
+// Whether 32 bits count the positions and planes, with room for a step beyond the last.
+constexpr bool fit_int(int64_t positions, int64_t planes) {
+  return (positions > planes ? positions : planes) < int64_t{1} << 29;
 }
 
 // The work of one thread: a position, and groups of AT_ONCE planes.
@@ -60,23 +60,25 @@ class PlaneWalk {
     any_ = at < grid.together * grid.positions;
     const Offset plane = at / grid.positions;
     position = at - plane * grid.positions;
-    first_ = plane + blockIdx.y * step_ * AT_ONCE;
+    first_ = plane + static_cast<Offset>(blockIdx.y) * step_ * AT_ONCE;
   }
   // The same for all threads of a position.
   __device__ __forceinline__ bool any() const { return any_; }
   __device__ __forceinline__ bool more() const { return first_ < planes_; }
-  __device__ __forceinline__ void next() { first_ += gridDim.y * step_ * AT_ONCE; }
+  __device__ __forceinline__ void next() {
+    first_ += static_cast<Offset>(gridDim.y) * step_ * AT_ONCE;
+  }
 
   __device__ __forceinline__ bool has(int k) const {
     return k == 0 || first_ + k * step_ < planes_;
   }
   // Beyond the last plane the first of the group again: loads need no test, only stores.
-  __device__ __forceinline__ int64_t plane(int k) const {
+  __device__ __forceinline__ Offset plane(int k) const {
     return has(k) ? first_ + k * step_ : first_;
   }
 
  private:
-  int64_t first_, step_, planes_;
+  Offset first_, step_, planes_;
   bool any_;
 };
 

@@ -19,18 +19,17 @@ class LocalResponseNorm(Function):
     @staticmethod
     def forward(ctx: Any, x: Any, layout: tuple[Any, ...]) -> Any:
         y = arrays.empty_like("local_response_norm", x)
-        d = arrays.empty("local_response_norm", x.shape, arrays.arithmetic_dtype(x), x)
-        _C.local_response_norm(*(*layout, x, d, None, y))
+        _C.local_response_norm(*(*layout, x, None, y))
         ctx.layout = layout
-        ctx.save_for_backward(x, d)
+        ctx.save_for_backward(x)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        x, d = ctx.saved
+        (x,) = ctx.saved
         grad_y = arrays.asarray("local_response_norm", "grad_y", grad_y)
         grad_x = arrays.empty("local_response_norm", x.shape, x.dtype, like=x)
-        _C.local_response_norm(*(*ctx.layout, x, d, grad_y, grad_x))
+        _C.local_response_norm(*(*ctx.layout, x, grad_y, grad_x))
         return grad_x, None
 
 

@@ -1,0 +1,131 @@
+// What the Winograd kernels share: the transforms of lines by their length, and where tiles lie.
+#pragma once
+
+#include "cuda/device/launch.h"
+#include "cuda/device/vector.h"
+#include "shared/winograd.h"
+#include "shared/winograd_tiles.h"
+
+namespace lamina::cuda {
+
+inline constexpr int kWinogradThreads = 256, kWinogradWarps = kWinogradThreads / 32;
+
+// ---- lines of a tile, by its length
+
+struct InputLine {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
+    winograd::input_line(in, out);
+  }
+};
+struct OutputLine {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
+    winograd::output_line(in, out);
+  }
+};
+struct OutputGradientLine {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
+    winograd::output_gradient_line(in, out);
+  }
+};
+struct FilterLine {
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[4]) const {
+    winograd::filter_line(in, out, A(0.5));
+  }
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[6]) const {
+    winograd::filter_line(in, out);
+  }
+};
+struct FilterGradientLine {
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[4], A (&out)[3]) const {
+    winograd::filter_gradient_line(in, out, A(0.5));
+  }
+  template <class A>
+  __host__ __device__ constexpr void operator()(const A (&in)[6], A (&out)[3]) const {
+    winograd::filter_gradient_line(in, out);
+  }
+};
+
+// ---- where the tiles lie
+
+// The tiles of a block and the planes [n][channels][height][width] they cover.
+struct BlockTiles {
+  int64_t first_image;
+  unsigned first_tile, count;  // first tile of the block within its image; tiles of the block
+  unsigned tiles_w, tiles_image;
+  int height, width, pad_h, pad_w;
+  int channels;
+  int64_t pitch;  // of the block's matrices
+
+  BlockTiles(const winograd::Tiles& tiles, int64_t begin, int64_t block, int64_t channels_,
+             const int64_t* extent, const int64_t* pad)
+      : first_image(begin / tiles.image),
+        first_tile(static_cast<unsigned>(begin % tiles.image)),
+        count(static_cast<unsigned>(min(block, tiles.all - begin))),
+        tiles_w(static_cast<unsigned>(tiles.tiles_w)),
+        tiles_image(static_cast<unsigned>(tiles.image)),
+        height(static_cast<int>(extent[1])),
+        width(static_cast<int>(extent[2])),
+        pad_h(pad ? static_cast<int>(pad[1]) : 0),
+        pad_w(pad ? static_cast<int>(pad[2]) : 0),
+        channels(static_cast<int>(channels_)),
+        pitch(tiles.pitch) {}
+
+  // One warp for 32 tiles of a channel; a block's warps take consecutive channels.
+  unsigned grid() const {
+    return grid_size(ceil_div(count, 32) * ceil_div(channels, kWinogradWarps));
+  }
+};
+
+// What a thread of such a grid works on.
+struct TilePosition {
+  unsigned t;  // tile of the block
+  int channel;
+  int64_t plane;  // offset of its plane
+  int h, w;       // of the tile's first position in the plane
+
+  __device__ __forceinline__ TilePosition(const BlockTiles& tiles, int out) {
+    const unsigned groups = (tiles.count + 31) / 32;
+    t = blockIdx.x % groups * 32 + threadIdx.x % 32;
+    channel = static_cast<int>(blockIdx.x / groups * kWinogradWarps + threadIdx.x / 32);
+    const unsigned local = tiles.first_tile + t, image = local / tiles.tiles_image;
+    const unsigned rest = local % tiles.tiles_image;
+    plane = ((tiles.first_image + image) * tiles.channels + channel) *
+            (int64_t{tiles.height} * tiles.width);
+    h = static_cast<int>(rest / tiles.tiles_w) * out - tiles.pad_h;
+    w = static_cast<int>(rest % tiles.tiles_w) * out - tiles.pad_w;
+  }
+};
+
+// Stores a tile of results, plus `shift`, in a plane of y. wide: every row of the tile is whole and
+// lies on a multiple of its size.
+template <class T, int OUT>
+__device__ __forceinline__ void store_tile(const BlockTiles& tiles, int h0, int w0, bool wide,
+                                           const Acc<T> (&out)[OUT][OUT], Acc<T> shift, T* plane) {
+  constexpr int kPiece = OUT < kWide<T> ? OUT : kWide<T>;
+#pragma unroll
+  for (int r = 0; r < OUT; ++r) {
+    if (h0 + r >= tiles.height) break;
+    T* const row = plane + (h0 + r) * tiles.width + w0;
+#pragma unroll
+    for (int s = 0; s < OUT; s += kPiece) {
+      Vector<T, kPiece> piece;
+#pragma unroll
+      for (int i = 0; i < kPiece; ++i) piece.element[i] = narrow<T>(out[r][s + i] + shift);
+      if (wide) {
+        store<T, kPiece>(row + s, piece);
+      } else {
+#pragma unroll
+        for (int i = 0; i < kPiece; ++i)
+          if (w0 + s + i < tiles.width) row[s + i] = piece.element[i];
+      }
+    }
+  }
+}
+
+}  // namespace lamina::cuda
