@@ -24,10 +24,20 @@ using Slots = Acc<T>[kSlots<T>];
 struct LineShape {
   int64_t outer, axis, inner;
   int64_t part = axis;
-  int width_log2 = 0;  // for Columns
+  int width_log2 = 0;      // for Columns
+  bool backwards = false;  // the first block takes the last lines, which a cache may still hold
 
   __host__ __device__ constexpr int64_t parts() const {
     return part > 0 ? (axis + part - 1) / part : 1;
+  }
+  __device__ __forceinline__ unsigned block() const {
+    return backwards ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+  }
+  // The same lines for a kernel that reads again what the one before has read.
+  constexpr LineShape second_reading() const {
+    LineShape shape = *this;
+    shape.backwards = true;
+    return shape;
   }
   __host__ __device__ constexpr int64_t lines() const { return outer * inner; }
 };
@@ -101,7 +111,7 @@ struct Rows : LineAccess<Rows<RANKS, N>, N> {
   __device__ __forceinline__ explicit Rows(const LineShape& shape)
       : begin(blockIdx.y * shape.part),
         end(min(begin + shape.part, shape.axis)),
-        line(int64_t{blockIdx.x} * (kThreads / RANKS) + threadIdx.x / RANKS),
+        line(int64_t{shape.block()} * (kThreads / RANKS) + threadIdx.x / RANKS),
         rank(static_cast<int>(threadIdx.x % RANKS)) {
     base = line * shape.axis;
     valid = line < shape.outer;
@@ -164,8 +174,8 @@ struct Columns : LineAccess<Columns, 1> {
         width_log2(shape.width_log2),
         column(static_cast<int>(threadIdx.x) & ((1 << width_log2) - 1)) {
     const unsigned per_outer = static_cast<unsigned>(tiles(shape));  // 32 bits, as blockIdx
-    const int64_t outer = blockIdx.x / per_outer;
-    const int64_t i = (int64_t{blockIdx.x % per_outer} << width_log2) + column;
+    const int64_t outer = shape.block() / per_outer;
+    const int64_t i = (int64_t{shape.block() % per_outer} << width_log2) + column;
     base = outer * shape.axis * inner + i;
     line = outer * inner + i;
     valid = i < inner;
