@@ -200,7 +200,7 @@ constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost, true, nullptr, true},
     {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost, true, nullptr, true},
     {"im2col", never, im2col_elements, im2col_cost},
-    {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost},
+    {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost, true},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,
      "rounds about three times as much as winograd: ask for it by name"},
