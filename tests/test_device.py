@@ -163,3 +163,29 @@ def test_a_network_trains_on_the_device(cupy):
     on_cpu = {name: value.get() for name, value in net.state_dict().items()}
     net.load_state_dict(on_cpu)
     assert {p.device for p in net.parameters()} == {"cuda:0"}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_16_bit_networks(cupy, dtype):
+    """Forward, backward and an update within a few roundings of the float32 network's."""
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    half = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    nn = lamina.nn
+    x = np.random.default_rng(1).normal(size=(4, 2, 6, 6)).astype(np.float32)
+    results = []
+    for kind in (np.float32, half):
+        lamina.manual_seed(0)
+        net = nn.Sequential(
+            *(nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(36, 3)),
+        ).to("cuda", kind)
+        y = net(lamina.tensor(x).to("cuda", kind))
+        assert y.dtype == kind
+        functional.cross_entropy(y, lamina.tensor(np.arange(4) % 3, device="cuda")).backward()
+        lamina.optim.SGD(net.parameters(), lr=0.1).step()
+        assert {p.dtype for p in net.parameters()} == {np.dtype(kind)}
+        results.append((y.detach().cpu().data, net[0].weight.detach().cpu().data))
+    eps = float(ml_dtypes.finfo(half).eps)
+    for single, other in zip(*results, strict=True):
+        # every layer rounds once, and batch norm divides by a deviation near 1
+        np.testing.assert_allclose(other.astype(np.float64), single, atol=32 * eps)

@@ -35,7 +35,15 @@ def test_digits_are_learned_from_the_command_line(tmp_path):
     assert (logits.argmax(1) == data.test_labels).mean() > 0.95
 
 
-@pytest.mark.parametrize("command", [["info"], ["check"], ["plan", "1x3x8x8", "4x3x3x3"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["info"],
+        ["check"],
+        ["plan", "1x3x8x8", "4x3x3x3"],
+        ["plan", "1x3x8x8", "4x3x3x3", "--backend", "simt"],
+    ],
+)
 def test_commands_succeed(command):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output

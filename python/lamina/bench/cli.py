@@ -142,9 +142,19 @@ def info() -> None:
         "instruction set": f"{lamina.isa()} (compiled: {', '.join(_C.compiled_isas())})",
         "backends": ", ".join(lamina.backends()),
         "kernels": str(len(lamina.kernels())),
+        "GPU": _gpu(),
     }.items():
         table.add_row(name, value)
     console.print(table)
+
+
+def _gpu() -> str:
+    from lamina import cuda
+
+    if not cuda.is_built():
+        return "no kernels: nvcc was not found at the build"
+    compiled = f"compiled: {', '.join(cuda.architectures())}"
+    return f"{cuda.device_count()} available ({compiled})"
 
 
 @app.command()
@@ -155,12 +165,16 @@ def plan(
     padding: Annotated[int, typer.Option(min=0)] = 0,
     dilation: Annotated[int, typer.Option(min=1)] = 1,
     groups: Annotated[int, typer.Option(min=1)] = 1,
+    backend: Annotated[str, typer.Option(help="cpu; simt chooses as cuda does.")] = "cpu",
 ) -> None:
     """Which kernel a convolution gets in each pass, and why not the others."""
+    import lamina
+
     from .plan import explain
 
     try:
-        console.print(explain(x, weight, stride, padding, dilation, groups))
+        with lamina.backend(backend):
+            console.print(explain(x, weight, stride, padding, dilation, groups))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

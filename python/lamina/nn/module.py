@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import device_of, to_device, to_numpy
+from ..arrays import device_of, is_floating, to_device, to_numpy
 from ..tensor import RemovableHandle, Tensor
 from .parameter import Parameter
 
@@ -268,14 +268,14 @@ class Module:
         without gradients.
         """
         wanted = Tensor(np.zeros(0, np.float32)).to(*target, dtype=dtype, device=device)
-        if not np.issubdtype(wanted.dtype, np.floating):
+        if not is_floating(wanted.dtype):
             raise TypeError(f"to: a module's dtype must be floating, got dtype={wanted.dtype}")
         for module in self.modules():
             for value in (*module._parameters.values(), *module._buffers.values()):
                 for held in (value, value.grad if value is not None else None):
                     if held is None:
                         continue
-                    if np.issubdtype(held.dtype, np.floating):
+                    if is_floating(held.dtype):
                         held.data = held.detach().to(*target, dtype=dtype, device=device).data
                     else:
                         held.data = held.detach().to(device=wanted.device).data
