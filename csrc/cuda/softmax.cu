@@ -150,8 +150,9 @@ struct CrossEntropyRule {
   }
 };
 
+// One block a multiprocessor in the bounds: ptxas would otherwise spill to fit more of them.
 template <class T, class Lines, bool ONE>
-__global__ void __launch_bounds__(Lines::kThreads)
+__global__ void __launch_bounds__(Lines::kThreads, 1)
     cross_entropy_fprop_kernel(CrossEntropyRule<T> rule, T* loss) {
   using A = Acc<T>;
   if (*rule.bad >= 0) return;
