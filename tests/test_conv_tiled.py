@@ -100,9 +100,10 @@ def test_16_bit_storage(backend, pass_, algo):
 @pytest.mark.parametrize("backend", SIMT)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 def test_misaligned_arrays_give_the_same_bits(backend, pass_, algo, dtype):
-    conv = Convolution((2, 3, 8, 12), (5, 3, 3, 3), dtype=dtype, make=cases.reals)
-    aligned = conv.run(backend, pass_, algo)
-    assert_array_equal(conv.run(backend, pass_, algo, misaligned), aligned)
+    for padding in ((1, 1), (0, 2)):  # pairs begin before the tile, or with it
+        conv = Convolution((2, 3, 6, 12), (5, 3, 3, 3), padding, dtype=dtype, make=cases.reals)
+        aligned = conv.run(backend, pass_, algo)
+        assert_array_equal(conv.run(backend, pass_, algo, misaligned), aligned)
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

@@ -38,24 +38,15 @@ static constexpr int kThreads = kWinogradThreads, kWarps = kWinogradWarps;
 // last warp.
 template <class T, int OUT, int SIDE, class Line>
 __global__ void __launch_bounds__(kThreads)
-    transform_tiles_kernel(BlockTiles tiles, const T* __restrict__ x, Acc<T>* __restrict__ v) {
+    transform_tiles_kernel(BlockTiles tiles, RowRead read, const T* __restrict__ x,
+                           Acc<T>* __restrict__ v) {
   constexpr int kTile = OUT + 2;
   const TilePosition place(tiles, OUT);
   if (place.channel >= tiles.channels) return;
   Acc<T> in[SIDE][SIDE], out[kTile][kTile];
-  const bool any = place.t < tiles.count;
-  const T* const plane = x + (any ? place.plane : 0);
-#pragma unroll
-  for (int r = 0; r < SIDE; ++r) {
-    const int h = place.h + r;
-    const bool row_inside = any && h >= 0 && h < tiles.height;
-#pragma unroll
-    for (int s = 0; s < SIDE; ++s) {
-      const int w = place.w + s;
-      const bool inside = row_inside && w >= 0 && w < tiles.width;
-      in[r][s] = inside ? widen(plane[h * tiles.width + w]) : Acc<T>(0);
-    }
-  }
+  const TileInside inside(tiles, SIDE, place.h, place.w, place.t < tiles.count);
+  load_tile<SIDE>(x + place.plane + (int64_t{place.h} * tiles.width + place.w), tiles.width, inside,
+                  read, in);
   winograd::both_axes<SIDE, kTile>(in, out, Line());
   Acc<T>* to = v + place.channel * tiles.pitch + place.t;
 #pragma unroll
@@ -169,7 +160,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class T, int OUT, int SIDE, class Line>
 static void transform_tiles(const BlockTiles& tiles, const T* x, Acc<T>* v) {
-  launch(transform_tiles_kernel<T, OUT, SIDE, Line>, tiles.grid(), kThreads, 0, tiles, x, v);
+  launch(transform_tiles_kernel<T, OUT, SIDE, Line>, tiles.grid(), kThreads, 0, tiles,
+         row_read(tiles, x), x, v);
 }
 
 template <class T, int OUT, bool TURNED>

@@ -102,6 +102,61 @@ struct TilePosition {
   }
 };
 
+// How the rows of tiles are read: element by element, or in aligned pairs, of which the first
+// begins at the tile's first column or one before it. A pair lies inside the plane or outside.
+enum class RowRead { elements, even_pairs, odd_pairs };
+
+template <class T>
+RowRead row_read(const BlockTiles& tiles, const T* x) {
+  if (tiles.width % 2 || reinterpret_cast<uintptr_t>(x) % (2 * sizeof(T))) return RowRead::elements;
+  return tiles.pad_w % 2 ? RowRead::odd_pairs : RowRead::even_pairs;
+}
+
+// Bit i: row or column i of a tile that begins at h, w lies inside the plane.
+struct TileInside {
+  unsigned rows, columns;
+
+  __device__ __forceinline__ TileInside(const BlockTiles& tiles, int side, int h, int w, bool any)
+      : rows(0), columns(0) {
+#pragma unroll
+    for (int i = 0; i < side; ++i) {
+      if (any && h + i >= 0 && h + i < tiles.height) rows |= 1u << i;
+      if (w + i >= 0 && w + i < tiles.width) columns |= 1u << i;
+    }
+  }
+  __device__ __forceinline__ bool has(int row, int column) const {
+    return (rows >> row & 1) && (columns >> column & 1);
+  }
+};
+
+// The tile whose first element is (or would be) at `from`; zeros outside the plane.
+template <int SIDE, class T>
+__device__ __forceinline__ void load_tile(const T* from, int width, const TileInside& inside,
+                                          RowRead read, Acc<T> (&tile)[SIDE][SIDE]) {
+#pragma unroll
+  for (int r = 0; r < SIDE; ++r, from += width) {
+    if (read == RowRead::elements) {
+#pragma unroll
+      for (int s = 0; s < SIDE; ++s) tile[r][s] = inside.has(r, s) ? widen(from[s]) : Acc<T>(0);
+    } else if (read == RowRead::even_pairs) {
+#pragma unroll
+      for (int s = 0; s < SIDE; s += 2) {
+        Vector<T, 2> pair{};
+        if (inside.has(r, s)) pair = load<T, 2>(from + s);
+        tile[r][s] = widen(pair.element[0]), tile[r][s + 1] = widen(pair.element[1]);
+      }
+    } else {
+#pragma unroll
+      for (int s = -1; s < SIDE; s += 2) {
+        Vector<T, 2> pair{};
+        if (inside.has(r, s < 0 ? 0 : s)) pair = load<T, 2>(from + s);
+        if (s >= 0) tile[r][s < 0 ? 0 : s] = widen(pair.element[0]);
+        if (s + 1 < SIDE) tile[r][s + 1 < SIDE ? s + 1 : 0] = widen(pair.element[1]);
+      }
+    }
+  }
+}
+
 // Stores a tile of results, plus `shift`, in a plane of y. wide: every row of the tile is whole and
 // lies on a multiple of its size.
 template <class T, int OUT>

@@ -47,7 +47,7 @@ template <class T, int TK>
 __global__ void __launch_bounds__(kWinogradThreads, kTwoFusedBlocks<T, TK> ? 2 : 1)
     winograd_fused_kernel(BlockTiles in, BlockTiles out, FusedFilters<Acc<T>> filters,
                           const T* __restrict__ x, const T* __restrict__ bias, T* __restrict__ y,
-                          bool wide) {
+                          RowRead read, bool wide) {
   using A = Acc<T>;
   using Tile = FusedTile<A, TK>;
   constexpr int V = Tile::V, TT = Tile::TT, kDepth = Tile::kDepth;
@@ -62,31 +62,21 @@ __global__ void __launch_bounds__(kWinogradThreads, kTwoFusedBlocks<T, TK> ? 2 :
   const unsigned t = rest % tile_blocks * 32 + lane;
   const int64_t group = rest / tile_blocks;
 
-  // The tile of this lane: which of its sixteen positions lie inside x.
+  // The tile of this lane.
   const unsigned local = in.first_tile + t, place = local % in.tiles_image;
   const int64_t image = in.first_image + local / in.tiles_image;
   const int h = static_cast<int>(place / in.tiles_w) * 2,
             w = static_cast<int>(place % in.tiles_w) * 2;
-  unsigned inside = 0;
-#pragma unroll
-  for (int e = 0; e < 16; ++e) {
-    const int row = h - in.pad_h + e / 4, column = w - in.pad_w + e % 4;
-    if (t < in.count && row >= 0 && row < in.height && column >= 0 && column < in.width)
-      inside |= 1u << e;
-  }
+  const TileInside inside(in, 4, h - in.pad_h, w - in.pad_w, t < in.count);
   const int64_t plane = int64_t{in.height} * in.width;
   const T* const corner = x + (image * in.channels + group * filters.inputs + warp) * plane +
                           (int64_t{h - in.pad_h} * in.width + (w - in.pad_w));
 
   A patch[4][4];
   const auto fetch_patch = [&](int c0) {
-    const bool any = warp < kDepth && c0 + warp < filters.inputs;
-    const T* from = corner + c0 * plane;
-#pragma unroll
-    for (int r = 0; r < 4; ++r, from += in.width)
-#pragma unroll
-      for (int s = 0; s < 4; ++s)
-        patch[r][s] = any && (inside >> (4 * r + s) & 1) ? widen(from[s]) : A(0);
+    TileInside mine = inside;
+    if (warp >= kDepth || c0 + warp >= filters.inputs) mine.rows = 0;
+    load_tile<4>(corner + c0 * plane, in.width, mine, read, patch);
   };
   const auto put_patch = [&](int stage) {
     if (warp >= kDepth) return;
@@ -197,7 +187,7 @@ void launch_fused(const BlockTiles& in, const BlockTiles& out, FusedFilters<Acc<
   filters.output_blocks = static_cast<unsigned>(output_blocks);
   launch(winograd_fused_kernel<T, TK>,
          grid_size(output_blocks * ceil_div(in.count, Tile::kTiles) * filters.groups),
-         kWinogradThreads, Tile::kSharedBytes, in, out, filters, x, bias, y, wide);
+         kWinogradThreads, Tile::kSharedBytes, in, out, filters, x, bias, y, row_read(in, x), wide);
 }
 
 // y = the convolution of the tiles with the transformed filters u, + bias.
