@@ -193,6 +193,25 @@ def test_split_sums(backend, pass_, algo, x_shape, weight_shape, options, dtype)
 
 
 @pytest.mark.parametrize("backend", SIMT)
+def test_many_blocks_give_the_bits_of_few(backend):
+    """132 equal groups run in blocks of more positions than one group: same sums, same order."""
+    groups = 132
+    x, weight = cases.reals((2, 3, 5, 7), 1), cases.reals((5, 3, 3, 3), 2)
+    many_x, many_weight = np.tile(x, (1, groups, 1, 1)), np.tile(weight, (groups, 1, 1, 1))
+    grad_y = cases.reals((2, 5, 5, 7), SEED)
+    many_grad_y = np.tile(grad_y, (1, groups, 1, 1))
+    options = {"padding": 1, "groups": groups}
+    few = run(backend, "fprop", "direct", x, weight, grad_y, {"padding": 1})
+    many = run(backend, "fprop", "direct", many_x, many_weight, many_grad_y, options)
+    assert_array_equal(many, np.tile(few, (1, groups, 1, 1)))
+    # The input gradient of the transposed roles has five outputs a group.
+    few = run(backend, "dgrad", "direct", grad_y, weight.swapaxes(0, 1).copy(), x, {"padding": 1})
+    many_weight = np.tile(weight.swapaxes(0, 1), (groups, 1, 1, 1))
+    many = run(backend, "dgrad", "direct", many_grad_y, many_weight, many_x, options)
+    assert_array_equal(many, np.tile(few, (1, groups, 1, 1)))
+
+
+@pytest.mark.parametrize("backend", SIMT)
 def test_offsets_beyond_31_bits(backend):
     """A tap 2^29 positions away lies in the padding: what is left is a filter of one tap."""
     far = 2**29

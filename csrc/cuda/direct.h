@@ -264,13 +264,15 @@ void run_direct(const ops::ConvArgs<T>& args, const ConvPhase* phase) {
   pass.chunk_channels = static_cast<int>(max(
       int64_t{1}, min(min(kFilterRows / own_taps, int64_t{kChunkChannels}), own.c_per_group())));
   pass.chunk_taps = static_cast<int>(min(own_taps, int64_t{kFilterRows / pass.chunk_channels}));
-  // Fewer outputs a thread where these blocks would not reach every multiprocessor.
+  // Fewer positions a thread where these blocks would not reach every multiprocessor.
   constexpr int kOutputs = 4 * kWide<Acc<T>>;
   constexpr int64_t kFewBlocks = 132;
   const int64_t blocks = own.groups * ceil_div(own.k_per_group(), kOutputs) *
                          ceil_div(own.n * own.out_size(), kDirectThreads * 4);
   if constexpr (sizeof(Index) == sizeof(int))
-    if (own.k_per_group() > 4 && blocks >= kFewBlocks) return launch_direct<kOutputs, 4>(pass);
+    if (own.k_per_group() > 4)
+      return blocks < kFewBlocks ? launch_direct<kOutputs, 1>(pass)
+                                 : launch_direct<kOutputs, 4>(pass);
   launch_direct<4, 4>(pass);
 }
 
