@@ -241,3 +241,23 @@ def test_depthwise_refuses_what_no_tile_holds():
         y = F.conv2d(t, lamina.tensor(weight), groups=2, stride=(1, 33), algo="depthwise")
         y.backward(np.ones(y.shape, np.float32))
         assert lamina.last_plan().algo != "depthwise"
+
+
+LARGE = [
+    # x, weight, groups: enough tiles of 128 x 128 for the kernels to choose them, in each pass
+    ("fprop", (1, 24, 15, 31), (24 * 66, 1, 3, 2), 24),
+    ("dgrad", (1, 24 * 66, 15, 31), (24, 66, 3, 2), 24),
+    ("wgrad", (1, 10, 15, 9), (70, 10, 3, 3), 1),
+]
+
+
+@pytest.mark.parametrize("backend", SIMT)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize(("pass_", "x_shape", "weight_shape", "groups"), LARGE, ids=str)
+def test_large_tiles(backend, pass_, x_shape, weight_shape, groups, dtype):
+    options = {"groups": groups, "padding": 1}
+    x, weight = (cases.integers(s, 1, dtype) for s in (x_shape, weight_shape))
+    y_shape = reference.conv(x, weight, **options).shape
+    grad_y = cases.integers(y_shape, 2, dtype)
+    actual = run(backend, pass_, "implicit_gemm", x, weight, grad_y, options)
+    assert_array_equal(actual, exact(pass_, x, weight, grad_y, options))

@@ -71,7 +71,7 @@ def test_large_tiles(backend, dtype, trans):
 
 @pytest.mark.parametrize("backend", SIMT)
 @pytest.mark.parametrize("trans", TRANSPOSED, ids=str)
-@pytest.mark.parametrize("sizes", [(2, 65, 72, 40), (1, 19, 66, 77)], ids=str)
+@pytest.mark.parametrize("sizes", [(2, 65, 72, 40), (1, 19, 66, 77), (1, 8, 16, 520)], ids=str)
 def test_16_bit(backend, sizes, trans):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     for dtype, half_ulp in ((np.float16, 2.0**-11), (ml_dtypes.bfloat16, 2.0**-8)):

@@ -35,15 +35,6 @@ class PlanesOperand {
     inside = Map::line_step(i) < lines_ && Map::depth_step(i) < depth_;
     return source_ + step(Map::line_step(i), Map::depth_step(i));
   }
-  __device__ __forceinline__ void fetch(Vector<T, Map::kVector> (&values)[Map::kCount]) const {
-#pragma unroll
-    for (int i = 0; i < Map::kCount; ++i) {
-      bool inside;
-      const T* const at = source(i, inside);
-      values[i] = Vector<T, Map::kVector>{};
-      if (inside) values[i] = load<T, Map::kVector>(at);
-    }
-  }
   __device__ __forceinline__ void advance() {
     source_ += step(0, Map::kDepth);
     depth_ -= Map::kDepth;
@@ -75,12 +66,16 @@ template <int SIDE>
 inline constexpr bool kTakesComplex = SIDE < 128;
 
 template <class A, int SIDE, bool ALONG_DEPTH>
+using ProductOperand =
+    PlanesOperand<A, typename ProductEngine<A, SIDE>::template Map<SIDE, kWide<A>, !ALONG_DEPTH>,
+                  kTakesComplex<SIDE>>;
+
+template <class A, int SIDE, bool ALONG_DEPTH>
 __global__ void __launch_bounds__(ProductEngine<A, SIDE>::kThreads,
                                   512 / ProductEngine<A, SIDE>::kThreads / (sizeof(A) / 4))
     batched_product_kernel(BatchedProduct<A> p, unsigned tiles_m, unsigned tiles_n) {
   using Engine = ProductEngine<A, SIDE>;
-  using Operand = PlanesOperand<A, typename Engine::template Map<SIDE, kWide<A>, !ALONG_DEPTH>,
-                                kTakesComplex<SIDE>>;
+  using Operand = ProductOperand<A, SIDE, ALONG_DEPTH>;
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
 
   // The tiles of a matrix column run together: they share b.
@@ -128,10 +123,11 @@ __global__ void __launch_bounds__(ProductEngine<A, SIDE>::kThreads,
 template <int SIDE, bool ALONG_DEPTH, class A>
 static void launch_product(const BatchedProduct<A>& p) {
   using Engine = ProductEngine<A, SIDE>;
+  using Operand = ProductOperand<A, SIDE, ALONG_DEPTH>;
   const int64_t tiles_m = ceil_div(p.m, SIDE), tiles_n = ceil_div(p.n, SIDE);
   launch(batched_product_kernel<A, SIDE, ALONG_DEPTH>,
          grid_size(tiles_m * tiles_n * p.parts * p.splits * p.batch), Engine::kThreads,
-         Engine::kSharedBytes, p, static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
+         kGemmShared<Engine, Operand, Operand>, p, static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
 }
 
 // Elements that tiles of this size compute, weighted by how slow small tiles are.

@@ -14,7 +14,7 @@
 // Partitioning  one block a tile: 128 x 128 where that gives enough blocks, else 64 x 64; a launch
 // a
 //               phase. wgrad: parts of the pixels, which a second pass adds in order.
-// Numerics      one accumulator a result, over (c, r) or pixels in order; the same for every tile.
+// Numerics      one accumulator a result, over (c, r) or pixels in order, whatever the tile.
 // Floor         multiply-adds of whole tiles; x is read once a tap, from the caches.
 #include "cuda/device/gemm_engine.h"
 #include "cuda/device/gemm_operand.h"
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>
   using A = typename ImplicitTile<T, SIDE, V>::A;
   using B = typename ImplicitTile<T, SIDE, V>::B;
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
-  auto& table = *reinterpret_cast<typename B::Table*>(shared + Engine::kSharedBytes);
+  auto& table = *reinterpret_cast<typename B::Table*>(shared + kTableOffset<Engine, A, B>);
   const int group = static_cast<int>(blockIdx.x / (tiles_m * tiles_n));
   const TilePlace tile = tile_place(blockIdx.x % (tiles_m * tiles_n), tiles_m, tiles_n);
   const int output = tile.m * SIDE;
@@ -111,7 +111,7 @@ static void launch_pass(const ImplicitPass<T>& pass) {
   const int64_t tiles_m = ceil_div(pass.outputs, SIDE), tiles_n = ceil_div(pass.pixels, SIDE);
   launch(conv_implicit_gemm_kernel<T, SIDE, V>, grid_size(pass.groups * tiles_m * tiles_n),
          kGemmThreads<T, SIDE>,
-         gemm_shared_bytes<typename Tile::Engine, typename Tile::A, typename Tile::B>(), pass,
+         kGemmShared<typename Tile::Engine, typename Tile::A, typename Tile::B>, pass,
          static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
 }
 
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>
   using A = typename GradientTile<T, SIDE, V>::A;
   using B = typename GradientTile<T, SIDE, V>::B;
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
-  auto& table = *reinterpret_cast<typename B::Table*>(shared + Engine::kSharedBytes);
+  auto& table = *reinterpret_cast<typename B::Table*>(shared + kTableOffset<Engine, A, B>);
   const TilePlace tile = tile_place(blockIdx.x % (tiles_m * tiles_n), tiles_m, tiles_n);
   const unsigned rest = blockIdx.x / (tiles_m * tiles_n);
   const int group = static_cast<int>(rest % static_cast<unsigned>(gradient.groups));
@@ -319,7 +319,7 @@ static void launch_gradient(const ImplicitGradient<T>& gradient) {
   const int64_t tiles_n = ceil_div(gradient.columns, SIDE);
   launch(conv_implicit_wgrad_kernel<T, SIDE, V>,
          grid_size(gradient.parts * gradient.groups * tiles_m * tiles_n), kGemmThreads<T, SIDE>,
-         gemm_shared_bytes<typename Tile::Engine, typename Tile::A, typename Tile::B>(), gradient,
+         kGemmShared<typename Tile::Engine, typename Tile::A, typename Tile::B>, gradient,
          static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
 }
 

@@ -20,9 +20,8 @@ struct FmaEngine {
   static constexpr int kPitchA = M + kGroup, kPitchB = N + kGroup;
   static constexpr int kElementsA = DEPTH * kPitchA, kElementsB = DEPTH * kPitchB;
   static constexpr int kPasses = TM, kStageRows = M / kWarpM * 4, kPitch = N;
-  static constexpr size_t kSharedBytes = 2 * (kElementsA + kElementsB) * sizeof(T);
+  static constexpr int kCopyStages = 2;
   static_assert(TM % kGroup == 0 && TN % kGroup == 0 && M % kWarpM == 0 && N % kWarpN == 0);
-  static_assert(2 * kStageRows * kPitch * sizeof(T) <= kSharedBytes);
 
   // Vectors along the depth are scattered over its rows: a warp takes eight elements of a line.
   template <int LINES, int V, bool ALONG_LINES>

@@ -24,6 +24,12 @@ struct MmaLayout {
     if (ALONG_LINES) return depth * LINES + (line / kChunk ^ depth % 8) * kChunk + line % kChunk;
     return line * DEPTH + (depth / kChunk ^ line / 2 % 4) * kChunk + depth % kChunk;
   }
+  // place(line + lines, depth + depths) from place(line, depth) for steps along the rows' other
+  // direction, if line / 2 % 4 or depth % 8 shares no bits with them.
+  __host__ __device__ static constexpr int advanced(int place, int lines, int depths) {
+    return ALONG_LINES ? (place ^ depths % 8 * kChunk) + depths * LINES
+                       : (place ^ lines / 2 % 4 * kChunk) + lines * DEPTH;
+  }
   // place(line + lines, depth + depths) from place(line, depth), all but `depth % 16` and
   // `line % 16` multiples of 16, and `lines` without bits of `line`.
   __host__ __device__ static constexpr int moved(int place, int lines, int depths) {
@@ -41,9 +47,7 @@ struct MmaEngine {
   static constexpr int kRows = WARP_M / 16, kColumns = WARP_N / 8;
   static constexpr int kPasses = 2 * kRows, kStageRows = M / WARP_M * 8;
   static constexpr int kPitch = N + 8;  // four rows of eight floats fall on different banks
-  static constexpr size_t kTileBytes = 2 * (kElementsA + kElementsB) * sizeof(T);
-  static constexpr size_t kStageBytes = 2 * kStageRows * kPitch * sizeof(Sum);
-  static constexpr size_t kSharedBytes = kTileBytes > kStageBytes ? kTileBytes : kStageBytes;
+  static constexpr int kCopyStages = 3;  // of 16 KiB for tiles of 128 x 128
   static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0);
 
   // Vectors along the depth keep a warp on whole lines.
@@ -66,8 +70,9 @@ struct MmaEngine {
   // Where this thread's vector i begins in a tile.
   template <class Map>
   __device__ __forceinline__ static int place(int i) {
-    return MmaLayout<Map::kLines, kDepth, Map::kAlongLines>::place(
-        Map::line(threadIdx.x) + Map::line_step(i), Map::depth(threadIdx.x) + Map::depth_step(i));
+    using Layout = MmaLayout<Map::kLines, kDepth, Map::kAlongLines>;
+    const int first = Layout::place(Map::line(threadIdx.x), Map::depth(threadIdx.x));
+    return Layout::advanced(first, Map::line_step(i), Map::depth_step(i));
   }
   template <class Map>
   __device__ __forceinline__ static void put(T* tile,

@@ -20,13 +20,15 @@ class MatrixOperand {
         line_step_(line_step),
         depth_step_(depth_step),
         lines_(static_cast<int>(min(lines, int64_t{Map::kLines})) - Map::line(threadIdx.x)),
-        depth_(static_cast<int>(depth) - Map::depth(threadIdx.x)) {}
+        depth_(static_cast<int>(depth) - Map::depth(threadIdx.x)) {
+    if (kOneLine && lines_ <= 0) depth_ = 0;  // one number says what is inside
+  }
 
   __device__ __forceinline__ void prepare(int) {}
 
   // Where vector i of the current tile is; not to be read unless `inside`.
   __device__ __forceinline__ const T* source(int i, bool& inside) const {
-    inside = (Map::line_step(i) < lines_) & (Map::depth_step(i) < depth_);
+    inside = (kOneLine || Map::line_step(i) < lines_) & (Map::depth_step(i) < depth_);
     return source_ + (Map::line_step(i) * line_step_ + Map::depth_step(i) * depth_step_);
   }
   __device__ __forceinline__ void advance() {
@@ -35,6 +37,8 @@ class MatrixOperand {
   }
 
  private:
+  static constexpr bool kOneLine = Map::line_step(Map::kCount - 1) == 0;  // a thread has one line
+
   const T* source_;  // of this thread's first vector
   Step line_step_, depth_step_;
   int lines_, depth_;  // from there on

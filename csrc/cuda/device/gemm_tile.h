@@ -2,8 +2,8 @@
 //
 //   c[i][j] = sum over p of a[i][p] * b[p][j]     i: lines of a, j: lines of b, p: depth
 //
-// Method        tiles of a and b are fetched into registers while the tile before is multiplied,
-//               then put into the other half of shared memory: one barrier a tile. Results leave
+// Method        the next tiles of a and b are copied into shared memory, or fetched into registers
+//               and put there, while the current one is multiplied: one barrier a tile. Results leave
 //               through shared memory, so that neighbouring threads store neighbouring columns.
 // Operands      how tiles are read (a matrix, an unrolled input, a filter), one after another; they
 //               name a TileMap, which says who fetches what. Engines multiply: device/gemm_fma.h on
@@ -67,11 +67,8 @@ __host__ __device__ constexpr TilePlace tile_place(unsigned index, unsigned tile
   return {static_cast<int>(band * kRows + rest % rows), static_cast<int>(rest / rows)};
 }
 
-// Shared memory of a block: two tiles of each operand, later two stages of the results, and what
-// the operands keep behind them.
-template <class Engine, class A, class B>
-constexpr size_t gemm_shared_bytes() {
-  return Engine::kSharedBytes + A::kTableBytes + B::kTableBytes;
+constexpr size_t max_bytes(size_t a, size_t b) {
+  return a > b ? a : b;
 }
 
 // Whether the vectors of an operand lie in shared memory as they do in global memory, and are of a
@@ -93,6 +90,22 @@ __device__ __forceinline__ void fetch_vectors(const Operand& operand,
     if (inside) values[i] = load<T, V>(at);
   }
 }
+
+// Tiles of each operand in shared memory. Copies may run further ahead than registers can.
+template <class Engine, class A, class B>
+inline constexpr int kTileStages =
+    kIsCopied<Engine, A> && kIsCopied<Engine, B> && A::kTableBytes + B::kTableBytes == 0
+        ? Engine::kCopyStages
+        : 2;
+// Shared memory of a block: the tiles, whose place the results take, and the operands' tables.
+template <class Engine, class A, class B>
+inline constexpr size_t kTableOffset =
+    max_bytes(kTileStages<Engine, A, B> * (Engine::kElementsA + Engine::kElementsB) *
+                  sizeof(typename Engine::Element),
+              2 * Engine::kStageRows * Engine::kPitch * sizeof(typename Engine::Sum));
+template <class Engine, class A, class B>
+inline constexpr size_t kGemmShared =
+    kTableOffset<Engine, A, B> + A::kTableBytes + B::kTableBytes;
 
 // One operand's way into shared memory.
 template <class Engine, class Operand>
@@ -131,38 +144,47 @@ __device__ __forceinline__ void gemm_block(unsigned char* shared, A& a, B& b, in
                                            BeginStore begin_store) {
   using Element = typename Engine::Element;
   constexpr int kN = Engine::kN;
+  constexpr int kStages = kTileStages<Engine, A, B>;
   Element* const tiles_a = reinterpret_cast<Element*>(shared);
-  Element* const tiles_b = tiles_a + 2 * Engine::kElementsA;
+  Element* const tiles_b = tiles_a + kStages * Engine::kElementsA;
   TileFeed<Engine, A> feed_a;
   TileFeed<Engine, B> feed_b;
   Engine engine;
   engine.clear();
 
   const int tiles = static_cast<int>((depth + Engine::kDepth - 1) / Engine::kDepth);
-  if (tiles > 0) {
-    if (A::kTableBytes + B::kTableBytes > 0) {
-      a.prepare(0), b.prepare(0);
-      a.prepare(1), b.prepare(1);
-      __syncthreads();
-    }
-    feed_a.begin(a, tiles_a), feed_b.begin(b, tiles_b);
-    feed_a.end(tiles_a), feed_b.end(tiles_b);
-    simt::cp_async_commit();
-    simt::cp_async_wait<0>();
+  if (A::kTableBytes + B::kTableBytes > 0 && tiles > 0) {
+    a.prepare(0), b.prepare(0);
+    a.prepare(1), b.prepare(1);
+    __syncthreads();
   }
+#pragma unroll
+  for (int tile = 0; tile < kStages - 1; ++tile) {
+    Element* const target_a = tiles_a + tile * Engine::kElementsA;
+    Element* const target_b = tiles_b + tile * Engine::kElementsB;
+    if (tile < tiles) {
+      feed_a.begin(a, target_a), feed_b.begin(b, target_b);
+      feed_a.end(target_a), feed_b.end(target_b);
+    }
+    simt::cp_async_commit();
+  }
+  simt::cp_async_wait<kStages - 2>();
   __syncthreads();
+  int stage = 0;  // where the current tile is
 #pragma unroll 1
   for (int tile = 0; tile < tiles; ++tile) {
-    const int now = tile & 1, other = now ^ 1;
-    const bool more = tile + 1 < tiles;
-    Element* const next_a = tiles_a + other * Engine::kElementsA;
-    Element* const next_b = tiles_b + other * Engine::kElementsB;
+    const int now = kStages == 2 ? tile & 1 : stage;
+    const int next = kStages == 2 ? now ^ 1 : now == 0 ? kStages - 1 : now - 1;  // the last one's
+    const bool more = tile + kStages - 1 < tiles;
+    Element* const next_a = tiles_a + next * Engine::kElementsA;
+    Element* const next_b = tiles_b + next * Engine::kElementsB;
     if (more) feed_a.begin(a, next_a), feed_b.begin(b, next_b);
     simt::cp_async_commit();
     a.prepare(tile + 2), b.prepare(tile + 2);  // its slot was read before the last barrier
     engine.multiply(tiles_a + now * Engine::kElementsA, tiles_b + now * Engine::kElementsB);
     if (more) feed_a.end(next_a), feed_b.end(next_b);
-    simt::cp_async_wait<0>();
+    stage = now + 1 == kStages ? 0 : now + 1;
+    simt::cp_async_wait<kStages - 2>();
     __syncthreads();
   }
 
