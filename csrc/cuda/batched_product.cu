@@ -127,7 +127,8 @@ static void launch_product(const BatchedProduct<A>& p) {
   const int64_t tiles_m = ceil_div(p.m, SIDE), tiles_n = ceil_div(p.n, SIDE);
   launch(batched_product_kernel<A, SIDE, ALONG_DEPTH>,
          grid_size(tiles_m * tiles_n * p.parts * p.splits * p.batch), Engine::kThreads,
-         kGemmShared<Engine, Operand, Operand>, p, static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
+         kGemmShared<Engine, Operand, Operand>, p, static_cast<unsigned>(tiles_m),
+         static_cast<unsigned>(tiles_n));
 }
 
 // Elements that tiles of this size compute, weighted by how slow small tiles are.

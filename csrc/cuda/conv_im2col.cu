@@ -79,7 +79,7 @@ void conv_wgrad_im2col(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   const int64_t taps = s.kernel_size(), out = s.out_size();
   Acc<T>* const sums = reinterpret_cast<Acc<T>*>(args.workspace);
-  T* const col = args.workspace + 2 * Im2colChunk(s).sum_elems;
+  T* const col = reinterpret_cast<T*>(sums + Im2colChunk(s).sum_elems);
   if (s.n == 0) simt::fill_zero(args.result, s.weight_elems() * sizeof(T), current_stream());
   for_each_chunk(s, [&](int64_t first, int64_t images) {
     im2col(s, images * s.c, args.x + first * s.c * s.in_size(), col);

@@ -75,7 +75,8 @@ __global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
   const GemmArgs<T>& args = product.args;
   const TilePlace tile = tile_place(blockIdx.x % (tiles_m * tiles_n), tiles_m, tiles_n);
-  const unsigned rest = blockIdx.x / (tiles_m * tiles_n), batches = static_cast<unsigned>(args.batch);
+  const unsigned rest = blockIdx.x / (tiles_m * tiles_n),
+                 batches = static_cast<unsigned>(args.batch);
   const int batch = static_cast<int>(SIDE == 128 ? rest : rest % batches);
   const int part = static_cast<int>(SIDE == 128 ? 0 : rest / batches);  // large tiles have one
   const int64_t i = int64_t{tile.m} * SIDE, j = int64_t{tile.n} * SIDE;
@@ -135,8 +136,8 @@ static void launch_small(const Product<T>& product) {
 // c, or the sums in its place, from the partial products.
 template <class T>
 __global__ void __launch_bounds__(256)
-    gemm_parts_kernel(const __grid_constant__ GemmArgs<T> args, Acc<T>* sums,
-                      const Acc<T>* partial, int64_t parts) {
+    gemm_parts_kernel(const __grid_constant__ GemmArgs<T> args, Acc<T>* sums, const Acc<T>* partial,
+                      int64_t parts) {
   const int64_t elems = args.batch * args.m * args.n;
   const int64_t at = int64_t{blockIdx.x} * 256 + threadIdx.x;
   if (at >= elems) return;

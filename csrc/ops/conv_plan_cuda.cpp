@@ -199,7 +199,7 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
 constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost, true, nullptr, true},
     {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost, true, nullptr, true},
-    {"im2col", never, im2col_elements, im2col_cost},
+    {"im2col", never, im2col_elements, im2col_cost, true},
     {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost, true},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,

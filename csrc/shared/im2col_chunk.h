@@ -21,11 +21,9 @@ struct Im2colChunk {
     if (col_elems > 0 && kElements / col_elems > 1) images = kElements / col_elems;
     if (images > s.n) images = s.n;
   }
-  // A float32 is two elements of a 16-bit type: the columns of dgrad, the sums of wgrad.
+  // float32 at least: the columns of dgrad, the sums of wgrad.
   constexpr int64_t workspace_elements(ops::ConvPass pass) const {
-    const int64_t col = images * col_elems;
-    if (pass == ops::ConvPass::dgrad) return 2 * col;
-    return pass == ops::ConvPass::wgrad ? 2 * sum_elems + col : col;
+    return images * col_elems + (pass == ops::ConvPass::wgrad ? sum_elems : 0);
   }
 };
 

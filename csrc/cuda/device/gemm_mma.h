@@ -46,7 +46,7 @@ struct MmaEngine {
   static constexpr int kElementsA = M * kDepth, kElementsB = N * kDepth;
   static constexpr int kRows = WARP_M / 16, kColumns = WARP_N / 8;
   static constexpr int kPasses = 2 * kRows, kStageRows = M / WARP_M * 8;
-  static constexpr int kPitch = N + 8;  // four rows of eight floats fall on different banks
+  static constexpr int kPitch = N + 8;   // four rows of eight floats fall on different banks
   static constexpr int kCopyStages = 3;  // of 16 KiB for tiles of 128 x 128
   static_assert(WARP_M % 16 == 0 && WARP_N % 16 == 0);
 

@@ -3,8 +3,9 @@
 //   c[i][j] = sum over p of a[i][p] * b[p][j]     i: lines of a, j: lines of b, p: depth
 //
 // Method        the next tiles of a and b are copied into shared memory, or fetched into registers
-//               and put there, while the current one is multiplied: one barrier a tile. Results leave
-//               through shared memory, so that neighbouring threads store neighbouring columns.
+//               and put there, while the current one is multiplied: one barrier a tile. Results
+//               leave through shared memory, so that neighbouring threads store neighbouring
+//               columns.
 // Operands      how tiles are read (a matrix, an unrolled input, a filter), one after another; they
 //               name a TileMap, which says who fetches what. Engines multiply: device/gemm_fma.h on
 //               the CUDA cores, device/gemm_mma.h on the tensor cores; they decide the layout in
@@ -104,8 +105,7 @@ inline constexpr size_t kTableOffset =
                   sizeof(typename Engine::Element),
               2 * Engine::kStageRows * Engine::kPitch * sizeof(typename Engine::Sum));
 template <class Engine, class A, class B>
-inline constexpr size_t kGemmShared =
-    kTableOffset<Engine, A, B> + A::kTableBytes + B::kTableBytes;
+inline constexpr size_t kGemmShared = kTableOffset<Engine, A, B> + A::kTableBytes + B::kTableBytes;
 
 // One operand's way into shared memory.
 template <class Engine, class Operand>
