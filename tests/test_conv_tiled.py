@@ -100,6 +100,8 @@ def test_16_bit_storage(backend, pass_, algo):
 @pytest.mark.parametrize("backend", SIMT)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
 def test_misaligned_arrays_give_the_same_bits(backend, pass_, algo, dtype):
+    if algo == "fft" and dtype != np.float32:
+        pytest.skip("one path for all types and alignments")
     for padding in ((1, 1), (0, 2)):  # pairs begin before the tile, or with it
         conv = Convolution((2, 3, 6, 12), (5, 3, 3, 3), padding, dtype=dtype, make=cases.reals)
         aligned = conv.run(backend, pass_, algo)
