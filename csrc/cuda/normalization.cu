@@ -121,8 +121,9 @@ __device__ __forceinline__ void weigh_slots(const Lines& lines, const RowWeights
   }
 }
 
+// One block is enough: left to itself, the compiler would spill to fit in more.
 template <class T, class Lines, bool ONE>
-__global__ void __launch_bounds__(Lines::kThreads)
+__global__ void __launch_bounds__(Lines::kThreads, 1)
     row_norm_kernel(LineShape shape, RowWeights<T> weights, Acc<T> eps, const T* x, T* y,
                     Acc<T>* means, Acc<T>* rstds) {
   using A = Acc<T>;
