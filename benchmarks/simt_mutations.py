@@ -13,6 +13,7 @@ directory of an editable install (docs/developing.md) and the tests.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -125,6 +126,10 @@ class Workshop:
         for path in (ROOT / "python" / "lamina").iterdir():
             if not path.name.startswith(("_simt_check", "__pycache__")):
                 (self.package / path.name).symlink_to(path)
+        for name in ("_C", "_simt"):  # an editable install keeps them elsewhere
+            origin = Path(importlib.util.find_spec(f"lamina.{name}").origin)  # type: ignore
+            if not (self.package / origin.name).exists():
+                (self.package / origin.name).symlink_to(origin)
         self.commands = json.loads((build / "compile_commands.json").read_text())
         target = next(build.rglob("_simt_check.*.so")).relative_to(build)
         listed = subprocess.check_output(["ninja", "-t", "commands", str(target)], cwd=build)
@@ -241,8 +246,12 @@ class Judge:
 
 def judge(where: str, expression: str) -> None:
     """Prints the verdict on the installed library."""
+    # An editable install's finder would lead back to the library of the build directory.
+    sys.meta_path[:] = [f for f in sys.meta_path if "Redirecting" not in type(f).__name__]
     import pytest
 
+    library = importlib.util.find_spec("lamina._simt_check")
+    assert library and Path.cwd().resolve() in Path(str(library.origin)).resolve().parents
     plugin = Judge()
     options = [
         "-q",
