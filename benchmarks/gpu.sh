@@ -22,7 +22,7 @@ for step in $steps; do
         -C cmake.define.LAMINA_CUDA=ON -C cmake.define.LAMINA_CUDA_ARCHITECTURES="$architecture"
       (cd / && python -c "import lamina; lamina.cuda.require(); print(lamina.cuda.architectures())")
       ;;
-    test) LAMINA_TEST_BACKENDS=cuda timeout 240 pytest -q -n "${TEST_JOBS:-0}" --maxfail=30 tests || status=1 ;;
+    test) LAMINA_TEST_BACKENDS=cuda timeout 240 pytest -q --maxfail=30 tests || status=1 ;;
     sanitize)
       for tool in memcheck racecheck; do
         LAMINA_TEST_BACKENDS=cuda timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 9 \
