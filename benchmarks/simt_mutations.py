@@ -172,7 +172,9 @@ class Workshop:
         link.insert(first, str(mutant_object))
         at = link.index("-o") + 1
         link[at] = str(self.package / Path(link[at]).name)
-        _run(link, self.build)
+        _run(
+            [*link, "-Wl,--allow-multiple-definition"], self.build
+        )  # kernels that are no templates
 
     def judge(self, stem: str) -> tuple[str, str]:
         """Runs the tests of a kernel file on the library: (by, how)."""
