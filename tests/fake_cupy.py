@@ -186,9 +186,17 @@ def _cupy() -> types.ModuleType:
 
 @contextlib.contextmanager
 def installed() -> Iterator[Any]:
-    """`import cupy` gives the stand-in; the kernels of simt serve as the backend "cuda"."""
-    from lamina import arrays, runtime
+    """`import cupy` gives the stand-in; the kernels of simt serve as the backend "cuda".
 
+    Where there is a GPU it gives CuPy itself.
+    """
+    from lamina import arrays, cuda, runtime
+
+    if cuda.is_available():
+        import cupy
+
+        yield cupy
+        return
     before = sys.modules.get("cupy")
     runtime.load_backend("simt").join_registry("cuda")
     sys.modules["cupy"] = _cupy()

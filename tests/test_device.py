@@ -74,7 +74,10 @@ def test_function(name, index, cupy):
     assert len(ours) == len(theirs)
     for mine, other in zip(ours, theirs, strict=True):
         assert mine.device == "cuda:0"
-        np.testing.assert_array_equal(mine.cpu().data, other.data)
+        if lamina.cuda.is_available():  # a GPU's exp, log, ... are not the C library's
+            np.testing.assert_allclose(mine.cpu().data, other.data, rtol=1e-11, atol=1e-11)
+        else:
+            np.testing.assert_array_equal(mine.cpu().data, other.data)
 
 
 def test_the_backend_is_cuda(cupy):
@@ -158,7 +161,7 @@ def test_a_network_trains_on_the_device(cupy):
     losses, net = steps("cuda")
     with lamina.backend("simt"):
         expected, _ = steps("cpu")
-    assert losses == expected
+    np.testing.assert_allclose(losses, expected, rtol=1e-4 if lamina.cuda.is_available() else 0)
     assert {p.device for p in net.parameters()} == {"cuda:0"}
     on_cpu = {name: value.get() for name, value in net.state_dict().items()}
     net.load_state_dict(on_cpu)

@@ -47,7 +47,13 @@ CallScope::CallScope(bool on_gpu, void* stream, int device) {
         "lamina.cuda.is_available()");
   }
   call.staging = !on_gpu && call.backend && call.backend->upload;
-  if (call.backend && call.backend->select) call.backend->select(stream, device);
+  if (!call.backend || !call.backend->select) return;
+  try {
+    call.backend->select(stream, device);
+  } catch (...) {
+    call = {};  // no destructor will: the next call of this thread starts afresh
+    throw;
+  }
 }
 
 void CallScope::finish() {

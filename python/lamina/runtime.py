@@ -74,6 +74,7 @@ def load_backend(name: str) -> Any:
 
             cuda.require()
             module.set_allocator(arrays.device_memory)
+            module.join_registry()
         _loaded[name] = module
     return _loaded.get(name)
 

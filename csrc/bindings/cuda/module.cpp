@@ -1,5 +1,5 @@
-// The extension module lamina._cuda: the CUDA kernels on GPUs. Importing it makes them join the
-// registry as the backend "cuda"; it needs no GPU to be imported.
+// The extension module lamina._cuda: the CUDA kernels on GPUs. It needs no GPU to be imported;
+// join_registry() makes its kernels the backend "cuda".
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 
@@ -99,7 +99,7 @@ void join_registry() {
 
 PYBIND11_MODULE(_cuda, module, py::mod_gil_not_used()) {
   module.doc() = "The CUDA kernels on GPUs. Use lamina.functional with CuPy arrays instead.";
-  join_registry();
+  module.def("join_registry", &join_registry);
   module.def("device_count", &device_count, "GPUs that this process can use; 0 without a driver");
   module.def("architectures", [] { return LAMINA_CUDA_ARCHITECTURES; });
   module.def("runtime_version", [] { return CUDART_VERSION; });
