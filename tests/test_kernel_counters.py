@@ -14,10 +14,6 @@ import lamina
 import pytest
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "kernel_counters.py"
-pytestmark = pytest.mark.skipif(
-    not SCRIPT.exists() or "simt_check" not in lamina.backends(),
-    reason="needs the source tree and the CUDA kernels on the CPU",
-)
 SLACK = 1.05
 
 

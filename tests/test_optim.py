@@ -222,7 +222,6 @@ def test_16_bit(backend, rule):
             assert (abs(array.astype(np.float64) - expected) <= bound).all()
 
 
-@pytest.mark.skipif("simt" not in lamina.backends(), reason="needs the CUDA kernels on the CPU")
 @pytest.mark.parametrize(("name", "options"), EVERY, ids=str)
 def test_arrays_of_cupy_are_updated_in_place(name, options):
     expected = nn.Parameter(START.copy())

@@ -16,10 +16,6 @@ from lamina.bench.cli import app
 from lamina.bench.layers import FAMILIES, ConvLayer
 from typer.testing import CliRunner
 
-pytestmark = pytest.mark.skipif(
-    "simt_check" not in lamina.backends(), reason="built without the CUDA kernels on the CPU"
-)
-
 
 def image(seed=0, shape=(2, 4, 16, 16)):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

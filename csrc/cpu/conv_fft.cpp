@@ -9,8 +9,7 @@
 // Workspace     transforms of the filters and of one block of tiles (shared/fft_tiles.h).
 // Partitioning  transforms by channel, products by blocks (cpu/gemm.h); blocks of tiles in order.
 // Numerics      the error follows the largest products of a tile, eps log2(side^2) |x| |w|, not
-// each
-//               output; Inf or NaN reaches every output of the tiles it lies in.
+//               each output; Inf or NaN reaches every output of the tiles it lies in.
 #include "cpu/fft.h"
 #include "cpu/filters.h"
 #include "cpu/gemm.h"

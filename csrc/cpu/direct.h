@@ -6,8 +6,7 @@
 // Partitioning  image, group, output depth, band of rows, block of output channels; the weight
 //               gradient: group, block of input channels, block of output channels.
 // Numerics      an output element sums (c, r) in order, in runs of about 256 terms. The weight
-// gradient sums
-//               within a band lane by lane, then the bands of all images in order.
+//               gradient sums within a band lane by lane, then the bands of all images in order.
 #pragma once
 
 #include "core/threads.h"

@@ -2,8 +2,7 @@
 //
 // Source  Cooley & Tukey 1965, radix 2, decimation in time, in place. Sides 1 to 64.
 // Layout  a real tile is [height][width] vectors; its transform keeps the columns up to width / 2
-// of
-//         [height][half] (the others are conjugates), real and imaginary parts apart.
+//         of [height][half] (the others are conjugates), real and imaginary parts apart.
 #pragma once
 
 #include "cpu/scratch.h"

@@ -1,9 +1,8 @@
 // local_response_norm: window sums one axis at a time (ops/local_response_norm.h).
 //
 // Method        a slab's squares in scratch; each axis adds shifted rows, window - 1 adds an
-// element
-//               (a running sum would carry NaN, Inf and rounding along the axis). d^-beta as
-//               exp(-beta log d); the gradient computes d again.
+//               element (a running sum would carry NaN, Inf and rounding along the axis). d^-beta
+//               as exp(-beta log d); the gradient computes d again.
 // Partitioning  slabs; across channels also blocks of kColumns columns.
 // Numerics      sums in window order; a power errs by a few eps times 1 + |beta log d|.
 #include "ops/local_response_norm.h"

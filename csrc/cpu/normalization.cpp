@@ -1,8 +1,7 @@
 // Batch, group, layer and instance norm: y = (x - mean) / sqrt(var + eps) * weight + bias.
 //
 // Method        two passes for the statistics (mean, then squared deviations), one for the result;
-// a
-//               set that fits the cache is read from memory once.
+//               a set that fits the cache is read from memory once.
 // Partitioning  one task per channel (batch norm) or per row (the others); the gradients to weight
 //               and bias of the others are summed per channel, in order.
 // Numerics      lines are summed in vectors and a fixed tree, lines of a set in double precision.

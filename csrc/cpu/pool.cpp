@@ -1,8 +1,8 @@
 // Max and average pooling and max unpooling, forward and backward (ops/pool.h).
 //
 // Method        a row of outputs first reduces its windows' rows, whole vectors along the columns,
-// then
-//               each output its few columns; each input gradient gathers the outputs that hold it.
+//               then each output its few columns; each input gradient gathers the outputs that hold
+//               it.
 // Partitioning  rows of planes, in groups of about kTaskElements results.
 // Numerics      sums down the rows, then across the columns (forward); in output order (backward).
 // Floor         one read of x and one write of y (and of the 8-byte indices).

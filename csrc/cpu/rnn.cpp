@@ -2,8 +2,7 @@
 //
 // Method        one vector of hidden units at a time, all gates of it in registers.
 // Partitioning  blocks of kBlock hidden units; a block runs over the batch in order, which also
-// sums
-//               the peephole gradients in that order.
+//               sums the peephole gradients in that order.
 // Floor         one read and one write of the gates, c and h.
 #include "ops/rnn.h"
 

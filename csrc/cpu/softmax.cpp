@@ -1,8 +1,8 @@
 // softmax over the middle axis of [outer][axis][inner], and cross-entropy on top of it.
 //
 // Method        inner == 1: the line is contiguous, vectors run along it. Otherwise vectors run
-// along
-//               `inner`, each lane a line of its own. Three passes: maximum, sum of exp, result.
+//               along `inner`, each lane a line of its own. Three passes: maximum, sum of exp,
+//               result.
 // Source        Milakov & Gimelshein 2018 fuse the first two; here a line stays in L1 between them.
 // Partitioning  one task per line (inner == 1) or per vector of lines; lanes summed in a fixed
 // tree. Numerics      fmax would hide NaN, so the maximum is only a shift: NaN returns through the

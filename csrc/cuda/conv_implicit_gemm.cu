@@ -12,8 +12,7 @@
 //               fill tiles too, and neighbouring threads read neighbouring pixels. Filters of one
 //               tap at stride 1 are plain matrix products.
 // Partitioning  one block a tile: 128 x 128 where that gives enough blocks, else 64 x 64; a launch
-// a
-//               phase. wgrad: parts of the pixels, which a second pass adds in order.
+//               a phase. wgrad: parts of the pixels, which a second pass adds in order.
 // Numerics      one accumulator a result, over (c, r) or pixels in order, whatever the tile.
 // Floor         multiply-adds of whole tiles; x is read once a tap, from the caches.
 #include "cuda/device/gemm_engine.h"

@@ -1,9 +1,8 @@
 // permute: y = x with its axes in another order (ops/permute.h).
 //
 // Method        axes that stay neighbours are merged. Where the innermost axis stays, rows are
-// copied
-//               in the widest words that fit. Elsewhere a tile of the innermost axes of x and y
-//               goes through shared memory: read along the one, written along the other.
+//               copied in the widest words that fit. Elsewhere a tile of the innermost axes of x
+//               and y goes through shared memory: read along the one, written along the other.
 // Partitioning  rows: device/plane_grid.h. Tiles: a block for kDepth tiles along the longest of the
 //               other axes.
 // Floor         one read and one write of the tensor.

@@ -1,18 +1,15 @@
 // RoI pool and RoI align, forward and backward (ops/roi.h); nms is in nms.cu.
 //
 // Method        first the bins of every box, axis by axis: spans or lists of weights for the
-// forward
-//               pass; for the gradient which bins hold a position. A thread then serves one bin of
-//               a box in channel after channel, or gathers the gradient of one pixel in eight
-//               channels from the boxes that reach its tile: no atomics.
+//               forward pass; for the gradient which bins hold a position. A thread then serves one
+//               bin of a box in channel after channel, or gathers the gradient of one pixel in
+//               eight channels from the boxes that reach its tile: no atomics.
 // Partitioning  forward: device/plane_grid.h for bins and channels, boxes in the grid's third axis.
 //               backward: tiles of 8 x 32 pixels, groups of channels, images.
 // Numerics      sums in the order of rows, then columns (RoI align: by four columns); gradients in
-// the
-//               order of boxes and bins.
+//               the order of boxes and bins.
 // Floor         the bins' pixels of x and y; the planes of grad_x and, from the caches, what
-// reaches
-//               each pixel.
+//               reaches each pixel.
 #include "cuda/device/plane_grid.h"
 #include "cuda/instantiate.h"
 #include "ops/roi.h"

@@ -4,8 +4,7 @@
 //               claims its output, the last one wins, and each output fetches what claimed it.
 // Partitioning  device/plane_grid.h: positions of a plane, then groups of planes.
 // Floor         one read of x and of the indices and one write of y; the indices are read twice,
-// and
-//               the claims, 4 bytes an output, are cleared, written and read.
+//               and the claims, 4 bytes an output, are cleared, written and read.
 #include "cuda/device/plane_grid.h"
 #include "cuda/instantiate.h"
 #include "ops/pool.h"

@@ -1,10 +1,11 @@
 // conv: cross-correlation over one to three spatial axes, and its gradients.
 //
-//   fprop  y[n,k,o]  = bias[k] + sum over c,r of x[n,c,i] * weight[k,c,r],   i = o*stride - pad +
-//   r*dilation dgrad  dx[n,c,i] = sum over k,o,r of dy[n,k,o] * weight[k,c,r] with i as above   (+
-//   bias[c]) wgrad  dw[k,c,r] = sum over n,o of dy[n,k,o] * x[n,c,i] bgrad  db[k]     = sum over
-//   n,o of dy[n,k,o]
+//   fprop  y[n,k,o]  = sum over c,r of x[n,c,i] * weight[k,c,r]      (+ bias[k])
+//   dgrad  dx[n,c,i] = sum over k,o,r of dy[n,k,o] * weight[k,c,r]   (+ bias[c])
+//   wgrad  dw[k,c,r] = sum over n,o of dy[n,k,o] * x[n,c,i]
+//   bgrad  db[k]     = sum over n,o of dy[n,k,o]
 //
+// with i = o*stride - pad + r*dilation.
 // Terms whose i falls outside x are zero. o, i, r each stand for three coordinates (depth, height,
 // width); missing leading axes have extent 1. With g groups, k of group j sees the c of group j
 // only. A transposed convolution is dgrad with the roles renamed (its bias is added by dgrad).
