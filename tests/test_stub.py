@@ -16,7 +16,7 @@ STUB = Path(lamina.__file__).with_name("_C.pyi")
 def arguments(signature: str) -> list[str]:
     """The names in `f(a: int, b: tuple[int, int] = ...) -> None`."""
     inside = signature[signature.index("(") + 1 : signature.rindex(")")]
-    while (flat := re.sub(r"\[[^\[\]]*\]", "", inside)) != inside:
+    while (flat := re.sub(r"\[[^\[\]]*\]|\([^()]*\)", "", inside)) != inside:
         inside = flat
     return [part.split(":")[0].strip() for part in inside.split(",") if part.strip()]
 

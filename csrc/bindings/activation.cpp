@@ -1,24 +1,24 @@
-#include "ops/activation.h"
+#include "bindings/activation.h"
 
-#include "bindings/common.h"
+#include "ops/epilogue_call.h"
 
-LAMINA_ARGS(ActivationArgs)
 LAMINA_ARGS(PreluArgs)
 
 namespace lamina::bindings {
-namespace {
 
-ops::Activation kind_of(const std::string& name) {
+ops::Activation activation_kind(const std::string& name) {
   for (int kind = 0; kind < static_cast<int>(std::size(ops::kActivationNames)); ++kind)
     if (name == ops::kActivationNames[kind]) return static_cast<ops::Activation>(kind);
   throw std::logic_error("internal: unknown activation " + name);
 }
 
+namespace {
+
 void activation(const std::string& kind, double a, double b, const Array& x,
                 const std::optional<Array>& grad_y, const Array& result) {
   visit_dtype(result, [&]<class T>(T) {
     ops::ActivationArgs<T> args;
-    args.kind = kind_of(kind);
+    args.kind = activation_kind(kind);
     args.a = static_cast<ops::Scalar<T>>(a), args.b = static_cast<ops::Scalar<T>>(b);
     args.size = result.size();
     args.x = input<T>(x, "x", args.size);

@@ -2,8 +2,9 @@
 
 #include <array>
 
-#include "bindings/common.h"
+#include "bindings/activation.h"
 #include "ops/conv_plan.h"
+#include "ops/epilogue_call.h"
 
 LAMINA_ARGS(ConvArgs)
 
@@ -36,30 +37,33 @@ ConvPass pass_of(const std::string& name) {
 
 template <class T>
 void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std::string& algo,
-              int64_t workspace_limit) {
+              int64_t workspace_limit, int64_t result_elems) {
   const ops::Kernel& kernel =
       ops::choose_conv(op.c_str(), pass, args.shape, algo, workspace_limit, sizeof(T));
   const ops::CallWorkspace workspace(kernel, ops::last_plan().workspace_bytes);
   args.workspace = static_cast<T*>(workspace.get());
   py::gil_scoped_release release;
-  ops::call_kernel(kernel, args);
+  ops::call_with_epilogue(kernel, args, args.result, result_elems);
 }
 
 void conv(const std::string& op, const std::string& pass_text, const ConvShape& shape,
           const std::optional<Array>& x, const std::optional<Array>& weight,
           const std::optional<Array>& bias, const std::optional<Array>& grad_y, const Array& result,
-          const std::string& algo, int64_t workspace_limit) {
+          const std::string& algo, int64_t workspace_limit, const ActivationName& activation,
+          const std::optional<Array>& residual) {
   const ConvPass pass = pass_of(pass_text);
   visit_dtype(result, [&]<class T>(T) {
     ConvArgs<T> args;
     args.shape = shape;
     const int64_t sizes[] = {shape.y_elems(), shape.x_elems(), shape.weight_elems(), shape.k};
-    args.result = output<T>(result, "result", sizes[static_cast<int>(pass)]);
+    const int64_t result_elems = sizes[static_cast<int>(pass)];
+    args.result = output<T>(result, "result", result_elems);
     args.x = optional_input<T>(x, "x", shape.x_elems());
     args.weight = optional_input<T>(weight, "weight", shape.weight_elems());
     args.bias = optional_input<T>(bias, "bias", pass == ConvPass::dgrad ? shape.c : shape.k);
     args.grad_y = optional_input<T>(grad_y, "grad_y", shape.y_elems());
-    run_conv(op, pass, args, algo, workspace_limit);
+    args.epilogue = epilogue<T>(activation, residual, result_elems);
+    run_conv(op, pass, args, algo, workspace_limit, result_elems);
   });
 }
 
@@ -88,7 +92,8 @@ LAMINA_BINDINGS(conv) {
       .def_property_readonly("macs", &ConvShape::macs);
   module.def("conv", &conv, py::arg("op"), py::arg("pass_"), py::arg("shape"), py::arg("x"),
              py::arg("weight"), py::arg("bias"), py::arg("grad_y"), py::arg("result"),
-             py::arg("algo") = "auto", py::arg("workspace_limit") = -1);
+             py::arg("algo") = "auto", py::arg("workspace_limit") = -1,
+             py::arg("activation") = kNoActivation, py::arg("residual") = py::none());
   module.def("im2col", &im2col, py::arg("pass_"), py::arg("shape"), py::arg("source"),
              py::arg("result"));
   module.def(

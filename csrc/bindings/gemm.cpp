@@ -1,17 +1,18 @@
 #include "ops/gemm.h"
 
-#include "bindings/common.h"
+#include "bindings/activation.h"
+#include "ops/epilogue_call.h"
 
 LAMINA_ARGS(GemmArgs)
 
 namespace lamina::bindings {
 namespace {
 
-// c [batch, m, n] = op(a) op(b) (+ bias_n), accumulate: added to c; a is [batch, m, k] or its
-// transpose, b likewise.
+// c [batch, m, n] = f(op(a) op(b) (+ bias_n + residual)), accumulate: added to c before f; a is
+// [batch, m, k] or its transpose, b likewise.
 void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Array>& bias_n,
           int64_t batch, int64_t m, int64_t n, int64_t k, bool trans_a, bool trans_b,
-          bool accumulate) {
+          bool accumulate, const ActivationName& activation, const std::optional<Array>& residual) {
   visit_dtype(c, [&]<class T>(T) {
     ops::GemmArgs<T> args;
     args.batch = batch, args.m = m, args.n = n, args.k = k;
@@ -21,8 +22,9 @@ void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Ar
     args.lda = trans_a ? m : k, args.ldb = trans_b ? k : n, args.ldc = n;
     args.stride_a = m * k, args.stride_b = k * n, args.stride_c = m * n;
     args.bias_n = optional_input<T>(bias_n, "bias_n", n);
+    args.epilogue = epilogue<T>(activation, residual, batch * m * n);
     py::gil_scoped_release release;
-    ops::run("gemm", "fprop", args);
+    ops::call_with_epilogue(ops::plan_kernel("gemm", "fprop"), args, args.c, batch * m * n);
   });
 }
 
@@ -31,7 +33,8 @@ void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Ar
 LAMINA_BINDINGS(gemm) {
   module.def("gemm", &gemm, py::arg("a"), py::arg("b"), py::arg("c"), py::arg("bias_n"),
              py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("trans_a"),
-             py::arg("trans_b"), py::arg("accumulate") = false);
+             py::arg("trans_b"), py::arg("accumulate") = false,
+             py::arg("activation") = kNoActivation, py::arg("residual") = py::none());
 }
 
 }  // namespace lamina::bindings

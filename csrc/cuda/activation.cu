@@ -5,6 +5,7 @@
 // Partitioning  256 threads, one vector each. prelu's weight gradient: a weight's elements in up to
 //               kMaxParts parts, one block each, then one thread a weight adds the parts in order.
 // Floor         one read and one write (gradient: two reads) of the tensor.
+#include "cuda/device/activate.h"
 #include "cuda/device/launch.h"
 #include "cuda/device/reduce.h"
 #include "cuda/device/vector.h"
@@ -19,126 +20,27 @@ using ops::PreluArgs;
 
 static constexpr int kThreads = 256;
 
-// ---- f and f' on a scalar of float or double
-
-template <class A>
-__device__ __forceinline__ A sigmoid(A x) {
-  const A e = exp(-fabs(x));  // at most 1
-  return (x >= A(0) ? A(1) : e) / (A(1) + e);
-}
-template <class A>
-__device__ __forceinline__ A softplus(A x) {
-  return (x > A(0) ? x : A(0)) + log1p(exp(-fabs(x)));
-}
-// x * gate with 0 * -Inf = 0: these functions tend to 0 on the left.
-template <class A>
-__device__ __forceinline__ A gated(A x, A gate) {
-  return x == -infinity<A>() ? A(0) : x * gate;
-}
-// gate + x * bump, whose second term tends to 0 on both sides.
-template <class A>
-__device__ __forceinline__ A gated_slope(A x, A gate, A bump) {
-  return fabs(x) == infinity<A>() ? gate : gate + x * bump;
-}
-template <class A>
-__device__ __forceinline__ A normal_cdf(A x) {
-  return A(0.5) * erfc(x * A(-0.70710678118654752440));
-}
-template <class A>
-__device__ __forceinline__ A normal_density(A x) {
-  return A(0.39894228040143267794) * exp(A(-0.5) * x * x);
-}
-template <class A>
-__device__ __forceinline__ A gelu_tanh(A x) {
-  return tanh(A(0.79788456080286535588) * (x + A(0.044715) * x * x * x));
-}
-template <class A>
-__device__ __forceinline__ A gelu_tanh_slope(A x) {
-  const A t = gelu_tanh(x);
-  const A inner = A(0.79788456080286535588) * (A(1) + A(3 * 0.044715) * x * x);
-  return gated_slope(x, A(0.5) * (A(1) + t), A(0.5) * (A(1) - t * t) * inner);
-}
-template <class A>
-__device__ __forceinline__ A mish_slope(A x) {
-  const A t = tanh(softplus(x));
-  return gated_slope(x, t, (A(1) - t * t) * sigmoid(x));
-}
-template <class A>
-__device__ __forceinline__ A clamp(A x, A low, A high) {
-  return x < low ? low : x > high ? high : x;
-}
-
-#define LAMINA_FUNCTOR(kind, value, slope)                 \
-  struct Kind_##kind {                                     \
-    template <class A>                                     \
-    __device__ __forceinline__ static A f(A x, A a, A b) { \
-      (void)a, (void)b;                                    \
-      return value;                                        \
-    }                                                      \
-    template <class A>                                     \
-    __device__ __forceinline__ static A d(A x, A a, A b) { \
-      (void)a, (void)b, (void)x;                           \
-      return slope;                                        \
-    }                                                      \
-  };
-LAMINA_FUNCTOR(relu, x <= A(0) ? A(0) : x, x <= A(0) ? A(0) : A(1))
-LAMINA_FUNCTOR(leaky_relu, x > A(0) ? x : a * x, x > A(0) ? A(1) : a)
-LAMINA_FUNCTOR(elu, x > A(0) ? x : a * expm1(x), x > A(0) ? A(1) : a * exp(x))
-LAMINA_FUNCTOR(selu, b*(x > A(0) ? x : a * expm1(x)), b*(x > A(0) ? A(1) : a * exp(x)))
-LAMINA_FUNCTOR(celu, x > A(0) ? x : a * expm1(x / a), x > A(0) ? A(1) : exp(x / a))
-LAMINA_FUNCTOR(gelu, gated(x, normal_cdf(x)), gated_slope(x, normal_cdf(x), normal_density(x)))
-LAMINA_FUNCTOR(gelu_tanh, gated(x, A(0.5) * (A(1) + gelu_tanh(x))), gelu_tanh_slope(x))
-LAMINA_FUNCTOR(silu, gated(x, sigmoid(x)), gated_slope(x, sigmoid(x), sigmoid(x) * sigmoid(-x)))
-LAMINA_FUNCTOR(mish, gated(x, tanh(softplus(x))), mish_slope(x))
-LAMINA_FUNCTOR(softplus, x* a > b ? x : softplus(a * x) / a, x* a > b ? A(1) : sigmoid(a * x))
-LAMINA_FUNCTOR(softsign, fabs(x) == infinity<A>() ? copysign(A(1), x) : x / (A(1) + fabs(x)),
-               A(1) / ((A(1) + fabs(x)) * (A(1) + fabs(x))))
-LAMINA_FUNCTOR(softshrink,
-               x > a    ? x - a
-               : x < -a ? x + a
-               : x != x ? x
-                        : A(0),
-               x >= -a && x <= a ? A(0) : A(1))
-LAMINA_FUNCTOR(hardshrink, x >= -a && x <= a ? A(0) : x, x >= -a && x <= a ? A(0) : A(1))
-LAMINA_FUNCTOR(tanhshrink, x - tanh(x), tanh(x) * tanh(x))
-LAMINA_FUNCTOR(hardtanh, clamp(x, a, b), x <= a || x >= b ? A(0) : A(1))
-LAMINA_FUNCTOR(hardsigmoid, clamp(x + A(3), A(0), A(6)) / A(6),
-               x <= A(-3) || x >= A(3) ? A(0) : A(1) / A(6))
-LAMINA_FUNCTOR(hardswish,
-               x <= A(-3)  ? A(0)
-               : x >= A(3) ? x
-                           : x * (x + A(3)) / A(6),
-               x <= A(-3) ? A(0)
-               : x < A(3) ? x / A(3) + A(0.5)
-                          : A(1))
-LAMINA_FUNCTOR(threshold, x <= a ? b : x, x <= a ? A(0) : A(1))
-LAMINA_FUNCTOR(logsigmoid, -softplus(-x), sigmoid(-x))
-LAMINA_FUNCTOR(sigmoid, sigmoid(a* x), a* sigmoid(a* x) * sigmoid(-a * x))
-LAMINA_FUNCTOR(tanh, tanh(x), A(1) - tanh(x) * tanh(x))
-LAMINA_FUNCTOR(step, x != x ? x : x > A(0) ? A(1) : A(0), A(0))
-#undef LAMINA_FUNCTOR
-
 // ---- activation
 
-// result[i] = f(x[i]), or grad_y[i] f'(x[i]).
+// result[i] = f(x[i] + other[i]), or grad_y[i] f'(x[i]) with `other` for grad_y.
 template <class T, int N, bool GRADIENT>
 __global__ void __launch_bounds__(kThreads)
-    activation_kernel(Activation kind, Acc<T> a, Acc<T> b, const T* x, const T* grad_y, T* result,
+    activation_kernel(Activation kind, Acc<T> a, Acc<T> b, const T* x, const T* other, T* result,
                       int64_t size) {
   const int64_t at = (int64_t{blockIdx.x} * kThreads + threadIdx.x) * N;
   if (at >= size) return;
   const Vector<T, N> in = load<T, N>(x + at);
-  Vector<T, N> grad{};
-  if (GRADIENT) grad = load<T, N>(grad_y + at);
+  Vector<T, N> more{};
+  if (GRADIENT || other) more = load<T, N>(other + at);
   Vector<T, N> out{};
   switch (kind) {
-#define LAMINA_CASE(name)                                                                        \
-  case Activation::name:                                                                         \
-    for (int i = 0; i < N; ++i) {                                                                \
-      const Acc<T> value = widen(in.element[i]);                                                 \
-      out.element[i] = narrow<T>(GRADIENT ? widen(grad.element[i]) * Kind_##name::d(value, a, b) \
-                                          : Kind_##name::f(value, a, b));                        \
-    }                                                                                            \
+#define LAMINA_CASE(name)                                                                          \
+  case Activation::name:                                                                           \
+    for (int i = 0; i < N; ++i) {                                                                  \
+      const Acc<T> value = widen(in.element[i]), second = widen(more.element[i]);                  \
+      out.element[i] = narrow<T>(GRADIENT ? second * Kind_##name::d(value, a, b)                   \
+                                          : Kind_##name::f(other ? value + second : value, a, b)); \
+    }                                                                                              \
     break;
     LAMINA_ACTIVATIONS(LAMINA_CASE)
 #undef LAMINA_CASE
@@ -150,13 +52,14 @@ template <class T, bool GRADIENT>
 static void run_activation(const ActivationArgs<T>& args) {
   // The vectors first, then what is left of the last one.
   constexpr int kLanes = kWide<T>;
-  const bool wide = is_wide(args.x, args.grad_y, args.result);
+  const T* const other = GRADIENT ? args.grad_y : args.residual;
+  const bool wide = is_wide(args.x, other, args.result);
   const int64_t whole = wide ? args.size / kLanes * kLanes : 0;
   const Acc<T> a(args.a), b(args.b);
   launch(activation_kernel<T, kLanes, GRADIENT>, grid_size(ceil_div(whole, kThreads * kLanes)),
-         kThreads, 0, args.kind, a, b, args.x, args.grad_y, args.result, whole);
+         kThreads, 0, args.kind, a, b, args.x, other, args.result, whole);
   launch(activation_kernel<T, 1, GRADIENT>, grid_size(ceil_div(args.size - whole, kThreads)),
-         kThreads, 0, args.kind, a, b, args.x + whole, GRADIENT ? args.grad_y + whole : nullptr,
+         kThreads, 0, args.kind, a, b, args.x + whole, other ? other + whole : nullptr,
          args.result + whole, args.size - whole);
 }
 

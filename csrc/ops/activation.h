@@ -1,4 +1,4 @@
-// activation: y = f(x) element by element, and grad_x = grad_y * f'(x).
+// activation: y = f(x + residual) element by element, and grad_x = grad_y * f'(x).
 //
 // a and b are the two parameters of a kind; at a kink f' is the one-sided value named here, which
 // is also PyTorch's. NaN in gives NaN out.
@@ -11,6 +11,7 @@
 namespace lamina::ops {
 
 // X(kind): formula; f' at the kink.
+//   identity      x
 //   relu          max(x, 0); f'(0) = 0
 //   leaky_relu    x > 0 ? x : a x; f'(0) = a
 //   elu           x > 0 ? x : a (exp(x) - 1); f'(0) = a            (Clevert et al. 2016)
@@ -35,8 +36,8 @@ namespace lamina::ops {
 //   step          x > 0 ? 1 : 0; f' = 0 everywhere
 // clang-format off
 #define LAMINA_ACTIVATIONS(X)                                                \
-  X(relu) X(leaky_relu) X(elu) X(selu) X(celu) X(gelu) X(gelu_tanh) X(silu)  \
-  X(mish) X(softplus) X(softsign) X(softshrink) X(hardshrink) X(tanhshrink)  \
+  X(identity) X(relu) X(leaky_relu) X(elu) X(selu) X(celu) X(gelu)           \
+  X(gelu_tanh) X(silu) X(mish) X(softplus) X(softsign) X(softshrink) X(hardshrink) X(tanhshrink)  \
   X(hardtanh) X(hardsigmoid) X(hardswish) X(threshold) X(logsigmoid)         \
   X(sigmoid) X(tanh) X(step)
 // clang-format on
@@ -59,8 +60,9 @@ struct ActivationArgs {
   Scalar<T> a = 0, b = 0;
   int64_t size = 0;
   const T* x = nullptr;
-  const T* grad_y = nullptr;  // dgrad only
-  T* result = nullptr;        // y or grad_x
+  const T* residual = nullptr;  // fprop only; null for none
+  const T* grad_y = nullptr;    // dgrad only
+  T* result = nullptr;          // y, which may be x, or grad_x
 };
 
 // prelu: y = x > 0 ? x : weight[c] x with c the second axis; weight of one element serves all.

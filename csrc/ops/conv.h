@@ -8,10 +8,13 @@
 // with i = o*stride - pad + r*dilation.
 // Terms whose i falls outside x are zero. o, i, r each stand for three coordinates (depth, height,
 // width); missing leading axes have extent 1. With g groups, k of group j sees the c of group j
-// only. A transposed convolution is dgrad with the roles renamed (its bias is added by dgrad).
+// only. fprop and dgrad store f(the above + residual), see ops/epilogue.h. A transposed convolution
+// is dgrad with the roles renamed (its bias is added by dgrad).
 #pragma once
 
 #include <cstdint>
+
+#include "ops/epilogue.h"
 
 namespace lamina::ops {
 
@@ -48,6 +51,7 @@ struct ConvArgs {
   const T* grad_y = nullptr;  // [n][k][out]
   T* result = nullptr;        // y, grad_x, grad_weight or grad_bias
   T* workspace = nullptr;     // conv_workspace_bytes of the algorithm, 64-byte aligned
+  Epilogue<T> epilogue;       // fprop and dgrad
 };
 
 }  // namespace lamina::ops

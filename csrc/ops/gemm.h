@@ -3,12 +3,13 @@
 //   c [batch][m][n] (leading dimension ldc), op(a) [m][k], op(b) [k][n].
 //   trans_a: a is stored [k][m] with leading dimension lda; trans_b: b is stored [n][k].
 //   stride_x: elements between the matrices of a batch; 0 repeats one matrix.
-// bias_m / bias_n: null, or added to every column / row of the result.
+// bias_m / bias_n: null, or added to every column / row of the result. The epilogue (its residual
+// lies as c does) comes last.
 #pragma once
 
 #include <cstdint>
 
-#include "ops/scalar.h"
+#include "ops/epilogue.h"
 
 namespace lamina::ops {
 
@@ -25,6 +26,7 @@ struct GemmArgs {
   int64_t ldc = 0, stride_c = 0;
   const T* bias_m = nullptr;
   const T* bias_n = nullptr;
+  Epilogue<T> epilogue;
 };
 
 }  // namespace lamina::ops

@@ -120,8 +120,9 @@ class CallWorkspace {
   void* data_;
 };
 
+// The kernel's function alone, inside a WatchedCall.
 template <class Args>
-void call_kernel(const Kernel& kernel, const Args& args) {
+void call_function(const Kernel& kernel, const Args& args) {
   using Function = void (*)(const Args&);
   const int index = std::strcmp(kernel.backend, "cpu") == 0 ? static_cast<int>(isa()) : 0;
   constexpr DType kDType = ArgsTraits<Args>::dtype;
@@ -131,22 +132,21 @@ void call_kernel(const Kernel& kernel, const Args& args) {
                             " kernel; use float32 or float64"));
   if (std::strcmp(kernel.args, ArgsTraits<Args>::name()) != 0)
     throw std::logic_error(message(kernel.op, "internal: kernel called with the wrong arguments"));
-  const WatchedCall call;
   reinterpret_cast<Function>(function)(args);
 }
 
-// Runs the current backend's kernel of (op, pass) and notes the plan.
+template <class Args>
+void call_kernel(const Kernel& kernel, const Args& args) {
+  const WatchedCall call;
+  call_function(kernel, args);
+}
+
+// The current backend's kernel of (op, pass), noted as the plan.
+const Kernel& plan_kernel(const char* op, const char* pass, const char* algo = nullptr);
+
 template <class Args>
 void run(const char* op, const char* pass, const Args& args, const char* algo = nullptr) {
-  const Kernel& kernel = find_kernel(op, pass, algo);
-  last_plan() = {op,
-                 pass,
-                 kernel.backend,
-                 kernel.algo,
-                 std::strcmp(kernel.backend, "cpu") == 0 ? isa_name(isa()) : "",
-                 0,
-                 {}};
-  call_kernel(kernel, args);
+  call_kernel(plan_kernel(op, pass, algo), args);
 }
 
 }  // namespace lamina::ops

@@ -1,5 +1,5 @@
 // activation, reference: the formulas of ops/activation.h in double precision.
-#include "ops/activation.h"
+#include "ref/activation.h"
 
 #include <cmath>
 
@@ -23,9 +23,13 @@ double normal_pdf(double x) {
   return std::exp(-0.5 * x * x) / std::sqrt(2 * M_PI);
 }
 
-double value(Activation kind, double x, double a, double b) {
+}  // namespace
+
+double activated(Activation kind, double x, double a, double b) {
   if (std::isnan(x)) return x;
   switch (kind) {
+    case Activation::identity:
+      return x;
     case Activation::relu:
       return x > 0 ? x : 0;
     case Activation::leaky_relu:
@@ -76,8 +80,12 @@ double value(Activation kind, double x, double a, double b) {
   return NAN;
 }
 
+namespace {
+
 double derivative(Activation kind, double x, double a, double b) {
   switch (kind) {
+    case Activation::identity:
+      return 1;
     case Activation::relu:
       return x <= 0 ? 0 : 1;
     case Activation::leaky_relu:
@@ -136,8 +144,10 @@ double derivative(Activation kind, double x, double a, double b) {
 
 template <class T>
 void activation_fprop_elementwise(const ops::ActivationArgs<T>& args) {
-  for (int64_t i = 0; i < args.size; ++i)
-    args.result[i] = static_cast<T>(value(args.kind, args.x[i], args.a, args.b));
+  for (int64_t i = 0; i < args.size; ++i) {
+    const double x = args.x[i] + (args.residual ? static_cast<double>(args.residual[i]) : 0);
+    args.result[i] = static_cast<T>(activated(args.kind, x, args.a, args.b));
+  }
 }
 
 template <class T>

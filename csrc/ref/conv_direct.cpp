@@ -1,6 +1,7 @@
 // conv, reference: the sums of ops/conv.h as loops, in double precision.
 #include "ops/conv.h"
 #include "ops/instantiate.h"
+#include "ref/activation.h"
 
 namespace lamina::ref {
 namespace {
@@ -49,8 +50,8 @@ class Accumulator {
   Accumulator& operator=(const Accumulator&) = delete;
   double& operator[](int64_t i) { return sums_[i]; }
   template <class T>
-  void store(T* result) const {
-    for (int64_t i = 0; i < count_; ++i) result[i] = static_cast<T>(sums_[i]);
+  void store(T* result, const ops::Epilogue<T>& epilogue = {}) const {
+    for (int64_t i = 0; i < count_; ++i) result[i] = finished(epilogue, sums_[i], i);
   }
 
  private:
@@ -69,7 +70,7 @@ void conv_fprop_direct(const ConvArgs<T>& args) {
   for_each_product(s, [&](int64_t xi, int64_t wi, int64_t yi) {
     y[yi] += static_cast<double>(args.x[xi]) * args.weight[wi];
   });
-  y.store(args.result);
+  y.store(args.result, args.epilogue);
 }
 
 template <class T>
@@ -81,7 +82,7 @@ void conv_dgrad_direct(const ConvArgs<T>& args) {
   for_each_product(s, [&](int64_t xi, int64_t wi, int64_t yi) {
     grad_x[xi] += static_cast<double>(args.grad_y[yi]) * args.weight[wi];
   });
-  grad_x.store(args.result);
+  grad_x.store(args.result, args.epilogue);
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 #include "ops/gemm.h"
 
 #include "ops/instantiate.h"
+#include "ref/activation.h"
 
 namespace lamina::ref {
 
@@ -19,11 +20,12 @@ void gemm_fprop_direct(const ops::GemmArgs<T>& args) {
           sum += static_cast<double>(a) * b;
         }
         sum *= args.alpha;
-        T& c = args.c[index * args.stride_c + i * args.ldc + j];
+        const int64_t at = index * args.stride_c + i * args.ldc + j;
+        T& c = args.c[at];
         if (args.beta != T(0)) sum += static_cast<double>(args.beta) * c;
         if (args.bias_m) sum += args.bias_m[i];
         if (args.bias_n) sum += args.bias_n[j];
-        c = static_cast<T>(sum);
+        c = finished(args.epilogue, sum, at);
       }
 }
 

@@ -80,6 +80,8 @@ def conv(
     result: NDArray,
     algo: str = "auto",
     workspace_limit: int = -1,
+    activation: tuple[str, float, float] = ("identity", 0.0, 0.0),
+    residual: NDArray | None = None,
 ) -> None: ...
 def conv_cost(algo: str, pass_: str, shape: ConvShape) -> float: ...
 def conv_plan(
@@ -132,6 +134,8 @@ def gemm(
     trans_a: bool,
     trans_b: bool,
     accumulate: bool = False,
+    activation: tuple[str, float, float] = ("identity", 0.0, 0.0),
+    residual: NDArray | None = None,
 ) -> None: ...
 def group_norm(
     x: NDArray,

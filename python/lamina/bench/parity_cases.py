@@ -287,9 +287,11 @@ DIFFERENT = {
     "hardsigmoid": "gradient 1/6 in float64, where torch rounds it to float32",
     "celu": "gradient in float64, where torch rounds 1 / alpha to float32",
     "interpolate": "mode='nearest' in exact arithmetic where torch rounds o * in / out",
-    "conv2d": "also padding as (low, high) pairs, 'same' at any stride, algo=, workspace_limit=",
-    "conv1d": "also padding as (low, high) pairs, 'same' at any stride, algo=, workspace_limit=",
-    "conv3d": "also padding as (low, high) pairs, 'same' at any stride, algo=, workspace_limit=",
+    **dict.fromkeys(
+        ("conv1d", "conv2d", "conv3d"),
+        "also padding as (low, high) pairs, 'same' at any stride, algo=, workspace_limit=, "
+        "activation=, residual= (extensions.md)",
+    ),
 }
 
 

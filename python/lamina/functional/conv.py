@@ -8,6 +8,7 @@ algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `winograd4` (lar
 rounding; CUDA kernels only), `fft` and `depthwise`; `algo="auto"` takes the cheapest legal one but
 `winograd4`, `lamina.last_plan()` says which and why not the others. An algorithm
 asked for by name runs the forward pass; the backward passes use it too where it is legal.
+`activation=` and `residual=` are applied while the result is stored (functional/_epilogue.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 
 from .. import _C, arrays
 from ..autograd import Function
+from . import _epilogue
 from ._arguments import check_rank, integer, one_of, same_dtype, tuple_of
 
 __all__ = [
@@ -87,6 +89,8 @@ def _run(
     bias: Any = None,
     grad_y: Any = None,
     algo: str | None = None,
+    kind: _epilogue.Kind = _epilogue.IDENTITY,
+    residual: Any = None,
 ) -> Any:
     if result.size:
         _C.conv(
@@ -100,6 +104,8 @@ def _run(
             result,
             algo or geometry.algo,
             geometry.workspace_limit,
+            kind,
+            residual,
         )
     return result
 
@@ -114,11 +120,6 @@ def _gradient_algo(geometry: Geometry, pass_: str, shape: Any, element_bytes: in
         except ValueError:
             return "auto"
     return geometry.algo
-
-
-def _fprop(geometry: Geometry, shape: Any, y_shape: Any, x: Any, weight: Any, bias: Any) -> Any:
-    y = arrays.empty(geometry.op, y_shape, x.dtype, like=x)
-    return _run(geometry, "fprop", shape, y, x=x, weight=weight, bias=bias)
 
 
 def _dgrad(
@@ -141,21 +142,38 @@ def _bgrad(geometry: Geometry, shape: Any, channels: int, grad_y: Any) -> Any:
 
 
 class Conv(Function):
-    """y from x [N, C, in], weight [K, C/groups, kernel] and bias [K] or None."""
+    """f(y + residual), y from x [N, C, in], weight [K, C/groups, kernel] and bias [K] or None."""
 
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, bias: Any, geometry: Geometry) -> Any:
+    def forward(
+        ctx: Any,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        residual: Any,
+        kind: _epilogue.Kind,
+        geometry: Geometry,
+    ) -> Any:
         out = output_size(geometry, x.shape[2:], weight.shape[2:])
-        ctx.shape, ctx.geometry = _shape(geometry, x.shape, weight.shape, out), geometry
-        ctx.save_for_backward(x, weight)
+        shape = _shape(geometry, x.shape, weight.shape, out)
         y_shape = (x.shape[0], weight.shape[0], *out)
-        return _fprop(geometry, ctx.shape, y_shape, x, weight, bias)
+        _epilogue.check_residual(geometry.op, residual, y_shape)
+
+        def compute(kind: _epilogue.Kind) -> Any:
+            y = arrays.empty(geometry.op, y_shape, x.dtype, like=x)
+            given = {"x": x, "weight": weight, "bias": bias, "residual": residual}
+            return _run(geometry, "fprop", shape, y, **given, kind=kind)
+
+        y, kept = _epilogue.forward(geometry.op, ctx, kind, compute)
+        ctx.shape, ctx.geometry, ctx.kind = shape, geometry, kind
+        ctx.save_for_backward(x, weight, kept)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        x, weight = ctx.saved
+        x, weight, kept = ctx.saved
         geometry, shape = ctx.geometry, ctx.shape
-        grad_y = arrays.asarray(geometry.op, "grad_y", grad_y)
+        grad_y = _epilogue.backward(geometry.op, ctx.kind, kept, grad_y)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             algo = _gradient_algo(geometry, "dgrad", shape, x.itemsize)
@@ -165,7 +183,7 @@ class Conv(Function):
             grad_weight = _wgrad(geometry, shape, weight.shape, x, grad_y, algo)
         if ctx.needs_input_grad[2]:
             grad_bias = _bgrad(geometry, shape, weight.shape[0], grad_y)
-        return grad_x, grad_weight, grad_bias, None
+        return grad_x, grad_weight, grad_bias, grad_y, None, None
 
 
 class ConvInputGrad(Function):
@@ -176,20 +194,34 @@ class ConvInputGrad(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, y: Any, weight: Any, bias: Any, geometry: Geometry, x_size: tuple[int, ...]
+        ctx: Any,
+        y: Any,
+        weight: Any,
+        bias: Any,
+        residual: Any,
+        kind: _epilogue.Kind,
+        geometry: Geometry,
+        x_size: tuple[int, ...],
     ) -> Any:
         x_shape = (y.shape[0], weight.shape[1] * geometry.groups, *x_size)
-        ctx.shape = _shape(geometry, x_shape, weight.shape, y.shape[2:])
-        ctx.geometry = geometry
-        ctx.save_for_backward(y, weight)
-        x = arrays.empty(geometry.op, x_shape, y.dtype, like=y)
-        return _run(geometry, "dgrad", ctx.shape, x, grad_y=y, weight=weight, bias=bias)
+        shape = _shape(geometry, x_shape, weight.shape, y.shape[2:])
+        _epilogue.check_residual(geometry.op, residual, x_shape)
+
+        def compute(kind: _epilogue.Kind) -> Any:
+            x = arrays.empty(geometry.op, x_shape, y.dtype, like=y)
+            given = {"grad_y": y, "weight": weight, "bias": bias, "residual": residual}
+            return _run(geometry, "dgrad", shape, x, **given, kind=kind)
+
+        x, kept = _epilogue.forward(geometry.op, ctx, kind, compute)
+        ctx.shape, ctx.geometry, ctx.kind = shape, geometry, kind
+        ctx.save_for_backward(y, weight, kept)
+        return x
 
     @staticmethod
     def backward(ctx: Any, grad_x: Any) -> Any:
-        y, weight = ctx.saved
+        y, weight, kept = ctx.saved
         geometry, shape = ctx.geometry, ctx.shape
-        grad_x = arrays.asarray(geometry.op, "grad_y", grad_x)
+        grad_x = _epilogue.backward(geometry.op, ctx.kind, kept, grad_x)
         grad_y = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             algo = _gradient_algo(geometry, "fprop", shape, y.itemsize)
@@ -200,7 +232,7 @@ class ConvInputGrad(Function):
             grad_weight = _wgrad(geometry, shape, weight.shape, grad_x, y, algo)
         if ctx.needs_input_grad[2]:
             grad_bias = grad_x.sum(axis=(0, *range(2, grad_x.ndim)))
-        return grad_y, grad_weight, grad_bias, None, None
+        return grad_y, grad_weight, grad_bias, grad_x, None, None, None
 
 
 def output_size(
@@ -250,17 +282,26 @@ def padding_pairs(
     return tuple((p, p) for p in tuple_of(op, "padding", padding, n, minimum=0))
 
 
-def conv_operands(op: str, n: int, x: Any, weight: Any, bias: Any) -> tuple[Any, Any, Any, bool]:
-    """Checked arrays or Tensors; x gets a batch axis if it has none (the last result says so)."""
+def conv_operands(
+    op: str, n: int, x: Any, weight: Any, bias: Any, residual: Any
+) -> tuple[Any, Any, Any, Any, bool]:
+    """Checked arrays or Tensors; x and the residual get a batch axis if x has none.
+
+    The last result says whether it has none.
+    """
     x, weight = as_operand(op, "input", x), as_operand(op, "weight", weight)
     bias = None if bias is None else as_operand(op, "bias", bias)
+    residual = None if residual is None else as_operand(op, "residual", residual)
     check_rank(op, "input", x, (n + 1, n + 2), "(a batch axis is optional)")
     check_rank(op, "weight", weight, (n + 2,))
-    same_dtype(op, input=x, weight=weight, bias=bias)
+    same_dtype(op, input=x, weight=weight, bias=bias, residual=residual)
     if min(weight.shape[2:]) < 1 or weight.shape[0] < 1:
         raise ValueError(f"{op}: the kernel must not be empty, got weight.shape={weight.shape}")
     unbatched = x.ndim == n + 1
-    return (x.reshape(1, *x.shape) if unbatched else x), weight, bias, unbatched
+    if unbatched:
+        x = x.reshape(1, *x.shape)
+        residual = None if residual is None else residual.reshape(1, *residual.shape)
+    return x, weight, bias, residual, unbatched
 
 
 def as_operand(op: str, name: str, value: Any) -> Any:
@@ -308,9 +349,12 @@ def _conv(
     groups: Any,
     algo: str,
     workspace_limit: int | None,
+    activation: Any,
+    residual: Any,
 ) -> Any:
     op = f"conv{n}d"
-    x, weight, bias, unbatched = conv_operands(op, n, input, weight, bias)
+    kind = _epilogue.activation_kind(op, activation)
+    x, weight, bias, residual, unbatched = conv_operands(op, n, input, weight, bias, residual)
     groups = integer(op, "groups", groups, minimum=1)
     if x.shape[1] != weight.shape[1] * groups:
         raise ValueError(
@@ -331,7 +375,7 @@ def _conv(
     geometry = Geometry(
         op, strides, pairs, dilations, groups, algo, checked_limit(op, workspace_limit)
     )
-    y = Conv.apply(x, weight, bias, geometry)
+    y = Conv.apply(x, weight, bias, residual, kind, geometry)
     return y.reshape(y.shape[1:]) if unbatched else y
 
 
@@ -346,15 +390,31 @@ def conv1d(
     *,
     algo: str = "auto",
     workspace_limit: int | None = None,
+    activation: Any = None,
+    residual: Any = None,
 ) -> Any:
     """1-D convolution (cross-correlation) of input [N, C, L] or [C, L].
 
     weight [K, C/groups, S], bias [K], all float32 or all float64. padding: a number,
     one number or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
-    workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
-    TypeError for dtypes.
+    workspace_limit in bytes. activation: None, a name such as "relu", or (name, parameters...) such
+    as ("leaky_relu", 0.2); residual has the shape of the result, which is f(y + residual). Raises
+    ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups, algo, workspace_limit)
+    return _conv(
+        1,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+        algo,
+        workspace_limit,
+        activation,
+        residual,
+    )
 
 
 def conv2d(
@@ -368,15 +428,31 @@ def conv2d(
     *,
     algo: str = "auto",
     workspace_limit: int | None = None,
+    activation: Any = None,
+    residual: Any = None,
 ) -> Any:
     """2-D convolution (cross-correlation) of input [N, C, H, W] or [C, H, W].
 
     weight [K, C/groups, R, S], bias [K], all float32 or all float64. padding: a number,
     one number or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
-    workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
-    TypeError for dtypes.
+    workspace_limit in bytes. activation: None, a name such as "relu", or (name, parameters...) such
+    as ("leaky_relu", 0.2); residual has the shape of the result, which is f(y + residual). Raises
+    ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups, algo, workspace_limit)
+    return _conv(
+        2,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+        algo,
+        workspace_limit,
+        activation,
+        residual,
+    )
 
 
 def conv3d(
@@ -390,12 +466,28 @@ def conv3d(
     *,
     algo: str = "auto",
     workspace_limit: int | None = None,
+    activation: Any = None,
+    residual: Any = None,
 ) -> Any:
     """3-D convolution (cross-correlation) of input [N, C, D, H, W] or [C, D, H, W].
 
     weight [K, C/groups, T, R, S], bias [K], all float32 or all float64. padding: a number,
     one number or one (low, high) pair per axis, 'valid' or 'same' (out = ceil(in / stride)).
-    workspace_limit in bytes. Raises ValueError for shapes and options that do not fit,
-    TypeError for dtypes.
+    workspace_limit in bytes. activation: None, a name such as "relu", or (name, parameters...) such
+    as ("leaky_relu", 0.2); residual has the shape of the result, which is f(y + residual). Raises
+    ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups, algo, workspace_limit)
+    return _conv(
+        3,
+        input,
+        weight,
+        bias,
+        stride,
+        padding,
+        dilation,
+        groups,
+        algo,
+        workspace_limit,
+        activation,
+        residual,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import _epilogue
 from ._arguments import integer, one_of, tuple_of
 from .conv import (
     ALGORITHMS,
@@ -73,9 +74,12 @@ def _conv_transpose(
     output_size: Any,
     algo: str,
     workspace_limit: int | None,
+    activation: Any,
+    residual: Any,
 ) -> Any:
     op = f"conv_transpose{n}d"
-    x, weight, bias, unbatched = conv_operands(op, n, input, weight, bias)
+    kind = _epilogue.activation_kind(op, activation)
+    x, weight, bias, residual, unbatched = conv_operands(op, n, input, weight, bias, residual)
     groups = integer(op, "groups", groups, minimum=1)
     if x.shape[1] != weight.shape[0]:
         raise ValueError(
@@ -104,7 +108,7 @@ def _conv_transpose(
     size = _transposed_size(
         op, x.shape[2:], weight.shape[2:], geometry, output_padding, output_size
     )
-    y = ConvInputGrad.apply(x, weight, bias, geometry, size)
+    y = ConvInputGrad.apply(x, weight, bias, residual, kind, geometry, size)
     return y.reshape(y.shape[1:]) if unbatched else y
 
 
@@ -121,12 +125,15 @@ def conv_transpose1d(
     output_size: Any = None,
     algo: str = "auto",
     workspace_limit: int | None = None,
+    activation: Any = None,
+    residual: Any = None,
 ) -> Any:
     """1-D transposed convolution of input [N, C, L] or [C, L]: the gradient of conv1d.
 
     weight [C, K/groups, S], bias [K]. output_size chooses among the sizes that a strided
-    convolution would map to the input's, and replaces output_padding.
-    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
+    convolution would map to the input's, and replaces output_padding. activation and residual
+    as in functional.conv2d. Raises ValueError for shapes and options that do not fit, TypeError for
+    dtypes.
     """
     return _conv_transpose(
         1,
@@ -141,6 +148,8 @@ def conv_transpose1d(
         output_size,
         algo,
         workspace_limit,
+        activation,
+        residual,
     )
 
 
@@ -157,12 +166,15 @@ def conv_transpose2d(
     output_size: Any = None,
     algo: str = "auto",
     workspace_limit: int | None = None,
+    activation: Any = None,
+    residual: Any = None,
 ) -> Any:
     """2-D transposed convolution of input [N, C, H, W] or [C, H, W]: the gradient of conv2d.
 
     weight [C, K/groups, R, S], bias [K]. output_size chooses among the sizes that a strided
-    convolution would map to the input's, and replaces output_padding.
-    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
+    convolution would map to the input's, and replaces output_padding. activation and residual
+    as in functional.conv2d. Raises ValueError for shapes and options that do not fit, TypeError for
+    dtypes.
     """
     return _conv_transpose(
         2,
@@ -177,6 +189,8 @@ def conv_transpose2d(
         output_size,
         algo,
         workspace_limit,
+        activation,
+        residual,
     )
 
 
@@ -193,12 +207,15 @@ def conv_transpose3d(
     output_size: Any = None,
     algo: str = "auto",
     workspace_limit: int | None = None,
+    activation: Any = None,
+    residual: Any = None,
 ) -> Any:
     """3-D transposed convolution of input [N, C, D, H, W] or [C, D, H, W]: the gradient of conv3d.
 
     weight [C, K/groups, T, R, S], bias [K]. output_size chooses among the sizes that a strided
-    convolution would map to the input's, and replaces output_padding.
-    Raises ValueError for shapes and options that do not fit, TypeError for dtypes.
+    convolution would map to the input's, and replaces output_padding. activation and residual
+    as in functional.conv2d. Raises ValueError for shapes and options that do not fit, TypeError for
+    dtypes.
     """
     return _conv_transpose(
         3,
@@ -213,4 +230,6 @@ def conv_transpose3d(
         output_size,
         algo,
         workspace_limit,
+        activation,
+        residual,
     )

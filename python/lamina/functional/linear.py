@@ -7,26 +7,38 @@ from typing import Any
 
 from .. import _C, arrays
 from ..autograd import Function
+from . import _epilogue
 from ._arguments import check_rank, same_dtype
 from .distance import on_tensors
 
 __all__ = ["bilinear", "linear"]
 
 
-def _gemm(a: Any, b: Any, bias: Any, sizes: tuple[int, int, int], trans: tuple[bool, bool]) -> Any:
-    """op(a) [m, k] times op(b) [k, n], plus bias [n]; sizes are (m, n, k)."""
+def _gemm(
+    a: Any,
+    b: Any,
+    bias: Any,
+    sizes: tuple[int, int, int],
+    trans: tuple[bool, bool],
+    kind: _epilogue.Kind = _epilogue.IDENTITY,
+    residual: Any = None,
+) -> Any:
+    """f(op(a) [m, k] times op(b) [k, n], plus bias [n] and residual); sizes are (m, n, k)."""
     m, n, k = sizes
     c = arrays.empty("linear", (m, n), a.dtype, like=a)
-    _C.gemm(a, b, c, bias, 1, m, n, k, *trans)
+    _C.gemm(a, b, c, bias, 1, m, n, k, *trans, False, kind, residual)
     return c
 
 
 class Linear(Function):
     @staticmethod
-    def forward(ctx: Any, x: Any, weight: Any, bias: Any) -> Any:
+    def forward(
+        ctx: Any, x: Any, weight: Any, bias: Any, residual: Any, kind: _epilogue.Kind
+    ) -> Any:
         x, weight = arrays.asarray("linear", "input", x), arrays.asarray("linear", "weight", weight)
         bias = None if bias is None else arrays.asarray("linear", "bias", bias)
-        same_dtype("linear", input=x, weight=weight, bias=bias)
+        residual = None if residual is None else arrays.asarray("linear", "residual", residual)
+        same_dtype("linear", input=x, weight=weight, bias=bias, residual=residual)
         check_rank("linear", "input", x, range(1, 65))
         check_rank("linear", "weight", weight, (1, 2))
         rows = weight.reshape(math.prod(weight.shape[:-1]), weight.shape[-1])
@@ -40,17 +52,24 @@ class Linear(Function):
                 f"linear: bias must have one element per output feature, ({len(rows)},), "
                 f"got bias.shape={bias.shape}"
             )
-        ctx.sizes = (math.prod(x.shape[:-1]), len(rows), rows.shape[1])
-        ctx.save_for_backward(x, weight)
+        y_shape = x.shape[:-1] + weight.shape[:-1]
+        _epilogue.check_residual("linear", residual, y_shape)
+        sizes = (math.prod(x.shape[:-1]), len(rows), rows.shape[1])
+
+        def compute(kind: _epilogue.Kind) -> Any:
+            return _gemm(x, rows, bias, sizes, (False, True), kind, residual).reshape(y_shape)
+
+        y, kept = _epilogue.forward("linear", ctx, kind, compute)
+        ctx.save_for_backward(x, weight, kept)
+        ctx.sizes, ctx.kind = sizes, kind
         ctx.bias_shape = None if bias is None else bias.shape
-        y = _gemm(x, rows, bias, ctx.sizes, (False, True))
-        return y.reshape(x.shape[:-1] + weight.shape[:-1])
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        x, weight = ctx.saved
+        x, weight, kept = ctx.saved
         m, n, k = ctx.sizes
-        grad_y = arrays.asarray("linear", "grad_y", grad_y)
+        grad_y = _epilogue.backward("linear", ctx.kind, kept, grad_y)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _gemm(grad_y, weight, None, (m, k, n), (False, False)).reshape(x.shape)
@@ -58,15 +77,19 @@ class Linear(Function):
             grad_weight = _gemm(grad_y, x, None, (n, k, m), (True, False)).reshape(weight.shape)
         if ctx.needs_input_grad[2]:
             grad_bias = grad_y.reshape(m, n).sum(0).reshape(ctx.bias_shape)
-        return grad_x, grad_weight, grad_bias
+        return grad_x, grad_weight, grad_bias, grad_y, None
 
 
-def linear(input: Any, weight: Any, bias: Any = None) -> Any:
+def linear(
+    input: Any, weight: Any, bias: Any = None, *, activation: Any = None, residual: Any = None
+) -> Any:
     """input [..., in_features], weight [out_features, in_features] or [in_features], bias [out].
 
-    Float32 or float64. Raises ValueError for shapes that do not match, TypeError for dtypes.
+    Float32 or float64. activation and residual as in functional.conv2d. Raises ValueError for
+    shapes that do not match, TypeError for dtypes.
     """
-    return Linear.apply(input, weight, bias)
+    kind = _epilogue.activation_kind("linear", activation)
+    return Linear.apply(input, weight, bias, residual, kind)
 
 
 @on_tensors

@@ -1,0 +1,129 @@
+// The activations of ops/activation.h on vectors, f and f', and the epilogues made of them.
+#pragma once
+
+#include "cpu/simd_math.h"
+#include "ops/epilogue.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+// f and d see vectors x and the scalars a, b. `x - x` is 0, or NaN for NaN and Inf.
+#define LAMINA_FUNCTOR(kind, value, slope)                                                \
+  struct Kind_##kind {                                                                    \
+    template <class T>                                                                    \
+    LAMINA_INLINE static Vec<T> f(Vec<T> x, [[maybe_unused]] T a, [[maybe_unused]] T b) { \
+      const Vec<T> zero = {};                                                             \
+      (void)zero;                                                                         \
+      return value;                                                                       \
+    }                                                                                     \
+    template <class T>                                                                    \
+    LAMINA_INLINE static Vec<T> d([[maybe_unused]] Vec<T> x, [[maybe_unused]] T a,        \
+                                  [[maybe_unused]] T b) {                                 \
+      const Vec<T> zero = {}, one = broadcast<T>(T(1));                                   \
+      (void)zero, (void)one;                                                              \
+      return slope;                                                                       \
+    }                                                                                     \
+  };
+
+static constexpr double kInverseSqrt2 = 0.70710678118654752440;
+static constexpr double kInverseSqrt2Pi = 0.39894228040143267794;
+static constexpr double kSqrt2OverPi = 0.79788456080286535588;
+static constexpr double kGeluCubic = 0.044715;
+
+// x * gate with 0 * -Inf = 0: these functions tend to 0 on the left.
+template <class T>
+LAMINA_INLINE Vec<T> gated(Vec<T> x, Vec<T> gate) {
+  return x == -broadcast<T>(T(__builtin_inf())) ? Vec<T>{} : x * gate;
+}
+// gate + x * bump, whose second term tends to 0 on both sides.
+template <class T>
+LAMINA_INLINE Vec<T> gated_slope(Vec<T> x, Vec<T> gate, Vec<T> bump) {
+  return absolute<T>(x) == broadcast<T>(T(__builtin_inf())) ? gate : gate + x * bump;
+}
+template <class T>
+LAMINA_INLINE Vec<T> gelu_gate(Vec<T> x) {
+  return tanh<T>(T(kSqrt2OverPi) * (x + T(kGeluCubic) * x * x * x));
+}
+template <class T>
+LAMINA_INLINE Vec<T> gelu_tanh_slope(Vec<T> x) {
+  const Vec<T> t = gelu_gate<T>(x);
+  const Vec<T> bump =
+      T(0.5) * (T(1) - t * t) * T(kSqrt2OverPi) * (T(1) + T(3 * kGeluCubic) * x * x);
+  return gated_slope<T>(x, T(0.5) * (T(1) + t), bump);
+}
+template <class T>
+LAMINA_INLINE Vec<T> mish_slope(Vec<T> x) {
+  const Vec<T> t = tanh<T>(softplus<T>(x));
+  return gated_slope<T>(x, t, (T(1) - t * t) * sigmoid<T>(x));
+}
+template <class T>
+LAMINA_INLINE Vec<T> silu_slope(Vec<T> x) {
+  return gated_slope<T>(x, sigmoid<T>(x), sigmoid<T>(x) * sigmoid<T>(-x));
+}
+template <class T>
+LAMINA_INLINE Vec<T> clamp(Vec<T> x, T low, T high) {
+  return x < low ? broadcast<T>(low) : x > high ? broadcast<T>(high) : x;
+}
+
+LAMINA_FUNCTOR(identity, x, one)
+LAMINA_FUNCTOR(relu, x <= T(0) ? zero : x, x <= T(0) ? zero : one)
+LAMINA_FUNCTOR(leaky_relu, x > T(0) ? x : a * x, x > T(0) ? one : broadcast<T>(a))
+LAMINA_FUNCTOR(elu, x > T(0) ? x : a * expm1<T>(x), x > T(0) ? one : a * exp<T>(x))
+LAMINA_FUNCTOR(selu, b*(x > T(0) ? x : a * expm1<T>(x)), b*(x > T(0) ? one : a * exp<T>(x)))
+LAMINA_FUNCTOR(celu, x > T(0) ? x : a * expm1<T>(x / a), x > T(0) ? one : exp<T>(x / a))
+LAMINA_FUNCTOR(gelu, gated<T>(x, T(0.5) * erfc<T>(x * T(-kInverseSqrt2))),
+               gated_slope<T>(x, T(0.5) * erfc<T>(x * T(-kInverseSqrt2)),
+                              T(kInverseSqrt2Pi) * exp<T>(T(-0.5) * x * x)))
+LAMINA_FUNCTOR(gelu_tanh, gated<T>(x, T(0.5) * (T(1) + gelu_gate<T>(x))), gelu_tanh_slope<T>(x))
+LAMINA_FUNCTOR(silu, gated<T>(x, sigmoid<T>(x)), silu_slope<T>(x))
+LAMINA_FUNCTOR(mish, gated<T>(x, tanh<T>(softplus<T>(x))), mish_slope<T>(x))
+LAMINA_FUNCTOR(softplus, x* a > b ? x : softplus<T>(a * x) / a, x* a > b ? one : sigmoid<T>(a * x))
+LAMINA_FUNCTOR(softsign,
+               absolute<T>(x) == T(__builtin_inf()) ? copy_sign<T>(broadcast<T>(T(1)), x)
+                                                    : x / (T(1) + absolute<T>(x)),
+               T(1) / ((T(1) + absolute<T>(x)) * (T(1) + absolute<T>(x))))
+LAMINA_FUNCTOR(softshrink,
+               x > a    ? x - a
+               : x < -a ? x + a
+               : x != x ? x
+                        : zero,
+               (x >= -a) & (x <= a) ? zero : one)
+LAMINA_FUNCTOR(hardshrink, (x >= -a) & (x <= a) ? zero : x, (x >= -a) & (x <= a) ? zero : one)
+LAMINA_FUNCTOR(tanhshrink, x - tanh<T>(x), tanh<T>(x) * tanh<T>(x))
+LAMINA_FUNCTOR(hardtanh, clamp<T>(x, a, b), (x <= a) | (x >= b) ? zero : one)
+LAMINA_FUNCTOR(hardsigmoid, clamp<T>(x + T(3), T(0), T(6)) / T(6),
+               (x <= T(-3)) | (x >= T(3)) ? zero : one / T(6))
+LAMINA_FUNCTOR(hardswish,
+               x <= T(-3)  ? zero
+               : x >= T(3) ? x
+                           : x * (x + T(3)) / T(6),
+               x <= T(-3) ? zero
+               : x < T(3) ? x / T(3) + T(0.5)
+                          : one)
+LAMINA_FUNCTOR(threshold, x <= a ? broadcast<T>(b) : x, x <= a ? zero : one)
+LAMINA_FUNCTOR(logsigmoid, -softplus<T>(-x), sigmoid<T>(-x))
+LAMINA_FUNCTOR(sigmoid, sigmoid<T>(a* x), a* sigmoid<T>(a* x) * sigmoid<T>(-a * x))
+LAMINA_FUNCTOR(tanh, tanh<T>(x), T(1) - tanh<T>(x) * tanh<T>(x))
+LAMINA_FUNCTOR(step, x != x ? x : x > T(0) ? broadcast<T>(T(1)) : zero, zero)
+#undef LAMINA_FUNCTOR
+
+template <class T>
+[[gnu::noinline]] static Vec<T> activate_any(ops::Activation kind, Vec<T> x, T a, T b) {
+  switch (kind) {
+#define LAMINA_CASE(kind)     \
+  case ops::Activation::kind: \
+    return Kind_##kind::f<T>(x, a, b);
+    LAMINA_ACTIVATIONS(LAMINA_CASE)
+#undef LAMINA_CASE
+  }
+  return x;
+}
+
+// f of the epilogue for a store: the usual kinds in place, the others by a call.
+template <class T>
+LAMINA_INLINE Vec<T> activate(const ops::Epilogue<T>& epilogue, Vec<T> x) {
+  if (epilogue.kind == ops::Activation::identity) return x;
+  if (epilogue.kind == ops::Activation::relu) return Kind_relu::f<T>(x, T(0), T(0));
+  return activate_any<T>(epilogue.kind, x, epilogue.a, epilogue.b);
+}
+
+LAMINA_CPU_NAMESPACE_END
