@@ -1,4 +1,4 @@
-"""The command line: `lamina train | bench | check | parity | info | plan | simt`."""
+"""The command line: `lamina train | bench | compare | check | parity | info | plan | simt`."""
 
 from __future__ import annotations
 
@@ -86,6 +86,64 @@ def bench(
 
         roofline(report, plot)
     if any(row["wrong"] for row in report["rows"]):
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="suite, held_out, tiny, memory, a family, or all.", show_default="suite"
+        ),
+    ] = None,
+    layers: Annotated[str, typer.Option(help="Only rows whose name (vgg2_1_b8) has this.")] = "",
+    pass_: Annotated[
+        str, typer.Option("--pass", help="fprop, dgrad, wgrad, train, several of them, or all.")
+    ] = "all",
+    batch: Annotated[int, typer.Option(min=0, help="Only this batch; 0: all.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, help="Of every library; 0: all.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.001, help="Time per row.")] = 1.0,
+    peers: Annotated[
+        str,
+        typer.Option(help="torch, torch.default, torch.channels_last, onnxruntime; by comma."),
+    ] = "torch",
+    algorithms: Annotated[
+        bool, typer.Option("--algorithms", help="Time every algorithm of convolution too.")
+    ] = False,
+    allocator: Annotated[
+        str, typer.Option(help="keep: malloc keeps freed memory; default: as it comes.")
+    ] = "keep",
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the rows here; a file there is continued.")
+    ] = None,
+) -> None:
+    """Time Lamina beside PyTorch, as a user calls both, on layers of known networks."""
+    import shlex
+    import sys
+
+    import lamina
+
+    from . import compare
+    from .peers import load_peers
+
+    if allocator not in ("keep", "default"):
+        raise typer.BadParameter(f"--allocator must be keep or default, got {allocator!r}")
+    if json_path and not json_path.parent.is_dir():
+        raise typer.BadParameter(f"{json_path.parent} is not a directory; create it first")
+    if threads:
+        lamina.set_num_threads(threads)
+    passes = [word for word in pass_.replace(",", " ").split() if word]
+    command = shlex.join(["lamina", *sys.argv[1:]])
+    try:
+        chosen = compare.subjects(names or ["suite"], passes, layers, batch)
+        several = load_peers(peers.replace(",", " ").split(), algorithms)
+        report = compare.run(console, chosen, several, seconds, allocator, json_path, command)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    except ImportError as error:
+        raise typer.BadParameter(f"{error.name} is not installed here") from None
+    if any(compare.is_wrong(row) for row in report["rows"]):
         raise typer.Exit(1)
 
 

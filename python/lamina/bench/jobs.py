@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,10 +35,11 @@ class Job(NamedTuple):
 
 
 def relative_error(y: np.ndarray, expected: np.ndarray) -> float:
-    """Root mean square error over the expected values' standard deviation."""
+    """Root mean square error over the expected values' standard deviation (of one, its size)."""
     if y.shape != expected.shape:
         return float("inf")
-    return float(np.sqrt(np.mean((y - expected) ** 2)) / max(expected.std(), 1e-30))
+    spread = expected.std() if expected.size > 1 else np.abs(expected).max()
+    return float(np.sqrt(np.mean((y - expected) ** 2)) / max(spread, 1e-30))
 
 
 def passes_of(layer: ConvLayer | PlainLayer) -> tuple[str, ...]:
@@ -65,39 +66,55 @@ def _import_torch() -> Any:
 # Convolution
 
 
-def _columns(x: np.ndarray, layer: ConvLayer) -> np.ndarray:
-    """x as [N, groups, C / groups * R * S, P * Q] in float64."""
-    p, s, r, g = layer.padding, layer.stride, layer.kernel, layer.groups
-    padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (p, p), (p, p)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (r, r), (2, 3))[:, :, ::s, ::s]
-    n, c, height, width = windows.shape[:4]
-    return windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, g, c // g * r * r, height * width)
+def geometry_of(op: str, layer: ConvLayer) -> Geometry:
+    """How a layer's filter moves, for the kernels' shape."""
+    pads = tuple((pad, pad) for pad in layer.each(layer.padding))
+    stride, dilation = layer.each(layer.stride), layer.each(layer.dilation)
+    return Geometry(op, stride, pads, dilation, layer.groups, "auto", -1)
 
 
-def _planes(columns: np.ndarray, layer: ConvLayer, batch: int) -> np.ndarray:
-    """The transpose of `_columns`."""
-    p, s, r = layer.padding, layer.stride, layer.kernel
-    out = layer.y_shape(batch)[2]
-    taps = columns.reshape(batch, layer.c, r, r, out, out)
-    size = layer.size + 2 * p
-    padded = np.zeros((batch, layer.c, size, size))
-    for i in range(r):
-        for j in range(r):
-            padded[:, :, i : i + s * out : s, j : j + s * out : s] += taps[:, :, i, j]
-    return padded[:, :, p : size - p, p : size - p]
-
-
-def _conv_expected(
+def conv_expected(
     pass_: str, layer: ConvLayer, x: np.ndarray, weight: np.ndarray, grad_y: np.ndarray
 ) -> np.ndarray:
-    n, g = x.shape[0], layer.groups
-    rows = weight.astype(np.float64).reshape(g, layer.k // g, -1)
-    y = grad_y.astype(np.float64).reshape(n, g, layer.k // g, -1)
+    """The pass in float64, tap by tap of the filter; of the operands, one gives the shape only."""
+    n, g = len(x), layer.groups
+    pads = [(pad, pad) for pad in layer.each(layer.padding)]
+    if pass_ == "dgrad":
+        sizes = (size + sum(pad) for size, pad in zip(x.shape[2:], pads, strict=True))
+        padded = np.zeros((*x.shape[:2], *sizes))
+    else:
+        padded = np.pad(x.astype(np.float64), [(0, 0), (0, 0), *pads])
+    grouped = padded.reshape(n, g, -1, *padded.shape[2:])
+    filters = weight.astype(np.float64).reshape(g, len(weight) // g, *weight.shape[1:])
+    y = grad_y.astype(np.float64).reshape(n, g, len(weight) // g, -1)
     if pass_ == "fprop":
-        return (rows @ _columns(x, layer)).reshape(grad_y.shape)
+        y = np.zeros_like(y)
+    for tap in np.ndindex(*weight.shape[2:]):
+        window = grouped[_last(_reached(layer, tap, grad_y.shape[2:]))]
+        seen = window.reshape(*window.shape[:3], -1)
+        if pass_ == "fprop":
+            y += filters[_last(tap)] @ seen
+        elif pass_ == "dgrad":
+            window += (filters[_last(tap)].swapaxes(1, 2) @ y).reshape(window.shape)
+        else:
+            filters[_last(tap)] = (y @ seen.swapaxes(2, 3)).sum(0)
+    if pass_ == "fprop":
+        return y.reshape(grad_y.shape)
     if pass_ == "wgrad":
-        return (y @ _columns(x, layer).swapaxes(2, 3)).sum(0).reshape(weight.shape)
-    return _planes(rows.swapaxes(1, 2) @ y, layer, n)
+        return filters.reshape(weight.shape)
+    inner = tuple(slice(low, low + size) for (low, _), size in zip(pads, x.shape[2:], strict=True))
+    return padded[_last(inner)]
+
+
+def _last(index: Sequence[Any]) -> Any:
+    """An index of the last axes."""
+    return (Ellipsis, *index)
+
+
+def _reached(layer: ConvLayer, tap: Any, out: tuple[int, ...]) -> tuple[slice, ...]:
+    """What one tap of the filter reads of the padded input, per axis."""
+    by_axis = zip(tap, out, layer.each(layer.stride), layer.each(layer.dilation), strict=True)
+    return tuple(slice(t * d, t * d + (o - 1) * s + 1, s) for t, o, s, d in by_axis)
 
 
 def _torch_conv(
@@ -110,7 +127,7 @@ def _torch_conv(
 ) -> Callable[[], Any]:
     torch = _import_torch()
     tx, tw, ty = (torch.from_numpy(a) for a in (x, weight, grad_y))
-    options = layer.stride, layer.padding, 1, layer.groups
+    options = layer.stride, layer.padding, layer.dilation, layer.groups
 
     def run() -> Any:
         with torch.no_grad():
@@ -138,9 +155,7 @@ def conv_job(layer: ConvLayer, pass_: str, batch: int, ref: bool, torch: bool) -
     rng = np.random.default_rng(0)
     shapes = layer.x_shape(batch), layer.weight_shape, layer.y_shape(batch)
     x, weight, grad_y = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
-    pads = ((layer.padding,) * 2,) * 2
-    geometry = Geometry("bench", (layer.stride,) * 2, pads, (1, 1), layer.groups, "auto", -1)
-    shape = conv_shape(geometry, x.shape, weight.shape)
+    shape = conv_shape(geometry_of("bench", layer), x.shape, weight.shape)
     inputs = {
         "fprop": (x, weight, None, None),
         "dgrad": (None, weight, None, grad_y),
@@ -165,7 +180,7 @@ def conv_job(layer: ConvLayer, pass_: str, batch: int, ref: bool, torch: bool) -
         candidates[f"{kernel.backend}.{kernel.algo}"] = run
     if torch:
         candidates["torch"] = _torch_conv(pass_, layer, x, weight, grad_y, transposed)
-    expected = _conv_expected(pass_, layer, x, weight, grad_y)
+    expected = conv_expected(pass_, layer, x, weight, grad_y)
     return Job(
         candidates,
         lambda y: relative_error(y, expected),

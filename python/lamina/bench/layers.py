@@ -13,41 +13,69 @@ definition (definitions.py) for each operation that lacks one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
+
+Sizes = int | tuple[int, ...]
 
 
 class ConvLayer(NamedTuple):
-    """Square 2-D convolution: c channels of size x size to k channels.
+    """A convolution: c channels to k, on an image (or a line, or a volume) of this size.
 
-    A transposed one is the input gradient of its `underlying` convolution.
+    One number stands for each of two axes, a tuple for as many axes as it has: `size` says how
+    many there are. A transposed layer is the input gradient of its `underlying` convolution.
     """
 
     name: str
     c: int
-    size: int
+    size: Sizes
     k: int
-    kernel: int
-    stride: int = 1
-    padding: int = 0
+    kernel: Sizes
+    stride: Sizes = 1
+    padding: Sizes = 0
     groups: int = 1
     transposed: bool = False
+    dilation: Sizes = 1
+    output_padding: int = 0
+
+    @property
+    def axes(self) -> int:
+        return 2 if isinstance(self.size, int) else len(self.size)
+
+    def each(self, value: Sizes) -> tuple[int, ...]:
+        """One number an axis."""
+        return (value,) * self.axes if isinstance(value, int) else value
 
     def x_shape(self, batch: int) -> tuple[int, ...]:
-        return (batch, self.c, self.size, self.size)
+        return (batch, self.c, *self.each(self.size))
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        return (self.k, self.c // self.groups, self.kernel, self.kernel)
+        """As the function takes it: a transposed layer's starts with the input's channels."""
+        k, c = (self.c, self.k) if self.transposed else (self.k, self.c)
+        return (k, c // self.groups, *self.each(self.kernel))
 
     def y_shape(self, batch: int) -> tuple[int, ...]:
-        out = (self.size + 2 * self.padding - self.kernel) // self.stride + 1
-        return (batch, self.k, out, out)
+        if self.transposed:
+            return self.underlying.x_shape(batch)
+        out = (
+            (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            for size, kernel, stride, pad, dilation in self._by_axis()
+        )
+        return (batch, self.k, *out)
 
     @property
     def underlying(self) -> ConvLayer:
         """From this transposed layer's output to its input."""
-        size = (self.size - 1) * self.stride - 2 * self.padding + self.kernel
-        return self._replace(c=self.k, size=size, k=self.c, transposed=False)
+        size = tuple(
+            (size - 1) * stride - 2 * pad + dilation * (kernel - 1) + 1 + self.output_padding
+            for size, kernel, stride, pad, dilation in self._by_axis()
+        )
+        return self._replace(c=self.k, size=size, k=self.c, transposed=False, output_padding=0)
+
+    def _by_axis(self) -> Iterator[tuple[int, ...]]:
+        several = self.size, self.kernel, self.stride, self.padding, self.dilation
+        return zip(*map(self.each, several), strict=True)
 
 
 class PlainLayer(NamedTuple):
@@ -98,6 +126,108 @@ CONV_TRANSPOSE = (
     ConvLayer("unet.up1_2x2", 1024, 28, 512, 2, 2, transposed=True),
     ConvLayer("unet.up4_2x2", 128, 196, 64, 2, 2, transposed=True),
     ConvLayer("fcn8s.upscore", 21, 28, 21, 16, 8, 4, transposed=True),
+)
+
+# `lamina compare`: pairs of a layer and a batch. Besides the networks above: Xie et al. 2017
+# (ResNeXt), Yu & Koltun 2016 (dilated), Chen et al. 2017 (DeepLab's ASPP), Liu et al. 2022
+# (ConvNeXt), Ding et al. 2022 (RepLKNet's 31x31).
+_AT_BOTH = (
+    # AlexNet, VGG-16
+    ConvLayer("alex1", 3, 224, 64, 11, 4, 2),
+    ConvLayer("alex2", 64, 27, 192, 5, 1, 2),
+    ConvLayer("alex3", 192, 13, 384, 3, 1, 1),
+    ConvLayer("alex4", 384, 13, 256, 3, 1, 1),
+    ConvLayer("alex5", 256, 13, 256, 3, 1, 1),
+    ConvLayer("vgg1_1", 3, 224, 64, 3, 1, 1),
+    ConvLayer("vgg1_2", 64, 224, 64, 3, 1, 1),
+    ConvLayer("vgg2_1", 64, 112, 128, 3, 1, 1),
+    ConvLayer("vgg2_2", 128, 112, 128, 3, 1, 1),
+    ConvLayer("vgg3_1", 128, 56, 256, 3, 1, 1),
+    ConvLayer("vgg3_2", 256, 56, 256, 3, 1, 1),
+    ConvLayer("vgg4_1", 256, 28, 512, 3, 1, 1),
+    ConvLayer("vgg4_2", 512, 28, 512, 3, 1, 1),
+    ConvLayer("vgg5", 512, 14, 512, 3, 1, 1),
+    # ResNet-50
+    ConvLayer("rn_conv1", 3, 224, 64, 7, 2, 3),
+    ConvLayer("rn_l1_3x3", 64, 56, 64, 3, 1, 1),
+    ConvLayer("rn_l2_3x3", 128, 28, 128, 3, 1, 1),
+    ConvLayer("rn_l3_3x3", 256, 14, 256, 3, 1, 1),
+    ConvLayer("rn_l4_3x3", 512, 7, 512, 3, 1, 1),
+    ConvLayer("rn_3x3s2_l2", 64, 56, 128, 3, 2, 1),
+    ConvLayer("rn_3x3s2_l4", 256, 14, 512, 3, 2, 1),
+    ConvLayer("rn_1x1s2", 256, 56, 512, 1, 2),
+    ConvLayer("rn_1x1_l1r", 256, 56, 64, 1),
+    ConvLayer("rn_1x1_l1e", 64, 56, 256, 1),
+    ConvLayer("rn_1x1_l2", 512, 28, 128, 1),
+    ConvLayer("rn_1x1_l3e", 256, 14, 1024, 1),
+    ConvLayer("rn_1x1_l4e", 512, 7, 2048, 1),
+    # GoogLeNet, MobileNet
+    ConvLayer("goog_5x5", 32, 28, 96, 5, 1, 2),
+    ConvLayer("goog_5x5s", 16, 28, 32, 5, 1, 2),
+    ConvLayer("mb_dw_112", 32, 112, 32, 3, 1, 1, 32),
+    ConvLayer("mb_dw_112s2", 64, 112, 64, 3, 2, 1, 64),
+    ConvLayer("mb_dw_28", 256, 28, 256, 3, 1, 1, 256),
+    ConvLayer("mb_dw_14", 512, 14, 512, 3, 1, 1, 512),
+    ConvLayer("mb_dw_7", 1024, 7, 1024, 3, 1, 1, 1024),
+    # dilated and transposed: DeepLab, DCGAN
+    ConvLayer("dil2", 256, 28, 256, 3, 1, 2, dilation=2),
+    ConvLayer("dil4", 512, 28, 512, 3, 1, 4, dilation=4),
+    ConvLayer("aspp12", 512, 33, 256, 3, 1, 12, dilation=12),
+    ConvLayer("dcgan_t2", 512, 8, 256, 4, 2, 1, transposed=True),
+    ConvLayer("dcgan_t4", 128, 32, 64, 4, 2, 1, transposed=True),
+    ConvLayer("dcgan_out", 64, 32, 3, 4, 2, 1, transposed=True),
+    # ResNeXt
+    ConvLayer("resnext_56", 128, 56, 128, 3, 1, 1, 32),
+    ConvLayer("resnext_14", 512, 14, 512, 3, 1, 1, 32),
+)
+_AT_8 = (
+    ConvLayer("convnext_dw7", 96, 56, 96, 7, 1, 3, 96),
+    ConvLayer("incep_1x7", 192, 17, 192, (1, 7), 1, (0, 3)),
+)
+_AT_1 = (
+    ConvLayer("unet_3x3", 64, 256, 64, 3, 1, 1),
+    ConvLayer("tiny", 8, 8, 8, 3, 1, 1),
+    ConvLayer("lk31_dw", 128, 56, 128, 31, 1, 15, 128),
+)
+SUITE = (
+    *((layer, batch) for batch in (1, 8) for layer in _AT_BOTH),
+    *((layer, 8) for layer in _AT_8),
+    *((layer, 1) for layer in _AT_1),
+)
+
+# What no rule or kernel was fitted to: odd sizes and channels, one axis and three. Dieleman et al.
+# 2016 (WaveNet), Dai et al. 2017 (M5), Bai et al. 2018 (TCN), Tran et al. 2015 and 2018 (C3D, R3D),
+# Redmon & Farhadi 2018 (YOLOv3), Iandola et al. 2016 (SqueezeNet), Dosovitskiy et al. 2021 (ViT),
+# Amodei et al. 2016 (Deep Speech 2), Dong et al. 2016 (FSRCNN), Chollet 2017 (Xception).
+HELD_OUT = (
+    (ConvLayer("wavenet_d64", 64, (4000,), 64, 2, dilation=64), 1),
+    (ConvLayer("m5_80s4", 1, (8000,), 128, 80, 4, 38), 8),
+    (ConvLayer("tcn_d8", 100, (784,), 100, 7, 1, 24, dilation=8), 4),
+    (ConvLayer("c3d_1", 3, (16, 56, 56), 64, 3, 1, 1), 1),
+    (ConvLayer("r3d_3", 128, (4, 28, 28), 128, 3, 1, 1), 2),
+    (ConvLayer("odd_37", 37, (45, 61), 53, 3, 1, 1), 3),
+    (ConvLayer("yolo_3x3s2", 64, 104, 128, 3, 2, 1), 1),
+    (ConvLayer("squeeze_expand", 16, 55, 64, 3, 1, 1), 8),
+    (ConvLayer("dense_growth", 128, 28, 32, 3, 1, 1), 8),
+    (ConvLayer("unet_valid", 64, 140, 64, 3), 2),
+    (ConvLayer("effnet_dw5", 240, 28, 240, 5, 1, 2, 240), 8),
+    (ConvLayer("effnet_dw5s2", 144, 56, 144, 5, 2, 2, 144), 1),
+    (ConvLayer("effnet_1x1", 40, 28, 240, 1), 8),
+    (ConvLayer("xception_dw", 728, 19, 728, 3, 1, 1, 728), 4),
+    (ConvLayer("shuffle_1x1g3", 240, 28, 240, 1, groups=3), 8),
+    (ConvLayer("vit_patch", 3, 224, 768, 16, 16), 1),
+    (ConvLayer("convnext_stem", 3, 224, 96, 4, 4), 4),
+    (ConvLayer("speech_41x11", 1, (161, 200), 32, (41, 11), 2, (20, 5)), 4),
+    (ConvLayer("incep_7x1", 160, 17, 192, (7, 1), 1, (3, 0)), 4),
+    (ConvLayer("fsrcnn_9x9s3", 56, 32, 1, 9, 3, 4, transposed=True, output_padding=2), 1),
+)
+# Where the call costs more than its arithmetic.
+TINY = (
+    (ConvLayer("tiny_4x4", 8, 4, 8, 3, 1, 1), 1),
+    (ConvLayer("tiny_8x8", 8, 8, 8, 3, 1, 1), 1),
+    (ConvLayer("tiny_1ch", 1, 8, 1, 3, 1, 1), 1),
+    (ConvLayer("lenet_conv1", 1, 28, 6, 5, 1, 2), 1),
+    (ConvLayer("lenet_conv2", 6, 14, 16, 5), 1),
 )
 
 _BATCH = -1

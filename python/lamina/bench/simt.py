@@ -19,6 +19,7 @@ from .. import _C, simt
 from .. import functional as F
 from ..functional.conv import Geometry, conv_shape, output_size
 from .definitions import DEFINITIONS, Definition
+from .jobs import geometry_of
 from .layers import FAMILIES, ConvLayer, PlainLayer
 from .plan import parse_geometry
 
@@ -70,7 +71,8 @@ def scaled(layer: ConvLayer) -> ConvLayer:
         layer = layer.underlying
     depthwise = layer.groups == layer.c
     c, k = min(layer.c, CHANNELS), min(layer.k, CHANNELS)
-    size = min(layer.size, layer.kernel + SIZE * layer.stride)
+    by_axis = zip(*map(layer.each, (layer.size, layer.kernel, layer.stride)), strict=True)
+    size = tuple(min(size, kernel + SIZE * stride) for size, kernel, stride in by_axis)
     return layer._replace(c=c, k=k, size=size, groups=c if depthwise else layer.groups)
 
 
@@ -134,9 +136,8 @@ def layer_subjects(
 ) -> Iterator[Subject]:
     """The kernels of a named convolution layer, scaled down."""
     small = scaled(layer)
-    pads = ((small.padding,) * 2,) * 2
-    geometry = Geometry("simt", (small.stride,) * 2, pads, (1, 1), small.groups, "auto", -1)
     shapes = small.x_shape(1), small.weight_shape
+    geometry = geometry_of("simt", small)
     yield from conv_subjects(layer.name, *shapes, geometry, passes, algo, dtype)
 
 

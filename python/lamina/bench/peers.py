@@ -1,0 +1,187 @@
+"""The libraries that `lamina compare` calls, each through its own public functions.
+
+torch and Lamina have the same names, so one description of a call serves both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import lamina
+
+from .. import _C
+from .. import functional as F
+from ..functional.conv import conv_shape
+from .jobs import geometry_of
+from .layers import ConvLayer
+from .timing import Call, keep_memory
+
+PEERS = ("torch", "torch.default", "torch.channels_last", "onnxruntime")
+
+
+class Peer(NamedTuple):
+    """A library: `library` is its module, `extra` are options of the convolution call."""
+
+    name: str
+    library: Any
+    version: str = ""
+    extra: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def functional(self) -> Any:
+        return F if self.library is lamina else self.library.nn.functional
+
+    def operand(self, array: np.ndarray) -> Any:
+        """What needs no gradient."""
+        if self.library is lamina:
+            return array
+        tensor = self.library.from_numpy(array)
+        if self.name == "torch.channels_last" and array.ndim == 4:
+            return tensor.contiguous(memory_format=self.library.channels_last)
+        return tensor
+
+    def leaf(self, array: np.ndarray) -> Any:
+        """What needs one."""
+        if self.library is lamina:
+            return lamina.Tensor(array, requires_grad=True)
+        return self.operand(array).requires_grad_()
+
+    def allocating(self, call: Call) -> Call:
+        """Under malloc's own defaults, where the name asks for them."""
+        if not self.name.endswith(".default"):
+            return call
+
+        def run() -> Any:
+            keep_memory(False)
+            try:
+                return call()
+            finally:
+                keep_memory(True)
+
+        return run
+
+
+def load_peers(names: Sequence[str], algorithms: bool = False) -> list[Peer]:
+    """Lamina and the named peers, all with Lamina's number of threads.
+
+    Raises ValueError for a name that is not a peer's, ImportError for a package that is missing.
+    """
+    found = [Peer("lamina", lamina)]
+    if algorithms:
+        names_of = dict.fromkeys(kernel.algo for kernel in lamina.kernels("conv", backend="cpu"))
+        found += [Peer(f"lamina.{algo}", lamina, "", (("algo", algo),)) for algo in names_of]
+    for name in names:
+        if name not in PEERS:
+            raise ValueError(f"compare: peers are {', '.join(PEERS)}, got {name!r}")
+        if name == "onnxruntime":
+            import onnxruntime
+
+            found.append(Peer(name, onnxruntime, onnxruntime.__version__))
+            continue
+        import torch
+
+        torch.set_num_threads(lamina.get_num_threads())
+        found.append(Peer(name, torch, torch.__version__))
+    if any(name == "torch.default" for name in names):
+        found.insert(1, Peer("lamina.default", lamina))
+    return found
+
+
+def conv_call(
+    peer: Peer,
+    layer: ConvLayer,
+    pass_: str,
+    x: np.ndarray,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    grad_y: np.ndarray,
+) -> Call | None:
+    """The pass as a call; None where the peer has none. "train" gives y and all gradients."""
+    if peer.name == "onnxruntime":
+        return _onnx_conv(peer.library, layer, x, weight) if pass_ == "fprop" else None
+    if peer.name == "torch.channels_last" and layer.axes != 2:
+        return None
+    kind = "conv_transpose" if layer.transposed else "conv"
+    if not _can_run(peer, layer, pass_, len(x)):
+        return None
+    function = getattr(peer.functional, f"{kind}{layer.axes}d")
+    options: dict[str, Any] = {
+        "stride": layer.each(layer.stride),
+        "padding": layer.each(layer.padding),
+        "dilation": layer.each(layer.dilation),
+        "groups": layer.groups,
+        **dict(peer.extra),
+    }
+    if layer.transposed:
+        options["output_padding"] = layer.output_padding
+    grad = peer.library.autograd.grad
+    if pass_ == "fprop":
+        fixed = peer.operand(x), peer.operand(weight), None
+        return peer.allocating(lambda: function(*fixed, **options))
+    seed = peer.operand(grad_y)
+    if pass_ == "train":
+        leaves = [peer.leaf(array) for array in (x, weight, bias)]
+
+        def train() -> Any:
+            y = function(*leaves, **options)
+            return (y, *grad(y, leaves, seed))
+
+        return peer.allocating(train)
+    if pass_ == "dgrad":
+        leaf = peer.leaf(x)
+        y = function(leaf, peer.operand(weight), None, **options)
+    else:
+        leaf = peer.leaf(weight)
+        y = function(peer.operand(x), leaf, None, **options)
+    return peer.allocating(lambda: grad(y, leaf, seed, retain_graph=True)[0])
+
+
+def _can_run(peer: Peer, layer: ConvLayer, pass_: str, batch: int) -> bool:
+    """Whether the kernel that `extra` names can run every pass."""
+    algo = dict(peer.extra).get("algo")
+    if algo is None:
+        return True
+    if layer.transposed:
+        layer = layer.underlying
+        pass_ = {"fprop": "dgrad", "dgrad": "fprop"}.get(pass_, pass_)
+    shape = conv_shape(geometry_of("compare", layer), layer.x_shape(batch), layer.weight_shape)
+    for part in ("fprop", "dgrad", "wgrad") if pass_ == "train" else (pass_,):
+        try:
+            _C.conv_plan("compare", part, shape, algo)
+        except ValueError:
+            return False
+    return True
+
+
+def _onnx_conv(onnxruntime: Any, layer: ConvLayer, x: np.ndarray, weight: np.ndarray) -> Call:
+    """A model of one node; its weights are known when it is made, so it may pack them."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    pads = layer.each(layer.padding)
+    attributes: dict[str, Any] = {
+        "strides": layer.each(layer.stride),
+        "pads": pads * 2,
+        "dilations": layer.each(layer.dilation),
+        "group": layer.groups,
+    }
+    if layer.transposed:
+        attributes["output_padding"] = layer.each(layer.output_padding)
+    shapes = {"x": x.shape, "y": layer.y_shape(len(x))}
+    kind = "ConvTranspose" if layer.transposed else "Conv"
+    graph = helper.make_graph(
+        [helper.make_node(kind, ["x", "weight"], ["y"], **attributes)],
+        layer.name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shapes["x"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shapes["y"])],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = lamina.get_num_threads()
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda: session.run(["y"], {"x": x})[0]

@@ -1,0 +1,238 @@
+"""`lamina compare`: the layers it says, results judged part by part, reports that can be continued.
+
+Times are not tested, but which rounds count is.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import lamina
+import numpy as np
+import pytest
+import reference
+from lamina.bench import compare, jobs, measure, timing
+from lamina.bench.cli import app
+from lamina.bench.layers import HELD_OUT, SUITE, TINY, ConvLayer
+from lamina.bench.peers import Peer, load_peers
+from typer.testing import CliRunner
+
+SMALL = [
+    ConvLayer("plain", 4, 9, 6, 3, 1, 1),
+    ConvLayer("grouped", 4, (8, 11), 6, (3, 1), 2, (1, 0), 2),
+    ConvLayer("dilated", 3, 12, 5, 3, 1, 2, dilation=2),
+    ConvLayer("line", 4, (20,), 6, 5, 2, 3, 2),
+    ConvLayer("volume", 2, (5, 6, 7), 3, 3, 1, 1),
+    ConvLayer("up", 6, (5, 4), 4, 3, 2, 1, 2, transposed=True, output_padding=1),
+]
+
+
+@pytest.fixture(autouse=True)
+def _ceilings(monkeypatch):
+    """The machine's, without the second that measuring them takes; malloc as it was."""
+    monkeypatch.setattr(measure, "machine_roofline", lambda: {"gflops": 100.0, "gbytes": 10.0})
+    yield
+    timing.keep_memory(False)
+
+
+def run(*arguments):
+    return CliRunner().invoke(
+        app, ["compare", *arguments, "--seconds", "0.001"], env={"COLUMNS": "200"}
+    )
+
+
+# Layers
+
+
+@pytest.mark.parametrize("pairs, count", [(SUITE, 89), (HELD_OUT, 20), (TINY, 5)])
+def test_layers_have_names_of_their_own_and_outputs(pairs, count):
+    assert len({(layer.name, batch) for layer, batch in pairs}) == len(pairs) == count
+    for layer, batch in pairs:
+        assert min(layer.y_shape(batch)) >= 1
+        if layer.transposed:
+            assert layer.underlying.y_shape(batch) == layer.x_shape(batch)
+
+
+def test_names_passes_and_batches_choose():
+    def found(*arguments):
+        return {subject.key for subject in compare.subjects(*arguments)}
+
+    assert len(found(["suite"], ["fprop"])) == 89
+    assert len(found(["suite"], ["all"])) == 4 * 89
+    assert found(["suite"], ["dgrad"], "alex1_b8") == {("suite", "alex1", 8, "dgrad")}
+    assert {key[2] for key in found(["suite", "tiny"], ["fprop", "train"], "", 1)} == {1}
+    assert {key[0] for key in found(["memory"], ["train"])} == set(compare.MEMORY_FAMILIES)
+    assert {key[0] for key in found(["all"], ["fprop"])} == set(compare.families())
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["siute"], "'siute'"),
+        (["suite", "--layers", "vgg9"], "vgg9"),
+        (["suite", "--pass", "backward"], "backward"),
+        (["suite", "--peers", "numpy"], "'numpy'"),
+        (["suite", "--allocator", "mine"], "mine"),
+        (["suite", "--json", "/nowhere/rows.json"], "/nowhere"),
+    ],
+)
+def test_bad_options_are_refused(arguments, word):
+    result = run(*arguments)
+    assert result.exit_code == 2 and word in result.output
+
+
+def test_absent_peer_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    result = run("suite")
+    assert result.exit_code == 2 and "torch is not installed" in result.output
+
+
+# What is computed
+
+
+@pytest.mark.parametrize("layer", SMALL[:-1], ids=lambda layer: layer.name)
+def test_float64_gradients_are_the_definitions(layer):
+    rng = np.random.default_rng(0)
+    sizes = layer.x_shape(2), layer.weight_shape, layer.y_shape(2)
+    x, weight, grad_y = (rng.normal(size=size) for size in sizes)
+    options = layer.stride, layer.padding, layer.dilation, layer.groups
+    expected = {
+        "fprop": reference.conv(x, weight, None, *options),
+        "dgrad": reference.conv_dgrad(grad_y, weight, x.shape, *options),
+        "wgrad": reference.conv_wgrad(x, grad_y, weight.shape, *options),
+    }
+    for pass_, array in expected.items():
+        found = jobs.conv_expected(pass_, layer, x, weight, grad_y)
+        np.testing.assert_allclose(found, array, rtol=1e-11, atol=1e-11)
+
+
+def calls(layer, pass_, *peers):
+    return compare._conv(layer, 2, pass_)([Peer("lamina", lamina), *peers])
+
+
+@pytest.mark.parametrize("layer", SMALL, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("pass_", compare.CONV_PASSES)
+def test_results_are_judged(layer, pass_):
+    work = calls(layer, pass_)
+    result = work.calls["lamina"]()
+    assert work.error(result) <= jobs.ERROR_BOUND
+    parts = list(result) if isinstance(result, tuple) else [result]
+    assert len(parts) == (4 if pass_ == "train" else 1)
+    for index, part in enumerate(parts):
+        array = part if isinstance(part, np.ndarray) else part.detach().numpy()
+        changed = [*parts[:index], array * np.float32(1.001), *parts[index + 1 :]]
+        assert work.error(tuple(changed)) > jobs.ERROR_BOUND
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("layer", SMALL, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("pass_", compare.CONV_PASSES)
+def test_peers_compute_the_same(layer, pass_):
+    pytest.importorskip("torch")
+    names = ["torch", "torch.default", "torch.channels_last"]
+    work = calls(layer, pass_, *load_peers(names)[1:])
+    assert {"lamina", "lamina.default", "torch", "torch.default"} <= set(work.calls)
+    assert ("torch.channels_last" in work.calls) == (layer.axes == 2)
+    for call in work.calls.values():
+        assert work.error(call()) <= jobs.ERROR_BOUND
+
+
+def test_onnxruntime_computes_the_same():
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    for layer in SMALL:
+        work = calls(layer, "fprop", *load_peers(["onnxruntime"])[1:])
+        assert work.error(work.calls["onnxruntime"]()) <= jobs.ERROR_BOUND
+        assert "onnxruntime" not in calls(layer, "dgrad", *load_peers(["onnxruntime"])[1:]).calls
+
+
+def test_algorithms_are_peers_where_they_can_run():
+    peers = load_peers([], algorithms=True)
+    assert {"lamina", "lamina.direct", "lamina.winograd"} <= {peer.name for peer in peers}
+    work = compare._conv(SMALL[2], 1, "fprop")(peers)
+    assert "lamina.winograd" not in work.calls and "lamina.direct" in work.calls
+
+
+# Reports
+
+
+def test_report_is_written_and_continued(tmp_path):
+    path = tmp_path / "rows.json"
+    options = ["tiny", "--peers", "", "--json", str(path)]
+    first = run(*options, "--pass", "fprop", "--layers", "4x4")
+    assert first.exit_code == 0, first.output
+    (row,) = json.loads(path.read_text())["rows"]
+    assert (row["layer"], row["batch"], row["pass"]) == ("tiny_4x4", 1, "fprop")
+    assert row["ms"]["lamina"] > 0 and row["algo"]
+    assert 0 < row["error"]["lamina"] <= jobs.ERROR_BOUND
+    second = run(*options, "--pass", "fprop,train", "--layers", "tiny_")
+    assert second.exit_code == 0, second.output
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[0] == row and len(rows) == 6
+    assert not list(tmp_path.glob("*.partial"))
+    threads = lamina.get_num_threads()
+    try:
+        third = run(*options, "--threads", str(threads + 1))
+    finally:
+        lamina.set_num_threads(threads)
+    assert third.exit_code == 2 and "threads" in third.output
+
+
+@pytest.mark.torch
+def test_report_has_ratios_and_their_means(tmp_path):
+    pytest.importorskip("torch")
+    path = tmp_path / "rows.json"
+    result = run("tiny", "softmax", "--layers", "e", "--pass", "fprop", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    report = json.loads(path.read_text())
+    ratios = {row["layer"]: row["ratio"]["torch"] for row in report["rows"]}
+    (tiny,) = [row for row in report["summary"] if row["family"] == "tiny"]
+    several = {name: ratio for name, ratio in ratios.items() if name.startswith("lenet")}
+    assert tiny["worst"] == min(several.values()) and several[tiny["worst_layer"][:-3]]
+    assert tiny["geomean"] == pytest.approx(np.exp(np.mean(np.log(list(several.values())))))
+    assert "transformer.log_softmax" in ratios and "torch" in report["versions"]
+
+
+def test_wrong_results_fail(monkeypatch):
+    monkeypatch.setattr(compare, "ERROR_BOUND", -1.0)
+    result = run("tiny", "--layers", "4x4", "--pass", "fprop", "--peers", "")
+    assert result.exit_code == 1 and "WRONG" in result.output
+
+
+# Rounds
+
+
+def test_disturbed_rounds_are_measured_again(monkeypatch):
+    shares = iter([0.5, 0.0, 0.3, *[0.0] * 100])
+    monkeypatch.setattr(timing, "_foreign_share", lambda before, after: next(shares))
+    times = timing.interleaved({"a": lambda: None, "b": lambda: None}, 1e-4)
+    assert times.rejected >= 2 and len(times.rounds) >= timing.LEAST_ROUNDS
+    assert times.foreign == 0 and times.ratio("a", of="a") == 1
+    assert all(set(round_) == {"a", "b"} for round_ in times.rounds)
+
+
+def test_quietest_rounds_are_taken_where_none_is_quiet(monkeypatch):
+    monkeypatch.setattr(timing, "_foreign_share", lambda before, after: 0.5)
+    monkeypatch.setattr(timing, "BLOCK_SECONDS", 0.01)
+    times = timing.interleaved({"a": lambda: None}, 0.001)
+    assert times.foreign == 0.5 and len(times.rounds) >= timing.LEAST_ROUNDS
+
+
+def test_samples_of_short_calls_are_long(monkeypatch):
+    count = [0]
+
+    def call():
+        count[0] += 1
+
+    repeats, before = timing._repeats(call)
+    assert repeats >= 10 and before == repeats
+    count[0] = 0
+    timing._sample(call, repeats, before)
+    assert count[0] == 2 * repeats
+
+
+def test_memory_is_kept_and_given_back():
+    if not timing.keep_memory(True):
+        pytest.skip("needs glibc")
+    assert timing.keep_memory(False)
