@@ -1,16 +1,15 @@
 #include "bindings/array.h"
 
+#include "bindings/numpy_array.h"
+
 namespace lamina::bindings {
 namespace {
 
-ElementType numpy_type(const py::array& array) {
-  if (py::isinstance<py::array_t<float>>(array)) return ElementType::f32;
-  if (py::isinstance<py::array_t<double>>(array)) return ElementType::f64;
-  if (py::isinstance<py::array_t<int64_t>>(array)) return ElementType::i64;
-  if (py::isinstance<py::array_t<uint8_t>>(array)) return ElementType::u8;
-  const py::dtype dtype = array.dtype();
-  if (dtype.itemsize() != 2) return ElementType::other;
-  if (dtype.kind() == 'f' && dtype.byteorder() != '>') return ElementType::f16;
+ElementType numpy_type(PyObject* array) {
+  const ElementType type = element_type_of(array);
+  if (type != ElementType::other) return type;
+  const auto dtype = py::reinterpret_borrow<py::array>(array).dtype();
+  if (dtype.itemsize() != 2 || dtype.kind() == 'f') return ElementType::other;
   // ml_dtypes' extension of NumPy
   return py::str(dtype.attr("name")).cast<std::string>() == "bfloat16" ? ElementType::bf16
                                                                        : ElementType::other;
@@ -29,8 +28,8 @@ ElementType cuda_type(const std::string& type) {
 }  // namespace
 
 bool Array::load(py::handle object) {
-  if (py::isinstance<py::array>(object)) {
-    load_numpy(py::reinterpret_borrow<py::array>(object));
+  if (is_plain_array(object.ptr()) || py::isinstance<py::array>(object)) {
+    load_numpy(object.ptr());
     return true;
   }
   const py::object interface = py::getattr(object, "__cuda_array_interface__", py::none());
@@ -43,14 +42,16 @@ bool Array::load(py::handle object) {
   return true;
 }
 
-void Array::load_numpy(const py::array& array) {
-  owner_ = array;
-  data_ = const_cast<void*>(array.data());
-  size_ = array.size();
-  item_bytes_ = static_cast<size_t>(array.itemsize());
+void Array::load_numpy(PyObject* array) {
+  const py::detail::PyArray_Proxy& proxy = fields(array);
+  owner_ = py::reinterpret_borrow<py::object>(array);
+  data_ = proxy.data;
+  size_ = 1;
+  for (int axis = 0; axis < proxy.nd; ++axis) size_ *= proxy.dimensions[axis];
+  item_bytes_ = static_cast<size_t>(py::reinterpret_borrow<py::array>(array).itemsize());
   type_ = numpy_type(array);
-  contiguous_ = (array.flags() & py::array::c_style) != 0;
-  writeable_ = array.writeable();
+  contiguous_ = (proxy.flags & py::array::c_style) != 0;
+  writeable_ = (proxy.flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0;
   on_gpu_ = false;
 }
 

@@ -37,7 +37,7 @@ class Array {
   int device() const { return device_; }
 
  private:
-  void load_numpy(const py::array& array);
+  void load_numpy(PyObject* array);
   void load_cuda(const py::dict& interface);
 
   py::object owner_;

@@ -122,6 +122,11 @@ def dropout(
     shift: float,
     dropped: float,
 ) -> None: ...
+def empty(shape: tuple[int, ...], dtype: Any) -> Any:
+    """
+    A new array, its memory recycled; None for what lamina.arrays.empty has to look at
+    """
+
 def gemm(
     a: NDArray,
     b: NDArray,
@@ -167,7 +172,14 @@ def gru_cell_dgrad(
 def gru_cell_fprop(
     n: int, hidden: int, h: NDArray, gates: NDArray, b: NDArray, new_h: NDArray
 ) -> None: ...
+def idle_bytes() -> int: ...
+def idle_limit() -> int: ...
 def im2col(pass_: str, shape: ConvShape, source: NDArray, result: NDArray) -> None: ...
+def is_ready(x: Any) -> bool:
+    """
+    Whether kernels read x as it is: float32 or float64 of NumPy, aligned, in C order
+    """
+
 def isa() -> str: ...
 def kernels() -> list:
     """
@@ -270,6 +282,7 @@ def roi(
     bad: NDArray,
 ) -> None: ...
 def set_current_backend(name: str) -> None: ...
+def set_idle_limit(bytes: int) -> None: ...
 def set_num_threads(count: int) -> None: ...
 def softmax(
     outer: int,

@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from . import _C
+
 HALVES = ("float16", "bfloat16")  # on CUDA, and on the CPU under simt; bfloat16 is of ml_dtypes
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+INT64 = np.dtype(np.int64)
 _INT64_MAX = 2**63 - 1
 
 
@@ -201,6 +204,8 @@ def asarray(op: str, name: str, x: Any) -> Any:
 
     Raises TypeError, naming `op` and `name`, for other dtypes and other kinds of object.
     """
+    if _C.is_ready(x):
+        return x
     x = adopt(x)
     check_float(op, name, x)
     if is_cuda(x):
@@ -251,9 +256,15 @@ def physical_memory() -> int:
 def empty(op: str, shape: Sequence[int], dtype: Any, like: Any = None) -> Any:
     """A new uninitialised array of the library and device of `like` (NumPy without it).
 
+    Its memory may be that of an array which is gone (csrc/core/buffers.h).
+
     Raises, before anything is allocated, ValueError for a negative size or for more bytes than an
     int64 counts, and MemoryError for more than the physical memory.
     """
+    if like is None or type(like) is np.ndarray:
+        array = _C.empty(tuple(shape), dtype)
+        if array is not None:
+            return array
     shape = tuple(int(size) for size in shape)
     dtype = np.dtype(dtype)
     if any(size < 0 for size in shape):

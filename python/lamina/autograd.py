@@ -21,6 +21,8 @@ from .arrays import buffer_of, is_array, is_floating, module_of
 
 if TYPE_CHECKING:
     from .tensor import Tensor
+else:
+    Tensor: Any = None  # tensor.py, which imports this file, puts its class here
 
 
 class _GradMode(threading.local):
@@ -96,10 +98,9 @@ class Version:
 class Context:
     """What `forward` leaves for `backward`: saved arrays and any attribute it sets."""
 
-    def __init__(self, needs_input_grad: tuple[bool, ...] = ()) -> None:
-        self.needs_input_grad = needs_input_grad
-        self.saved: tuple[Any, ...] = ()
-        self.non_differentiable: tuple[Any, ...] = ()
+    needs_input_grad: tuple[bool, ...] = ()
+    saved: tuple[Any, ...] = ()
+    non_differentiable: tuple[Any, ...] = ()
 
     if TYPE_CHECKING:
 
@@ -188,6 +189,9 @@ class Function:
     ...         return 2 * x * grad_y
     """
 
+    # Whether `forward` leaves all arithmetic to compiled kernels: nothing for NumPy to warn of.
+    kernels_only = False
+
     @staticmethod
     def forward(ctx: Context, *args: Any, **kwargs: Any) -> Any:
         """One array or a tuple of arrays from the arguments of `apply`, Tensors unwrapped."""
@@ -201,37 +205,46 @@ class Function:
     @classmethod
     def apply(cls, *args: Any, **kwargs: Any) -> Any:
         """Runs the operation: Tensors out if any positional argument is one, else plain arrays."""
-        from .tensor import Tensor
-
         for name, value in kwargs.items():
             if isinstance(value, Tensor):
                 raise TypeError(
                     f"{cls.__name__}.apply: Tensors must be positional, got the keyword {name}"
                 )
         recording = _mode.enabled
-        needs = tuple(recording and isinstance(a, Tensor) and a.requires_grad for a in args)
-        ctx = Context(needs)
-        arrays = [a.data if isinstance(a, Tensor) else a for a in args]
-        with np.errstate(all="ignore"):  # Inf and NaN follow IEEE, without warnings
+        tensors, arrays, needs = [], [], []
+        for arg in args:
+            if isinstance(arg, Tensor):
+                tensors.append(arg)
+                arrays.append(arg._data)
+                needs.append(recording and arg._requires_grad)
+            else:
+                arrays.append(arg)
+                needs.append(False)
+        ctx = Context()
+        ctx.needs_input_grad = tuple(needs)
+        if cls.kernels_only:
             result = cls.forward(ctx, *arrays, **kwargs)
-        tensors = [a for a in args if isinstance(a, Tensor)]
+        else:
+            with np.errstate(all="ignore"):  # Inf and NaN follow IEEE, without warnings
+                result = cls.forward(ctx, *arrays, **kwargs)
         if not tensors:
             return result
         several = isinstance(result, tuple)
         outputs = [Tensor._wrap(array) for array in (result if several else (result,))]
         for output in outputs:
             output._share_version(tensors)
-        if any(needs):
+        if True in needs:
             node = Node(
                 cls,
                 ctx,
-                tuple(a._edge() if need else None for a, need in zip(args, needs, strict=True)),
+                tuple([a._edge() if need else None for a, need in zip(args, needs, strict=True)]),
             )
             node.versions = _versions(ctx.saved, tensors, outputs)
+            marked = ctx.non_differentiable
             for index, output in enumerate(outputs):
-                array = output.data
-                differentiable = is_floating(array.dtype) and not any(
-                    array is marked for marked in ctx.non_differentiable
+                array = output._data
+                differentiable = is_floating(array.dtype) and not (
+                    marked and any(array is other for other in marked)
                 )
                 node.outputs.append((array.shape, array.dtype, differentiable, module_of(array)))
                 if differentiable:
@@ -243,9 +256,20 @@ def _versions(
     saved: tuple[Any, ...], inputs: list[Tensor], outputs: list[Tensor]
 ) -> list[tuple[Version, int]]:
     """The write counts of the saved arrays that show a tensor's memory, compared in backward."""
-    owners = {id(buffer_of(tensor.data)): tensor._version for tensor in (*outputs, *inputs)}
-    buffers = [id(buffer_of(array)) for array in saved if is_array(array)]
-    cells = [owners[buffer] for buffer in buffers if buffer in owners]
+    if not saved:
+        return []
+    tensors = (*outputs, *inputs)
+    owners = {id(tensor._data): tensor for tensor in tensors}
+    buffers: dict[int, Tensor] | None = None
+    cells = []
+    for array in saved:
+        owner = owners.get(id(array))
+        if owner is None and is_array(array):
+            if buffers is None:
+                buffers = {id(buffer_of(tensor._data)): tensor for tensor in tensors}
+            owner = buffers.get(id(buffer_of(array)))
+        if owner is not None:
+            cells.append(owner._writes())
     return [(cell, cell.count) for cell in cells]
 
 
@@ -297,13 +321,13 @@ class _Sums:
             self.arrays[key] = module_of(gradient).asarray(total)
             self.owned.add(key)
 
-    def take(self, source: Node | Tensor, index: int, hooks: dict[int, Callable[..., Any]]) -> Any:
+    def take(
+        self, source: Node | Tensor, index: int, hooks: dict[int, Callable[..., Any]] | None
+    ) -> Any:
         """The finished sum, after the hooks; None where no gradient arrived."""
-        from .tensor import Tensor
-
         gradient = self.arrays.pop((id(source), index), None)
-        if gradient is None:
-            return None
+        if gradient is None or not hooks:
+            return gradient
         for hook in list(hooks.values()):
             replacement = hook(Tensor._wrap(gradient))
             if replacement is not None:
@@ -369,7 +393,7 @@ def backward(
                 continue
             arrived = []
             for index in range(len(source.outputs)):
-                gradient = sums.take(source, index, source.hooks.get(index, {}))
+                gradient = sums.take(source, index, source.hooks.get(index))
                 for key in wanted.get((id(source), index), ()):
                     into[key] = gradient  # type: ignore[index]
                 arrived.append(gradient)
@@ -396,8 +420,6 @@ def grad(
     Raises RuntimeError where an output or an input needs no gradient, or where an input was not
     used and `allow_unused` is false.
     """
-    from .tensor import Tensor
-
     outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
     if grad_outputs is None:

@@ -101,10 +101,10 @@ class Tensor(Methods):
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self._data = _array_of("Tensor", data)
-        self._version = Version()
+        self._version: Version | None = None
         self._grad: Tensor | None = None
         self._requires_grad = False
-        self._hooks: dict[int, Callable[..., Any]] = {}
+        self._hooks: dict[int, Callable[..., Any]] | None = None
         self._index = 0
         self.grad_fn: Node | None = None
         if requires_grad:
@@ -113,14 +113,11 @@ class Tensor(Methods):
     @classmethod
     def _wrap(cls, array: Any) -> Tensor:
         """A Tensor around a result; skips the checks of the constructor."""
-        self = Tensor.__new__(Tensor)
+        self = _new_tensor(Tensor)
         self._data = array if is_array(array) else np.asarray(array)
-        self._version = Version()
-        self._grad = None
+        self._version = self._grad = self._hooks = self.grad_fn = None
         self._requires_grad = False
-        self._hooks = {}
         self._index = 0
-        self.grad_fn = None
         return self
 
     # Description
@@ -144,7 +141,7 @@ class Tensor(Methods):
                 f"{array.dtype}; use requires_grad_(False) first"
             )
         self._data = array
-        self._version = Version()
+        self._version = None
 
     @property
     def grad(self) -> Tensor | None:
@@ -283,7 +280,7 @@ class Tensor(Methods):
     def detach(self) -> Tensor:
         """The same array without history."""
         result = Tensor(self._data)
-        result._version = self._version
+        result._version = self._writes()
         return result
 
     def register_hook(self, hook: Callable[[Tensor], Any]) -> RemovableHandle:
@@ -299,7 +296,10 @@ class Tensor(Methods):
         if not callable(hook):
             raise TypeError(f"register_hook: hook must be callable, got {type(hook).__name__}")
         node = self.grad_fn
-        hooks = self._hooks if node is None else node.hooks.setdefault(self._index, {})
+        if node is not None:
+            hooks = node.hooks.setdefault(self._index, {})
+        else:
+            hooks = self._hooks = {} if self._hooks is None else self._hooks
         handle = RemovableHandle(hooks)
         hooks[handle.key] = hook
         return handle
@@ -356,12 +356,20 @@ class Tensor(Methods):
         else:
             self._grad = Tensor(self._grad._data + gradient)
 
+    def _writes(self) -> Version:
+        """The count of writes into this tensor's memory; begins when somebody asks."""
+        if self._version is None:
+            self._version = Version()
+        return self._version
+
     def _share_version(self, tensors: list[Tensor]) -> None:
         """Counts writes together with the tensor whose memory this one shows, if any."""
-        buffer = buffer_of(self._data)
+        data = self._data
+        buffer = data if data.base is None else buffer_of(data)
         for tensor in tensors:
-            if buffer_of(tensor._data) is buffer:
-                self._version = tensor._version
+            other = tensor._data
+            if other is buffer or (other.base is not None and buffer_of(other) is buffer):
+                self._version = tensor._writes()
                 return
 
     # Conversion
@@ -508,7 +516,7 @@ class Tensor(Methods):
                     )
         if not getattr(self._data.flags, "writeable", True):
             raise ValueError(f"{op}: the array must be writable, got a read-only one; use clone()")
-        self._version.count += 1
+        self._writes().count += 1
         return self._data
 
     def zero_(self) -> Tensor:
@@ -541,6 +549,10 @@ class Tensor(Methods):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
+
+
+_new_tensor = object.__new__
+autograd.Tensor = Tensor  # type: ignore[misc]
 
 
 def array_of(x: Any) -> Any:

@@ -48,6 +48,8 @@ __all__ = [
 class Activation(Function):
     """kind, a, b as in csrc/ops/activation.h."""
 
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, kind: str, a: float, b: float) -> Any:
         x = arrays.asarray(op, "input", x)
@@ -60,7 +62,7 @@ class Activation(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         (x,) = ctx.saved
-        grad_x = np.empty_like(x)
+        grad_x = arrays.empty_like("activation", x)
         grad_y = arrays.asarray(ctx.kind, "grad_y", grad_y)
         _C.activation(ctx.kind, ctx.a, ctx.b, x, grad_y, grad_x)
         return None, grad_x, None, None, None
@@ -209,6 +211,8 @@ def step(input: Any) -> Any:
 
 
 class Prelu(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any) -> Any:
         x, weight = arrays.asarray("prelu", "input", x), arrays.asarray("prelu", "weight", weight)
@@ -233,10 +237,10 @@ class Prelu(Function):
         grad_y = arrays.asarray("prelu", "grad_y", grad_y)
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
-            grad_x = np.empty_like(x)
+            grad_x = arrays.empty_like("activation", x)
             _C.prelu("dgrad", x, weight, grad_y, grad_x, *ctx.layout)
         if ctx.needs_input_grad[1]:
-            grad_weight = np.empty_like(weight)
+            grad_weight = arrays.empty_like("activation", weight)
             _C.prelu("wgrad", x, weight, grad_y, grad_weight, *ctx.layout)
         return grad_x, grad_weight
 
@@ -258,7 +262,7 @@ class Glu(Function):
             )
         contiguous = arrays.module_of(x).ascontiguousarray
         value, gate = (contiguous(half) for half in np.split(x, 2, axis))
-        opened = np.empty_like(gate)
+        opened = arrays.empty_like("activation", gate)
         _C.activation("sigmoid", 1.0, 0.0, gate, None, opened)
         ctx.axis = axis
         ctx.save_for_backward(value, gate, opened)
@@ -267,7 +271,7 @@ class Glu(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         value, gate, opened = ctx.saved
-        grad_gate = np.empty_like(gate)
+        grad_gate = arrays.empty_like("activation", gate)
         grad_opened = arrays.module_of(grad_y).ascontiguousarray(grad_y * value)
         _C.activation("sigmoid", 1.0, 0.0, gate, grad_opened, grad_gate)
         return np.concatenate([grad_y * opened, grad_gate], ctx.axis), None

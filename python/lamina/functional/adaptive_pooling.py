@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import _C, arrays
 from ..autograd import Function
 from ..tensor import array_of
@@ -172,7 +170,7 @@ class FractionalMaxPool(Function):
         size = x.shape[-n:]
         planes = x.reshape(-1, *size)
         y = arrays.empty(op, (len(planes), *out), x.dtype, like=x)
-        index = arrays.module_of(y).empty(y.shape, np.int64)
+        index = arrays.empty(op, y.shape, arrays.INT64, like=y)
         ctx.windows = []
         for plane, sample in enumerate(samples):
             # torch's order: width then height in 2-D, depth to width in 3-D.
@@ -191,7 +189,7 @@ class FractionalMaxPool(Function):
     def backward(ctx: Any, grad_y: Any, _: Any) -> Any:
         (index,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = arrays.module_of(grad_y).empty(ctx.x_shape, grad_y.dtype)
+        grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
         rows = [a.reshape(-1, *a.shape[-ctx.axes :]) for a in (grad_x, grad_y, index)]
         for plane, windows in enumerate(ctx.windows):
             gx, gy, at = (a[plane] for a in rows)

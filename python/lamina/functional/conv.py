@@ -144,6 +144,8 @@ def _bgrad(geometry: Geometry, shape: Any, channels: int, grad_y: Any) -> Any:
 class Conv(Function):
     """f(y + residual), y from x [N, C, in], weight [K, C/groups, kernel] and bias [K] or None."""
 
+    kernels_only = True
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -191,6 +193,8 @@ class ConvInputGrad(Function):
 
     weight [K, C/groups, kernel]. `conv_transpose` is this function.
     """
+
+    kernels_only = True
 
     @staticmethod
     def forward(
@@ -316,6 +320,8 @@ def as_operand(op: str, name: str, value: Any) -> Any:
 
 class Contiguous(Function):
     """A contiguous copy where an array is not; gradients pass through."""
+
+    kernels_only = True
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:

@@ -101,7 +101,7 @@ class CrossEntropy(Function):
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
         x, target = ctx.saved
-        grad_x = np.empty_like(x)
+        grad_x = arrays.empty_like("cross_entropy", x)
         grad_loss = _reduced_grad(ctx, grad, x.dtype)
         bad = arrays.module_of(x).full(1, -1, np.int64)  # forward has checked them
         _C.cross_entropy(x, target, ctx.weight, grad_loss, grad_x, *(*ctx.options, bad))
@@ -157,7 +157,7 @@ class ProbabilityCrossEntropy(Function):
         xp = arrays.module_of(x)
         w = xp.ones(column, x.dtype) if weight is None else weight.reshape(column)
         layout = (math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]), True)
-        log_p = np.empty_like(x)
+        log_p = arrays.empty_like("cross_entropy", x)
         _C.softmax(*(*layout, x, None, log_p))
         loss = -(w * q * log_p).sum(axis)
         ctx.axis, ctx.reduction, ctx.positions = axis, reduction, loss.shape

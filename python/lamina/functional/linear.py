@@ -31,6 +31,8 @@ def _gemm(
 
 
 class Linear(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(
         ctx: Any, x: Any, weight: Any, bias: Any, residual: Any, kind: _epilogue.Kind

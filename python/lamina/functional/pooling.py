@@ -10,8 +10,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from .. import _C, arrays
 from ..autograd import Function
 from ..tensor import array_of
@@ -42,6 +40,8 @@ def three_windows(windows: tuple[Any, ...]) -> tuple[Any, ...]:
 class MaxPool(Function):
     """windows: one table per axis; out: the output's spatial shape."""
 
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
         x = arrays.asarray(op, "input", x)
@@ -49,7 +49,7 @@ class MaxPool(Function):
         ctx.op, ctx.windows, ctx.x_shape = op, three_windows(windows), x.shape
         ctx.planes = math.prod(lead)
         y = arrays.empty(op, lead + out, x.dtype, like=x)
-        index = arrays.module_of(y).empty(y.shape, np.int64)
+        index = arrays.empty(op, y.shape, arrays.INT64, like=y)
         _C.pool("max_pool", "fprop", ctx.planes, *(*ctx.windows, x, None, index, y))
         ctx.save_for_backward(index)
         ctx.mark_non_differentiable(index)
@@ -59,12 +59,14 @@ class MaxPool(Function):
     def backward(ctx: Any, grad_y: Any, _: Any) -> Any:
         (index,) = ctx.saved
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = arrays.module_of(grad_y).empty(ctx.x_shape, grad_y.dtype)
+        grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
         _C.pool("max_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, index, grad_x))
         return None, grad_x, None, None
 
 
 class AvgPool(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
         x = arrays.asarray(op, "input", x)
@@ -78,7 +80,7 @@ class AvgPool(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad_x = arrays.module_of(grad_y).empty(ctx.x_shape, grad_y.dtype)
+        grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
         _C.pool("avg_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, None, grad_x))
         return None, grad_x, None, None
 

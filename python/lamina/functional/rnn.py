@@ -32,8 +32,8 @@ def _affine_backward(grad: Any, x: Any, weight: Any, into: Any = None) -> tuple[
     """Gradients of x (added to `into` where one is given), weight and bias of `_gates`."""
     n, rows = grad.shape
     columns = x.shape[1]
-    grad_x = np.empty_like(x) if into is None else into
-    grad_weight = np.empty_like(weight)
+    grad_x = arrays.empty_like("rnn", x) if into is None else into
+    grad_weight = arrays.empty_like("rnn", weight)
     _C.gemm(grad, weight, grad_x, None, 1, n, columns, rows, False, False, into is not None)
     _C.gemm(grad, x, grad_weight, None, 1, rows, columns, n, True, False)
     return grad_x, grad_weight, grad.sum(0)
@@ -48,7 +48,7 @@ class RnnCell(Function):
     ) -> Any:
         sums = _gates("rnn_cell", x, weight_ih, bias_ih)
         _gates("rnn_cell", h, weight_hh, bias_hh, sums)
-        y = np.empty_like(sums)
+        y = arrays.empty_like("rnn", sums)
         _C.activation(f, 0.0, 0.0, sums, None, y)
         ctx.f = f
         ctx.save_for_backward(x, h, weight_ih, weight_hh, sums)
@@ -57,7 +57,7 @@ class RnnCell(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         x, h, weight_ih, weight_hh, sums = ctx.saved
-        grad = np.empty_like(sums)
+        grad = arrays.empty_like("rnn", sums)
         grad_y = arrays.asarray("rnn_cell", "grad_y", grad_y)
         _C.activation(ctx.f, 0.0, 0.0, sums, grad_y, grad)
         grad_x, grad_ih, grad_bias = _affine_backward(grad, x, weight_ih)
@@ -83,7 +83,7 @@ class LstmCell(Function):
     ) -> Any:
         gates = _gates("lstm_cell", x, weight_ih, bias_ih)
         _gates("lstm_cell", h, weight_hh, bias_hh, gates)
-        new_h, new_c = np.empty_like(h), np.empty_like(c)
+        new_h, new_c = arrays.empty_like("rnn", h), arrays.empty_like("rnn", c)
         ctx.layout = (*c.shape, coupled)
         _C.lstm_cell_fprop(*(*ctx.layout, c, peephole, gates, new_c, new_h))
         ctx.save_for_backward(x, h, c, weight_ih, weight_hh, peephole, gates, new_c)
@@ -96,8 +96,8 @@ class LstmCell(Function):
             np.zeros_like(c) if g is None else arrays.asarray("lstm_cell", "grad_y", g)
             for g in (grad_h, grad_c)
         ]
-        grad_gates, grad_old_c = np.empty_like(gates), np.empty_like(c)
-        grad_peephole = None if peephole is None else np.empty_like(peephole)
+        grad_gates, grad_old_c = arrays.empty_like("rnn", gates), arrays.empty_like("rnn", c)
+        grad_peephole = None if peephole is None else arrays.empty_like("rnn", peephole)
         _C.lstm_cell_dgrad(
             *(
                 *ctx.layout,
@@ -127,7 +127,7 @@ class GruCell(Function):
     ) -> Any:
         gates = _gates("gru_cell", x, weight_ih, bias_ih)
         b = _gates("gru_cell", h, weight_hh, bias_hh)
-        new_h = np.empty_like(h)
+        new_h = arrays.empty_like("rnn", h)
         _C.gru_cell_fprop(*(*h.shape, h, gates, b, new_h))
         ctx.save_for_backward(x, h, weight_ih, weight_hh, gates, b)
         return new_h
@@ -136,7 +136,11 @@ class GruCell(Function):
     def backward(ctx: Any, grad_new_h: Any) -> Any:
         x, h, weight_ih, weight_hh, gates, b = ctx.saved
         grad_new_h = arrays.asarray("gru_cell", "grad_y", grad_new_h)
-        grad_a, grad_b, grad_h = np.empty_like(gates), np.empty_like(gates), np.empty_like(h)
+        grad_a, grad_b, grad_h = (
+            arrays.empty_like("rnn", gates),
+            arrays.empty_like("rnn", gates),
+            arrays.empty_like("rnn", h),
+        )
         _C.gru_cell_dgrad(*(*h.shape, h, gates, b, grad_new_h, grad_a, grad_b, grad_h))
         grad_x, grad_ih, grad_bias_ih = _affine_backward(grad_a, x, weight_ih)
         _, grad_hh, grad_bias_hh = _affine_backward(grad_b, h, weight_hh, grad_h)

@@ -32,7 +32,7 @@ class Softmax(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         (y,) = ctx.saved
-        grad_x = np.empty_like(y)
+        grad_x = arrays.empty_like("softmax", y)
         _C.softmax(*(*ctx.layout, y, arrays.asarray("softmax", "grad_y", grad_y), grad_x))
         return None, grad_x, None, None
 
