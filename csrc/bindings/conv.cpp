@@ -63,6 +63,7 @@ void conv(const std::string& op, const std::string& pass_text, const ConvShape& 
     args.bias = optional_input<T>(bias, "bias", pass == ConvPass::dgrad ? shape.c : shape.k);
     args.grad_y = optional_input<T>(grad_y, "grad_y", shape.y_elems());
     args.epilogue = epilogue<T>(activation, residual, result_elems);
+    args.precision = ops::call_precision(sizeof(T));
     run_conv(op, pass, args, algo, workspace_limit, result_elems);
   });
 }

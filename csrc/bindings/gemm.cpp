@@ -23,8 +23,11 @@ void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Ar
     args.stride_a = m * k, args.stride_b = k * n, args.stride_c = m * n;
     args.bias_n = optional_input<T>(bias_n, "bias_n", n);
     args.epilogue = epilogue<T>(activation, residual, batch * m * n);
+    args.precision = ops::call_precision(sizeof(T));
     py::gil_scoped_release release;
-    ops::call_with_epilogue(ops::plan_kernel("gemm", "fprop"), args, args.c, batch * m * n);
+    const ops::Kernel& kernel = ops::plan_kernel("gemm", "fprop");
+    ops::last_plan().precision = ops::precision_name(args.precision);
+    ops::call_with_epilogue(kernel, args, args.c, batch * m * n);
   });
 }
 

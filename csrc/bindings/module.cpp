@@ -1,6 +1,7 @@
 // The extension module lamina._C: runtime settings and introspection, and every family's bindings.
 #include "bindings/common.h"
 #include "core/threads.h"
+#include "ops/precision.h"
 
 namespace lamina::bindings {
 
@@ -23,6 +24,7 @@ py::dict plan_as_dict(const ops::Plan& plan) {
   result["algo"] = plan.algo;
   result["isa"] = plan.isa;
   result["workspace_bytes"] = plan.workspace_bytes;
+  result["precision"] = plan.precision;
   result["refusals"] = py::tuple(refusals);
   return result;
 }
@@ -52,6 +54,12 @@ PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
   module.def("kernels", &kernel_list, "(backend, op, pass, algo) of every registered kernel");
   module.def("current_backend", [] { return ops::current_backend(); });
   module.def("set_current_backend", &ops::set_current_backend, py::arg("name"));
+  module.def("float32_precision",
+             [] { return std::string(ops::precision_name(ops::float32_precision())); });
+  module.def(
+      "set_float32_precision",
+      [](const std::string& name) { ops::set_float32_precision(ops::precision_of(name)); },
+      py::arg("precision"));
   module.def("last_plan", [] { return plan_as_dict(ops::last_plan()); });
   module.def("register_backend", [](const py::capsule& backend) {
     ops::register_backend(*backend.get_pointer<const ops::Backend>());

@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "ops/epilogue.h"
+#include "ops/precision.h"
 
 namespace lamina::ops {
 
@@ -52,6 +53,7 @@ struct ConvArgs {
   T* result = nullptr;        // y, grad_x, grad_weight or grad_bias
   T* workspace = nullptr;     // conv_workspace_bytes of the algorithm, 64-byte aligned
   Epilogue<T> epilogue;       // fprop and dgrad
+  Float32Precision precision = Float32Precision::highest;
 };
 
 }  // namespace lamina::ops

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/precision.h"
 #include "shared/conv_phase.h"
 #include "shared/fft_tiles.h"
 #include "shared/winograd.h"
@@ -177,7 +178,8 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
   if (!automatic) find_kernel("conv", pass_name(pass), algo.c_str());  // an unknown name throws
   const Kernel* best = nullptr;
   double best_cost = 0;
-  Plan plan{op, pass_name(pass), current_backend(), "", "", 0, {}};
+  const Float32Precision precision = call_precision(static_cast<size_t>(element_bytes));
+  Plan plan{op, pass_name(pass), current_backend(), "", "", 0, {}, precision_name(precision)};
   const Backend& backend = current_backend_kernels(op);
   for (size_t i = 0; i < backend.kernel_count; ++i) {
     const Kernel& kernel = backend.kernels[i];
@@ -188,7 +190,8 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
     }
     std::string reason = conv_refusal(kernel.algo, pass, shape);
     const ConvRule& rule = rule_of(plan.backend, kernel.algo);
-    if (reason.empty() && automatic && rule.never_automatic) reason = rule.never_automatic;
+    if (reason.empty() && automatic && rule.imprecise && precision == Float32Precision::highest)
+      reason = rule.imprecise;
     int64_t bytes =
         reason.empty() ? conv_workspace_bytes(kernel.algo, pass, shape, element_bytes) : 0;
     if (rule.optional_workspace && workspace_limit >= 0 && bytes > workspace_limit) bytes = 0;

@@ -18,7 +18,7 @@ struct ConvRule {
   int64_t (*workspace_elements)(ConvPass, const ConvShape&);
   double (*cost)(ConvPass, const ConvShape&);  // see conv_cost
   bool float_workspace = false;                // of float also for 16-bit operands
-  const char* never_automatic = nullptr;       // why "auto" passes it over, if it does
+  const char* imprecise = nullptr;             // why "auto" passes it over at full precision
   bool optional_workspace = false;             // runs without it too, slower, in another order
 };
 const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown

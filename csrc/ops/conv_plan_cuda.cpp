@@ -203,7 +203,7 @@ constexpr ConvRule kCudaRules[] = {
     {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost, true},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,
-     "rounds about three times as much as winograd: ask for it by name"},
+     "rounds about three times as much as winograd: ask for it by name or for precision 'high'"},
     {"fft", needs_small_planes<needs_fft>, fft_elements, fft_cost, true},
 };
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "ops/epilogue.h"
+#include "ops/precision.h"
 
 namespace lamina::ops {
 
@@ -27,6 +28,7 @@ struct GemmArgs {
   const T* bias_m = nullptr;
   const T* bias_n = nullptr;
   Epilogue<T> epilogue;
+  Float32Precision precision = Float32Precision::highest;
 };
 
 }  // namespace lamina::ops

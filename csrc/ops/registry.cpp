@@ -257,7 +257,8 @@ const Kernel& find_kernel(const char* op, const char* pass, const char* algo) {
 const Kernel& plan_kernel(const char* op, const char* pass, const char* algo) {
   const Kernel& kernel = find_kernel(op, pass, algo);
   const bool on_cpu = std::strcmp(kernel.backend, "cpu") == 0;
-  last_plan() = {op, pass, kernel.backend, kernel.algo, on_cpu ? isa_name(isa()) : "", 0, {}};
+  last_plan() = {op, pass, kernel.backend, kernel.algo, on_cpu ? isa_name(isa()) : "",
+                 0,  {},   "highest"};
   return kernel;
 }
 

@@ -71,6 +71,7 @@ struct Plan {
   std::string op, pass, backend, algo, isa;
   int64_t workspace_bytes = 0;
   std::vector<Refusal> refusals;
+  const char* precision = "highest";  // what the call was allowed (ops/precision.h)
 };
 Plan& last_plan();
 

@@ -39,10 +39,12 @@ _LAZY = {
     "backend": "runtime",
     "backends": "runtime",
     "get_backend": "runtime",
+    "get_float32_precision": "runtime",
     "get_num_threads": "runtime",
     "isa": "runtime",
     "kernels": "runtime",
     "last_plan": "runtime",
+    "set_float32_precision": "runtime",
     "set_num_threads": "runtime",
     # creation
     "arange": "creation",

@@ -28,7 +28,10 @@ class Kernel(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What ran: `refusals` holds (algo, reason) for every algorithm that did not."""
+    """What ran: `refusals` holds (algo, reason) for every algorithm that did not.
+
+    `precision` is what `set_float32_precision` allowed a convolution or matrix product of float32.
+    """
 
     op: str
     pass_: str
@@ -37,6 +40,7 @@ class Plan(NamedTuple):
     isa: str
     workspace_bytes: int
     refusals: tuple[tuple[str, str], ...]
+    precision: str = "highest"
 
 
 # Backends that are extension modules of their own, imported when they are first asked for.
@@ -158,3 +162,33 @@ if os.environ.get("LAMINA_BACKEND") in _MODULES:
 def isa() -> str:
     """The instruction set the cpu backend runs with: LAMINA_ISA caps it."""
     return _C.isa()
+
+
+def get_float32_precision() -> str:
+    """How exactly float32 is multiplied: LAMINA_FLOAT32_PRECISION, or "highest"."""
+    return _C.float32_precision()
+
+
+class set_float32_precision:
+    """Sets how exactly float32 convolutions and matrix products are computed, in this process.
+
+    "highest" (the default) is float32 arithmetic throughout; "high" allows tf32 products with
+    float32 sums on CUDA tensor cores and algorithms that round a little more; "medium" also
+    bfloat16 products with float32 sums. Error bounds: docs/extensions.md. As a context manager it
+    sets the precision for the block only. ValueError for another word.
+    """
+
+    def __init__(self, precision: str) -> None:
+        if not isinstance(precision, str):
+            raise ValueError(
+                "set_float32_precision: precision must be 'highest', 'high' or 'medium', "
+                f"got precision={precision!r}"
+            )
+        self.before = _C.float32_precision()
+        _C.set_float32_precision(precision)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        _C.set_float32_precision(self.before)

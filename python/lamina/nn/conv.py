@@ -1,4 +1,7 @@
-"""Convolution and transposed convolution layers."""
+"""Convolution and transposed convolution layers.
+
+`algo` and `activation` are as in functional.conv2d; a call may name a `residual`.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,7 @@ class _ConvNd(Module):
         padding_mode: str = "zeros",
         *,
         algo: str = "auto",
+        activation: Any = None,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
@@ -60,7 +64,7 @@ class _ConvNd(Module):
         self.output_padding = (0,) * n
         self.padding = tuple_of(name, "padding", padding, n, 0) if _is_plain(padding) else padding
         self.padding_mode = one_of(name, "padding_mode", padding_mode, _MODES)
-        self.algo = algo
+        self.algo, self.activation = algo, activation
         first, second = self.out_channels, self.in_channels
         if self.transposed:
             first, second = second, first
@@ -71,7 +75,7 @@ class _ConvNd(Module):
     def reset_parameters(self) -> None:
         init.torch_default_(self.weight, self.bias)
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: Any, *, residual: Any = None) -> Any:
         padding = self.padding
         if self.padding_mode != "zeros":
             name = type(self).__name__
@@ -89,6 +93,8 @@ class _ConvNd(Module):
             self.dilation,
             self.groups,
             algo=self.algo,
+            activation=self.activation,
+            residual=residual,
         )
 
     def extra_repr(self) -> str:
@@ -108,6 +114,8 @@ class _ConvNd(Module):
             words.append("bias=False")
         if self.padding_mode != "zeros":
             words.append(f"padding_mode={self.padding_mode}")
+        if self.activation is not None:
+            words.append(f"activation={self.activation!r}")
         return ", ".join(words)
 
 
@@ -128,6 +136,7 @@ class _ConvTransposeNd(_ConvNd):
         padding_mode: str = "zeros",
         *,
         algo: str = "auto",
+        activation: Any = None,
         dtype: Any = np.float32,
     ) -> None:
         name = type(self).__name__
@@ -142,11 +151,12 @@ class _ConvTransposeNd(_ConvNd):
             bias,
             one_of(name, "padding_mode", padding_mode, ("zeros",)),
             algo=algo,
+            activation=activation,
             dtype=dtype,
         )
         self.output_padding = tuple_of(name, "output_padding", output_padding, self.axes, 0)
 
-    def forward(self, input: Any, output_size: Any = None) -> Any:
+    def forward(self, input: Any, output_size: Any = None, *, residual: Any = None) -> Any:
         return getattr(F, f"conv_transpose{self.axes}d")(
             input,
             self.weight,
@@ -158,6 +168,8 @@ class _ConvTransposeNd(_ConvNd):
             self.dilation,
             output_size=output_size,
             algo=self.algo,
+            activation=self.activation,
+            residual=residual,
         )
 
 

@@ -13,13 +13,23 @@ from .parameter import Parameter
 
 
 class Linear(Module):
-    """weight [out_features, in_features], bias [out_features]."""
+    """weight [out_features, in_features], bias [out_features].
+
+    activation as in functional.linear; a call may name a `residual`.
+    """
 
     def __init__(
-        self, in_features: int, out_features: int, bias: bool = True, dtype: Any = np.float32
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        dtype: Any = np.float32,
+        *,
+        activation: Any = None,
     ) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
+        self.activation = activation
         self.weight = Parameter(np.empty((out_features, in_features), dtype))
         self.register_parameter("bias", Parameter(np.empty(out_features, dtype)) if bias else None)
         self.reset_parameters()
@@ -27,11 +37,12 @@ class Linear(Module):
     def reset_parameters(self) -> None:
         init.torch_default_(self.weight, self.bias)
 
-    def forward(self, input: Any) -> Any:
-        return F.linear(input, self.weight, self.bias)
+    def forward(self, input: Any, *, residual: Any = None) -> Any:
+        return F.linear(
+            input, self.weight, self.bias, activation=self.activation, residual=residual
+        )
 
     def extra_repr(self) -> str:
-        return (
-            f"in_features={self.in_features}, out_features={self.out_features}, "
-            f"bias={self.bias is not None}"
-        )
+        words = f"in_features={self.in_features}, out_features={self.out_features}, "
+        words += f"bias={self.bias is not None}"
+        return words + (f", activation={self.activation!r}" if self.activation else "")

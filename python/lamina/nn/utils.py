@@ -1,4 +1,4 @@
-"""Gradients and parameters of a whole network at once."""
+"""Gradients and parameters of a whole network at once, and networks fused for inference."""
 
 from __future__ import annotations
 
@@ -12,11 +12,23 @@ from ..autograd import no_grad
 from ..functional._arguments import real
 from ..operations import cat
 from ..tensor import Tensor
+from .fusion import (
+    fuse,
+    fuse_conv_bn_eval,
+    fuse_conv_bn_weights,
+    fuse_linear_bn_eval,
+    fuse_linear_bn_weights,
+)
 
 __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "clip_grads_with_norm_",
+    "fuse",
+    "fuse_conv_bn_eval",
+    "fuse_conv_bn_weights",
+    "fuse_linear_bn_eval",
+    "fuse_linear_bn_weights",
     "get_total_norm",
     "parameters_to_vector",
     "vector_to_parameters",
