@@ -194,6 +194,15 @@ def test_report_has_ratios_and_their_means(tmp_path):
     assert "transformer.log_softmax" in ratios and "torch" in report["versions"]
 
 
+def test_networks_are_judged_and_timed(tmp_path):
+    path = tmp_path / "rows.json"
+    result = run("networks", "--layers", "lenet_b1", "--peers", "", "--json", str(path))
+    assert result.exit_code == 0, result.output
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["pass"] for row in rows] == ["fprop", "train"]
+    assert all(0 < row["error"]["lamina"] < 1e-6 for row in rows)
+
+
 def test_wrong_results_fail(monkeypatch):
     monkeypatch.setattr(compare, "ERROR_BOUND", -1.0)
     result = run("tiny", "--layers", "4x4", "--pass", "fprop", "--peers", "")

@@ -23,6 +23,7 @@ _MODULES = {
     "cuda",
     "data",
     "functional",
+    "models",
     "nn",
     "ops",
     "optim",

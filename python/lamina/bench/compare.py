@@ -23,6 +23,7 @@ import lamina
 
 from .jobs import ERROR_BOUND, PLAIN_PASSES, conv_expected, make_job, relative_error
 from .layers import FAMILIES, HELD_OUT, SUITE, TINY, ConvLayer, PlainLayer
+from .networks import NETWORKS, Network, network_calls
 from .peers import Peer, conv_call
 from .timing import Call, interleaved, keep_memory
 
@@ -58,7 +59,7 @@ class Subject(NamedTuple):
 
 def families() -> list[str]:
     """What `lamina compare` can be asked for."""
-    return [*CONV_FAMILIES, *MEMORY_FAMILIES]
+    return [*CONV_FAMILIES, *MEMORY_FAMILIES, "networks"]
 
 
 def subjects(
@@ -97,6 +98,13 @@ def _of_family(family: str) -> Iterator[Subject]:
         for layer, batch in CONV_FAMILIES[family]:
             for pass_ in CONV_PASSES:
                 yield Subject(family, layer.name, batch, pass_, _conv(layer, batch, pass_))
+        return
+    if family == "networks":
+        for network in NETWORKS:
+            for pass_, batches in zip(PLAIN_PASSES, network[2:4], strict=True):
+                for batch in batches:
+                    prepare = _network(network, batch, pass_)
+                    yield Subject(family, network.name, batch, pass_, prepare)
         return
     for plain in FAMILIES[family]:
         for pass_ in PLAIN_PASSES:
@@ -171,6 +179,15 @@ def _plain(layer: PlainLayer, batch: int, pass_: str) -> Callable[[Sequence[Peer
     return prepare
 
 
+def _network(network: Network, batch: int, pass_: str) -> Callable[[Sequence[Peer]], Work]:
+    def prepare(peers: Sequence[Peer]) -> Work:
+        calls, error, parameters = network_calls(network, batch, pass_, peers)
+        flops = network.flops * batch * (3 if pass_ == "train" else 1)
+        return Work(calls, error, flops, parameters)
+
+    return prepare
+
+
 # Rows
 
 
@@ -192,7 +209,7 @@ def measure(
         "layer": subject.name,
         "batch": subject.batch,
         "pass": subject.pass_,
-        "algo": "" if subject.pass_ == "train" else algo,
+        "algo": algo if subject.family in CONV_FAMILIES and subject.pass_ != "train" else "",
         "ms": {name: times.median(name) * 1e3 for name in work.calls},
         "ratio": {name: times.ratio("lamina", of=name) for name in others},
         "error": errors,
