@@ -3,6 +3,7 @@
 #include <array>
 
 #include "bindings/activation.h"
+#include "bindings/conv_autotune.h"
 #include "ops/conv_plan.h"
 #include "ops/epilogue_call.h"
 
@@ -35,15 +36,41 @@ ConvPass pass_of(const std::string& name) {
   throw std::logic_error("internal: unknown convolution pass " + name);
 }
 
+// Called with (question, [(algorithm, seconds), ...]) after a measurement. Never destroyed: at exit
+// the interpreter may be gone first.
+py::object& measured_callback() {
+  static py::object& callback = *new py::object(py::none());
+  return callback;
+}
+
+template <class T>
+void autotune(const std::string& op, ConvPass pass, const ConvArgs<T>& args,
+              int64_t workspace_limit, int64_t result_elems) {
+  ops::ConvTimes times;
+  {
+    py::gil_scoped_release release;
+    times = measure_conv(op, pass, args, workspace_limit, result_elems);
+  }
+  const std::string question = ops::conv_question(pass, args.shape, workspace_limit, sizeof(T));
+  ops::note_measured_conv(question, times);
+  if (!measured_callback().is_none()) measured_callback()(question, times);
+}
+
 template <class T>
 void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std::string& algo,
               int64_t workspace_limit, int64_t result_elems) {
-  const ops::Kernel& kernel =
-      ops::choose_conv(op.c_str(), pass, args.shape, algo, workspace_limit, sizeof(T));
-  const ops::CallWorkspace workspace(kernel, ops::last_plan().workspace_bytes);
+  const auto choose = [&]() -> const ops::Kernel& {
+    return ops::choose_conv(op.c_str(), pass, args.shape, algo, workspace_limit, sizeof(T));
+  };
+  const ops::Kernel* kernel = &choose();
+  if (wants_measuring(algo)) {
+    autotune(op, pass, args, workspace_limit, result_elems);
+    kernel = &choose();
+  }
+  const ops::CallWorkspace workspace(*kernel, ops::last_plan().workspace_bytes);
   args.workspace = static_cast<T*>(workspace.get());
   py::gil_scoped_release release;
-  ops::call_with_epilogue(kernel, args, args.result, result_elems);
+  ops::call_with_epilogue(*kernel, args, args.result, result_elems);
 }
 
 void conv(const std::string& op, const std::string& pass_text, const ConvShape& shape,
@@ -106,6 +133,28 @@ LAMINA_BINDINGS(conv) {
       "Chooses without running; the choice and the refusals are in last_plan()", py::arg("op"),
       py::arg("pass_"), py::arg("shape"), py::arg("algo") = "auto", py::arg("workspace_limit") = -1,
       py::arg("element_bytes") = 4);
+  module.def(
+      "conv_candidates",
+      [](const std::string& pass, const ConvShape& shape, int64_t element_bytes) {
+        std::vector<std::string> names;
+        for (const auto& candidate :
+             ops::conv_candidates("conv", pass_of(pass), shape, -1, element_bytes))
+          names.push_back(candidate.kernel->algo);
+        return names;
+      },
+      "The algorithms that auto may take, the cheapest first", py::arg("pass_"), py::arg("shape"),
+      py::arg("element_bytes") = 4);
+  module.def(
+      "set_autotuning",
+      [](bool on, py::object callback) {
+        measured_callback() = std::move(callback);
+        ops::set_autotuning(on);
+      },
+      "callback(question, [(algorithm, seconds), ...]) or None is called after a measurement",
+      py::arg("on"), py::arg("callback") = py::none());
+  module.def("autotuning", &ops::autotuning);
+  module.def("note_measured_conv", &ops::note_measured_conv, py::arg("question"), py::arg("times"));
+  module.def("forget_measured_conv", &ops::forget_measured_conv);
   module.def(
       "conv_cost",
       [](const std::string& algo, const std::string& pass, const ConvShape& shape) {

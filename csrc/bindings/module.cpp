@@ -25,6 +25,7 @@ py::dict plan_as_dict(const ops::Plan& plan) {
   result["isa"] = plan.isa;
   result["workspace_bytes"] = plan.workspace_bytes;
   result["precision"] = plan.precision;
+  result["chosen_by"] = plan.chosen_by;
   result["refusals"] = py::tuple(refusals);
   return result;
 }

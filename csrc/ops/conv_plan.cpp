@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "ops/conv_measured.h"
 #include "ops/precision.h"
 #include "shared/conv_phase.h"
 #include "shared/fft_tiles.h"
@@ -172,6 +173,51 @@ double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape)
   return rule_of(current_backend(), algo).cost(pass, shape);
 }
 
+namespace {
+
+// Why an algorithm may not run, or the workspace it gets.
+struct Verdict {
+  std::string reason;
+  int64_t workspace_bytes = 0;
+};
+
+Verdict judge(const std::string& backend, const std::string& algo, bool automatic, ConvPass pass,
+              const ConvShape& shape, int64_t workspace_limit, int64_t element_bytes) {
+  const ConvRule& rule = rule_of(backend, algo);
+  std::string reason = conv_refusal(algo, pass, shape);
+  if (!reason.empty()) return {reason};
+  const Float32Precision precision = call_precision(static_cast<size_t>(element_bytes));
+  if (automatic && rule.imprecise && precision == Float32Precision::highest)
+    return {rule.imprecise};
+  const int64_t bytes = conv_workspace_bytes(algo, pass, shape, element_bytes);
+  if (workspace_limit < 0 || bytes <= workspace_limit) return {"", bytes};
+  if (rule.optional_workspace) return {};
+  return {"needs " + std::to_string(bytes) +
+          " bytes of workspace, above workspace_limit=" + std::to_string(workspace_limit)};
+}
+
+}  // namespace
+
+std::vector<ConvCandidate> conv_candidates(const char* op, ConvPass pass, const ConvShape& shape,
+                                           int64_t workspace_limit, int64_t element_bytes) {
+  std::vector<std::pair<double, ConvCandidate>> found;
+  const Backend& backend = current_backend_kernels(op);
+  for (size_t i = 0; i < backend.kernel_count; ++i) {
+    const Kernel& kernel = backend.kernels[i];
+    if (std::strcmp(kernel.op, "conv") != 0 || std::strcmp(pass_name(pass), kernel.pass) != 0)
+      continue;
+    const Verdict verdict =
+        judge(current_backend(), kernel.algo, true, pass, shape, workspace_limit, element_bytes);
+    if (verdict.reason.empty())
+      found.push_back({conv_cost(kernel.algo, pass, shape), {&kernel, verdict.workspace_bytes}});
+  }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<ConvCandidate> candidates;
+  for (const auto& [cost, candidate] : found) candidates.push_back(candidate);
+  return candidates;
+}
+
 const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
                           const std::string& algo, int64_t workspace_limit, int64_t element_bytes) {
   const bool automatic = algo == "auto";
@@ -180,6 +226,10 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
   double best_cost = 0;
   const Float32Precision precision = call_precision(static_cast<size_t>(element_bytes));
   Plan plan{op, pass_name(pass), current_backend(), "", "", 0, {}, precision_name(precision)};
+  const auto times =
+      automatic ? measured_conv(pass, shape, workspace_limit, element_bytes) : nullptr;
+  plan.chosen_by = times ? kChosenByTime : automatic ? kChosenByCost : kChosenByName;
+  const std::string by = times ? " as measured" : " by the cost rule";
   const Backend& backend = current_backend_kernels(op);
   for (size_t i = 0; i < backend.kernel_count; ++i) {
     const Kernel& kernel = backend.kernels[i];
@@ -188,32 +238,23 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
       plan.refusals.push_back({kernel.algo, "algo='" + algo + "' was asked for"});
       continue;
     }
-    std::string reason = conv_refusal(kernel.algo, pass, shape);
-    const ConvRule& rule = rule_of(plan.backend, kernel.algo);
-    if (reason.empty() && automatic && rule.imprecise && precision == Float32Precision::highest)
-      reason = rule.imprecise;
-    int64_t bytes =
-        reason.empty() ? conv_workspace_bytes(kernel.algo, pass, shape, element_bytes) : 0;
-    if (rule.optional_workspace && workspace_limit >= 0 && bytes > workspace_limit) bytes = 0;
-    if (reason.empty() && workspace_limit >= 0 && bytes > workspace_limit)
-      reason = "needs " + std::to_string(bytes) +
-               " bytes of workspace, above workspace_limit=" + std::to_string(workspace_limit);
-    if (!reason.empty()) {
-      plan.refusals.push_back({kernel.algo, reason});
+    const Verdict verdict =
+        judge(plan.backend, kernel.algo, automatic, pass, shape, workspace_limit, element_bytes);
+    if (!verdict.reason.empty()) {
+      plan.refusals.push_back({kernel.algo, verdict.reason});
       continue;
     }
-    const double cost = conv_cost(kernel.algo, pass, shape);
+    const double cost =
+        times ? seconds_of(*times, kernel.algo) : conv_cost(kernel.algo, pass, shape);
     if (best != nullptr && cost >= best_cost) {
-      plan.refusals.push_back(
-          {kernel.algo, "slower than " + std::string(best->algo) + " by the cost rule"});
+      plan.refusals.push_back({kernel.algo, "slower than " + std::string(best->algo) + by});
       continue;
     }
     if (best != nullptr)
-      plan.refusals.push_back(
-          {best->algo, "slower than " + std::string(kernel.algo) + " by the cost rule"});
+      plan.refusals.push_back({best->algo, "slower than " + std::string(kernel.algo) + by});
     best = &kernel;
     best_cost = cost;
-    plan.workspace_bytes = bytes;
+    plan.workspace_bytes = verdict.workspace_bytes;
   }
   if (best == nullptr) {
     std::string reasons;

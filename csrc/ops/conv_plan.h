@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "ops/conv.h"
 #include "ops/registry.h"
@@ -40,8 +42,23 @@ int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvS
 // Estimated time in direct multiply-adds: the smallest cost among the legal algorithms wins `auto`.
 double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape);
 
+// A kernel that `auto` may take, and the workspace it gets.
+struct ConvCandidate {
+  const Kernel* kernel;
+  int64_t workspace_bytes;
+};
+// The cheapest first, by the cost rule.
+std::vector<ConvCandidate> conv_candidates(const char* op, ConvPass pass, const ConvShape& shape,
+                                           int64_t workspace_limit, int64_t element_bytes);
+
+// Plan::chosen_by.
+inline constexpr std::string_view kChosenByName = "algo=", kChosenByCost = "cost rule",
+                                  kChosenByTime = "measured";
+
 // Chooses among the current backend's kernels and notes the plan with every refusal.
 // algo "auto" or a name; workspace_limit in bytes, negative for none. Throws if nothing is left.
+// The answer depends on the arguments, the backend, float32_precision() and, with autotuning, on
+// num_threads() and autotuning_epoch().
 const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
                           const std::string& algo, int64_t workspace_limit, int64_t element_bytes);
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/check.h"
@@ -72,6 +73,7 @@ struct Plan {
   int64_t workspace_bytes = 0;
   std::vector<Refusal> refusals;
   const char* precision = "highest";  // what the call was allowed (ops/precision.h)
+  std::string_view chosen_by = {};    // ops/conv_plan.h; empty where there was no choice
 };
 Plan& last_plan();
 

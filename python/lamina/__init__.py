@@ -34,6 +34,8 @@ _MODULES = {
 
 # Names that are imported on first use: name -> module. The compiled kernels load with them.
 _LAZY = {
+    # autotuning
+    "autotune": "autotuning",
     # runtime
     "Kernel": "runtime",
     "Plan": "runtime",

@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     """What ran: `refusals` holds (algo, reason) for every algorithm that did not.
 
     `precision` is what `set_float32_precision` allowed a convolution or matrix product of float32.
+    `chosen_by` is how a convolution's algorithm was chosen: "algo=", "cost rule" or "measured".
     """
 
     op: str
@@ -41,6 +42,7 @@ class Plan(NamedTuple):
     workspace_bytes: int
     refusals: tuple[tuple[str, str], ...]
     precision: str = "highest"
+    chosen_by: str = ""
 
 
 # Backends that are extension modules of their own, imported when they are first asked for.

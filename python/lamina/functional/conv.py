@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from .. import _C, arrays
+from .. import _C, arrays, autotuning
 from ..autograd import Function
 from . import _epilogue
 from ._arguments import check_rank, integer, one_of, same_dtype, tuple_of
@@ -36,6 +36,9 @@ ALGORITHMS = (
     "fft",
     "depthwise",
 )
+
+
+autotuning.obey_environment()
 
 
 class Geometry(NamedTuple):
