@@ -13,9 +13,12 @@ import lamina.functional as F
 import numpy as np
 import pytest
 import reference
+from conftest import BACKENDS
+from lamina import _C, runtime
 from lamina.functional._epilogue import ACTIVATIONS
 from numpy.testing import assert_allclose, assert_array_equal
 from test_conv import conv, run_named
+from test_conv_cuda import half_types, odd
 
 EXACT = ["relu", "relu6", ("leaky_relu", 0.5), ("hardtanh", -3.0, 20.0)]
 SMOOTH = ["silu", "hardswish", ("elu", 0.5), "sigmoid", "gelu"]
@@ -79,6 +82,57 @@ def test_conv_transpose(kernel, case):
         assert_close(
             kernel.algo, y, formula(activation, sums + residual), activation, sums + residual
         )
+
+
+SIMT = [name for name in BACKENDS if name.startswith("simt")] or ["simt"]
+SHAPE = _C.ConvShape(2, 4, 6, 1, (1, 6, 8), (1, 3, 3), (1, 6, 8), (1, 1, 1), (0, 1, 1), (1, 1, 1))
+
+
+@pytest.mark.parametrize("backend", SIMT)
+@pytest.mark.parametrize("pass_", ["fprop", "dgrad"])
+@pytest.mark.parametrize(
+    "algo", ["direct", "im2col", "implicit_gemm", "winograd", "winograd4", "fft"]
+)
+def test_16_bit_rounds_once(backend, pass_, algo):
+    """float32 until the result is stored; winograd4 and fft round more, test_conv.assert_equal."""
+    forward = pass_ == "fprop"
+    for dtype, half_ulp in half_types():
+        x = cases.reals((2, 4 if forward else 6, 6, 8), 1).astype(dtype)
+        weight = cases.reals((6, 4, 3, 3), 2).astype(dtype)
+        channels = 6 if forward else 4
+        bias = cases.reals((channels,), 3).astype(dtype)
+        residual = cases.reals((2, channels, 6, 8), 4).astype(dtype)
+        wide = [a.astype(np.float64) for a in (x, weight, bias)]
+        function = reference.conv if forward else reference.conv_transpose2d
+        sums = function(*wide, padding=1) + residual.astype(np.float64)
+        x, residual = odd(x), odd(residual)
+        for activation in ("relu", "silu"):
+            y = np.empty(residual.shape, dtype)
+            given = (x, weight, bias, None) if forward else (None, weight, bias, x)
+            with lamina.backend(backend):
+                _C.conv("conv", pass_, SHAPE, *given, y, algo, -1, (activation, 0, 0), residual)
+            expected = formula(activation, sums)
+            slack = 2.0**-23 * 60 * (60 if algo in ("winograd4", "fft") else 2)
+            bound = half_ulp * abs(expected) + slack * abs(sums).max()
+            assert (abs(y.astype(np.float64) - expected) <= bound).all(), (dtype, activation)
+
+
+@pytest.mark.parametrize("backend", SIMT)
+@pytest.mark.parametrize("kernel", lamina.kernels("conv", "fprop", "simt"), ids=str)
+def test_any_alignment_and_schedule(backend, kernel):
+    depthwise = kernel.algo == "depthwise"
+    x, weight = cases.reals((2, 4, 6, 8), 1), cases.reals((4, 1 if depthwise else 4, 3, 3), 2)
+    options = {"padding": 1, "groups": 4 if depthwise else 1, "algo": kernel.algo}
+    module = runtime.load_backend(backend)
+    with lamina.backend(backend):
+        first = F.conv2d(x, weight, activation="hardswish", residual=x, **options)
+        try:
+            for schedule in ("reverse", "random"):
+                module.set_schedule(schedule, 3)
+                again = F.conv2d(x, weight, activation="hardswish", residual=odd(x), **options)
+                assert_array_equal(again, first, strict=True)
+        finally:
+            module.set_schedule("forward", 0)
 
 
 @pytest.mark.parametrize("sizes", [(5, 3, 7), (1, 40, 9), (70, 33, 130), (3, 600, 65), (2, 0, 3)])

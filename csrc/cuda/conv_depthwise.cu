@@ -11,6 +11,7 @@
 // Partitioning  planes (image, channel, depth) and tiles of them, see shared/depthwise_tile.h;
 //               wgrad: parts of a channel's tiles, added in order by a second pass.
 // Floor         reads the source and writes the result once; wgrad: reads x and grad_y once.
+#include "cuda/device/finish.h"
 #include "cuda/device/partial_sums.h"
 #include "cuda/device/reduce.h"
 #include "cuda/instantiate.h"
@@ -84,6 +85,7 @@ struct DepthwisePass {
   const T* weight;  // [k][kernel]
   const T* bias;    // one for each result channel, or null
   T* result;
+  Finish<T> finish;
   bool gradient;
   int64_t planes;                     // of the result: images, channels, depths
   int64_t channels, source_channels;  // of the result and the source
@@ -237,11 +239,10 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < sizeof(double) ? 4 : 3)
     const int64_t plane = plane0 + own_plane;
     const A bias = pass.bias ? widen(pass.bias[plane / pass.result_size[0] % pass.channels]) : A(0);
     const int row = row0 + strip_row;
-    T* to = pass.result + (plane * pass.result_size[1] + row) * pass.result_size[2] + col0 + col;
+    int64_t at = (plane * pass.result_size[1] + row) * pass.result_size[2] + col0 + col;
 #pragma unroll
-    for (int j = 0; j < STRIP; ++j)
-      if (row + j < pass.result_size[1])
-        to[int64_t{j} * pass.result_size[2]] = narrow<T>(sum[j] + bias);
+    for (int j = 0; j < STRIP; ++j, at += pass.result_size[2])
+      if (row + j < pass.result_size[1]) pass.result[at] = pass.finish(sum[j] + bias, at);
   }
 }
 
@@ -252,6 +253,7 @@ static void run_depthwise(const ConvArgs<T>& args, bool gradient) {
   DepthwisePass<T> pass{};
   pass.source = gradient ? args.grad_y : args.x;
   pass.weight = args.weight, pass.bias = args.bias, pass.result = args.result;
+  pass.finish = Finish<T>(args.epilogue);
   pass.gradient = gradient;
   pass.channels = gradient ? s.c : s.k, pass.source_channels = gradient ? s.k : s.c;
   pass.planes = s.n * pass.channels * (gradient ? s.in[0] : s.out[0]);

@@ -14,6 +14,7 @@
 // Numerics      the error follows the largest products of a tile, eps log2(side^2) |x| |w|, not
 //               each output; Inf or NaN reaches every output of the tiles it lies in.
 #include "cuda/batched_product.h"
+#include "cuda/device/finish.h"
 #include "cuda/device/tile_fft.h"
 #include "cuda/instantiate.h"
 #include "ops/conv.h"
@@ -169,12 +170,12 @@ __global__ void __launch_bounds__(kFftThreads)
 }
 
 // The inverse transforms of all tiles, of the sum of `splits` matrices that lie split_stride apart;
-// tiles get the bias of their channel added.
+// tiles get the bias of their channel added, and the epilogue.
 template <class T>
 __global__ void __launch_bounds__(kFftThreads)
     inverse_fft_kernel(FftLayout layout, FftMatrices<const Acc<T>> from, int splits,
                        int64_t split_stride, FftSource<T> target, const T* __restrict__ bias,
-                       unsigned blocks) {
+                       const __grid_constant__ Finish<T> finish, unsigned blocks) {
   using A = Acc<T>;
   SIMT_DYNAMIC_SHARED(Complex<A>, shared);
   __shared__ TileOrigins origins;
@@ -243,10 +244,12 @@ __global__ void __launch_bounds__(kFftThreads)
     if (x >= target.width) continue;
     const Complex<A> element =
         shared[tile * layout.tile_pitch() + pair * layout.pitch() + layout.column(w)];
-    T* const place = target.data + origins.plane[tile] + int64_t{y} * target.width + x;
-    if (h < target.size_h && y < target.height) place[0] = narrow<T>(element.re * scale + shift);
+    const int64_t at = origins.plane[tile] + int64_t{y} * target.width + x;
+    const int64_t below = at + target.width;
+    if (h < target.size_h && y < target.height)
+      target.data[at] = finish(element.re * scale + shift, at);
     if (two_rows && h + 1 < target.size_h && y + 1 < target.height)
-      place[target.width] = narrow<T>(element.im * scale + shift);
+      target.data[below] = finish(element.im * scale + shift, below);
   }
 }
 
@@ -321,12 +324,14 @@ static void transform(const FftTiles& tiles, const FftSource<const T>& source,
 
 template <class T>
 static void inverse(const FftTiles& tiles, const FftMatrices<const Acc<T>>& from, int64_t splits,
-                    int64_t split_stride, const FftSource<T>& target, const T* bias) {
+                    int64_t split_stride, const FftSource<T>& target, const T* bias,
+                    const ops::Epilogue<T>& epilogue) {
   const FftLayout layout = layout_for(tiles, target.count, sizeof(Acc<T>));
   const int64_t blocks = ceil_div(target.count, int64_t{1} << layout.log_tiles);
   launch(inverse_fft_kernel<T>, grid_size(blocks * target.rows), kFftThreads,
          (layout.elements() + kRoots) * sizeof(Complex<Acc<T>>), layout, from,
-         static_cast<int>(splits), split_stride, target, bias, static_cast<unsigned>(blocks));
+         static_cast<int>(splits), split_stride, target, bias, Finish<T>(epilogue),
+         static_cast<unsigned>(blocks));
 }
 
 template <class A>
@@ -349,13 +354,13 @@ static FftMatrices<const A> readable(const FftMatrices<A>& m) {
 
 template <class T>
 static void convolve(const ConvShape& s, const T* x, const FftSource<const T>& filters,
-                     const T* bias, T* y, void* workspace) {
+                     const ConvArgs<T>& args) {
   using A = Acc<T>;
   const FftBlocks blocks(s);
   const int groups = static_cast<int>(s.groups);
   const int64_t matrices = blocks.frequencies * groups;
-  const FftMatrices<A> u{static_cast<A*>(workspace), blocks.filter_plane, blocks.filter_pitch,
-                         groups, 3};
+  const FftMatrices<A> u{reinterpret_cast<A*>(args.workspace), blocks.filter_plane,
+                         blocks.filter_pitch, groups, 3};
   const FftMatrices<A> v{u.data + 3 * matrices * u.plane, blocks.input_plane, blocks.pitch, groups,
                          2};
   const FftMatrices<A> m{v.data + 2 * matrices * v.plane, blocks.output_plane, blocks.pitch, groups,
@@ -370,9 +375,10 @@ static void convolve(const ConvShape& s, const T* x, const FftSource<const T>& f
     product.depth = static_cast<int>(s.c_per_group());
     product.n = static_cast<int>(inputs.count);
     run_batched_product<false>(product);
-    inverse<T>(blocks.tiles, readable(m), 1, 0,
-               tile_source(y, blocks, begin, s.k, s.groups, s.out, nullptr, blocks.tiles.out),
-               bias);
+    inverse<T>(
+        blocks.tiles, readable(m), 1, 0,
+        tile_source(args.result, blocks, begin, s.k, s.groups, s.out, nullptr, blocks.tiles.out),
+        args.bias, args.epilogue);
   }
 }
 
@@ -381,7 +387,7 @@ void conv_fprop_fft(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   const auto filters =
       filter_source(args.weight, s, s.c_per_group(), s.k_per_group(), 1, s.c_per_group());
-  convolve(s, args.x, filters, args.bias, args.result, args.workspace);
+  convolve(s, args.x, filters, args);
 }
 
 template <class T>
@@ -390,7 +396,7 @@ void conv_dgrad_fft(const ConvArgs<T>& args) {
   auto filters =
       filter_source(args.weight, s, s.c_per_group(), s.k_per_group(), s.k_per_group(), 1);
   filters.turned = true;
-  convolve(s, args.grad_y, filters, args.bias, args.result, args.workspace);
+  convolve(s, args.grad_y, filters, args);
 }
 
 template <class T>
@@ -426,7 +432,7 @@ void conv_wgrad_fft(const ConvArgs<T>& args) {
   } while (begin < blocks.all);
   inverse<T>(blocks.tiles, readable(du), blocks.splits, split_stride,
              filter_source(args.result, s, s.k_per_group(), s.c_per_group(), s.c_per_group(), 1),
-             static_cast<const T*>(nullptr));
+             static_cast<const T*>(nullptr), ops::Epilogue<T>());
 }
 
 LAMINA_CUDA_INSTANTIATE(conv_fprop_fft, ConvArgs)

@@ -42,7 +42,7 @@ static void all_products(const ConvShape& s, int64_t images, GemmArgs<T> product
     product.a = first.a + i * (batch_images ? a.group : a.image);
     product.b = first.b + i * (batch_images ? b.group : b.image);
     const int64_t at = i * (batch_images ? c.group : c.image);
-    if (first.c) product.c = first.c + at;
+    if (first.c) product.c = first.c + at, product.epilogue = first.epilogue.at(at);
     if (first.bias_m) product.bias_m = first.bias_m + i * first.m;
     gemm(product, sums ? sums + at : nullptr);
   }
@@ -66,7 +66,7 @@ void conv_fprop_im2col(const ConvArgs<T>& args) {
     product.a = args.weight, product.lda = product.k;
     product.b = args.workspace, product.ldb = out;
     product.c = args.result + n * s.k * out, product.ldc = out;
-    product.bias_m = args.bias;
+    product.bias_m = args.bias, product.epilogue = args.epilogue.at(n * s.k * out);
     Acc<T>* const no_sums = nullptr;
     all_products(s, images, product, {0, product.m * product.k},
                  {s.c * taps * out, product.k * out}, {s.k * out, product.m * out}, no_sums);
@@ -112,7 +112,8 @@ void conv_dgrad_im2col(const ConvArgs<T>& args) {
     product.ldc = out;
     all_products(s, images, product, {0, product.k * product.m}, {s.k * out, product.k * out},
                  {s.c * taps * out, product.m * out}, col);
-    col2im(s, images * s.c, col, args.bias, s.c, args.result + n * s.c * s.in_size());
+    const int64_t first = n * s.c * s.in_size();
+    col2im(s, images * s.c, col, args.bias, s.c, args.epilogue.at(first), args.result + first);
   });
 }
 

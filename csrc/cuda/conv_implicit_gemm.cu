@@ -15,6 +15,7 @@
 //               a phase. wgrad: parts of the pixels, which a second pass adds in order.
 // Numerics      one accumulator a result, over (c, r) or pixels in order, whatever the tile.
 // Floor         multiply-adds of whole tiles; x is read once a tap, from the caches.
+#include "cuda/device/finish.h"
 #include "cuda/device/gemm_engine.h"
 #include "cuda/device/gemm_operand.h"
 #include "cuda/device/partial_sums.h"
@@ -37,6 +38,7 @@ struct ImplicitPass {
   UnrolledShape shape;
   const T *x, *filter, *bias;  // x of image 0; bias [groups][outputs] or null
   T* y;
+  Finish<T> finish;
   int64_t pixels, image;  // pixels of all images; from an image of x to the next
   int64_t pitch;          // filter [groups][outputs][pitch], zero from `depth` on
   int64_t y_plane;
@@ -50,7 +52,7 @@ class PixelStore {
  public:
   __device__ __forceinline__ PixelStore(const ImplicitPass<T>& pass, int group, int first_output,
                                         int64_t pixel)
-      : plane_(pass.y_plane), rows_(pixel < pass.pixels ? pass.outputs - first_output : 0) {
+      : pass_(pass), rows_(pixel < pass.pixels ? pass.outputs - first_output : 0) {
     const UnrolledShape& s = pass.shape;
     const int64_t n = pixel / s.out_size.divisor;
     int o = static_cast<int>(pixel - n * s.out_size.divisor), middle = s.out[2].split(o);
@@ -58,20 +60,21 @@ class PixelStore {
     const int64_t line = int64_t{pass.y_first[0] + plane * pass.y_step[0]} * pass.y_extent[1] +
                          pass.y_first[1] + middle * pass.y_step[1];
     const int64_t channel = int64_t{group} * pass.outputs + first_output;
-    y_ = pass.y + (n * pass.groups * pass.outputs + channel) * plane_ + line * pass.y_extent[2] +
-         pass.y_first[2] + o * pass.y_step[2];
+    first_ = (n * pass.groups * pass.outputs + channel) * pass.y_plane + line * pass.y_extent[2] +
+             pass.y_first[2] + o * pass.y_step[2];
     bias_ = pass.bias ? pass.bias + channel : nullptr;
   }
   __device__ __forceinline__ void operator()(int row, Acc<T> sum) const {
     if (row >= rows_) return;
     if (bias_) sum += widen(bias_[row]);
-    y_[row * plane_] = narrow<T>(sum);
+    const int64_t at = first_ + row * pass_.y_plane;
+    pass_.y[at] = pass_.finish(sum, at);
   }
 
  private:
-  T* y_;
+  const ImplicitPass<T>& pass_;
   const T* bias_;
-  int64_t plane_;
+  int64_t first_;
   int rows_;
 };
 
@@ -134,7 +137,8 @@ static void run_pass(const ImplicitPass<T>& pass) {
 template <class T>
 static ImplicitPass<T> implicit_pass(const ConvShape& s, const T* x, const T* filter,
                                      const ConvArgs<T>& args) {
-  ImplicitPass<T> pass{UnrolledShape(s), x, filter, args.bias, args.result};
+  ImplicitPass<T> pass{UnrolledShape(s), x,           filter,
+                       args.bias,        args.result, Finish<T>(args.epilogue)};
   pass.pixels = s.n * s.out_size(), pass.image = s.c * s.in_size();
   pass.groups = static_cast<int>(s.groups), pass.outputs = static_cast<int>(s.k_per_group());
   pass.channels = static_cast<int>(s.c_per_group());
@@ -163,6 +167,7 @@ static void pointwise(const ConvArgs<T>& args, bool transposed) {
     product.a = args.weight + g * k * c;
     product.b = (transposed ? args.grad_y : args.x) + g * product.k * out;
     product.c = args.result + g * product.m * out;
+    product.epilogue = args.epilogue.at(g * product.m * out);
     product.bias_m = args.bias ? args.bias + g * product.m : nullptr;
     gemm(product);
   }

@@ -54,11 +54,11 @@ __global__ void __launch_bounds__(kThreads)
     *to = out[e / kTile][e % kTile];
 }
 
-// y = A^T m A + bias for the tiles of the block.
+// y = f(A^T m A + bias) for the tiles of the block.
 template <class T, int OUT>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     inverse_tiles_kernel(BlockTiles tiles, const Acc<T>* __restrict__ m, const T* __restrict__ bias,
-                         T* __restrict__ y, bool wide) {
+                         T* __restrict__ y, const __grid_constant__ Finish<T> finish, bool wide) {
   constexpr int kTile = OUT + 2;
   const TilePosition place(tiles, OUT);
   if (place.channel >= tiles.channels || place.t >= tiles.count) return;
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads)
     in[e / kTile][e % kTile] = *from;
   winograd::both_axes<kTile, OUT>(in, out, OutputLine());
   store_tile<T, OUT>(tiles, place.h, place.w, wide, out,
-                     bias ? widen(bias[place.channel]) : Acc<T>(0), y + place.plane);
+                     bias ? widen(bias[place.channel]) : Acc<T>(0), y, place.plane, finish);
 }
 
 // How a convolution reads the filters: of fprop [output][input][tap]; of dgrad, whose outputs are
@@ -176,23 +176,22 @@ static void transform_filters(const ConvShape& s, const Tiles& tiles, const T* w
          static_cast<int>(s.groups));
 }
 
-// Whether every row of every tile of y is whole and aligned.
+// Whether every row of every tile of y and of the residual is whole and aligned.
 template <class T>
-static bool has_wide_tiles(const ConvShape& s, int out, const T* y) {
-  return s.out[2] % out == 0 && is_wide(y);
+static bool has_wide_tiles(const ConvShape& s, int out, const ConvArgs<T>& args) {
+  return s.out[2] % out == 0 && is_wide(args.result, args.epilogue.residual);
 }
 
 // F(4x4, 3x3) in stages: one thread block cannot hold the sums of 36 elements.
 template <class T, bool TURNED>
-static void convolve_staged(const ConvShape& s, const T* x, const T* weight, const T* bias, T* y,
-                            void* workspace) {
+static void convolve_staged(const ConvShape& s, const T* x, const ConvArgs<T>& args) {
   using A = Acc<T>;
   constexpr int kOut = 4;
   const Tiles tiles(s, kOut);
-  A* const u = static_cast<A*>(workspace);
+  A* const u = reinterpret_cast<A*>(args.workspace);
   A* const v = u + tiles.filter_elements;
   A* const m = v + tiles.input_elements;
-  transform_filters<T, kOut, TURNED>(s, tiles, weight, u);
+  transform_filters<T, kOut, TURNED>(s, tiles, args.weight, u);
   for (int64_t begin = 0; begin < tiles.all; begin += tiles.block) {
     const BlockTiles inputs(tiles, begin, tiles.block, s.c, s.in, s.pad);
     const BlockTiles outputs(tiles, begin, tiles.block, s.k, s.out, nullptr);
@@ -209,24 +208,24 @@ static void convolve_staged(const ConvShape& s, const T* x, const T* weight, con
     product.stride_b = s.c_per_group() * tiles.pitch;
     product.stride_c = s.k_per_group() * tiles.pitch;
     run_batched_product<false>(product);
-    launch(inverse_tiles_kernel<T, kOut>, outputs.grid(), kThreads, 0, outputs, m, bias, y,
-           has_wide_tiles(s, kOut, y));
+    launch(inverse_tiles_kernel<T, kOut>, outputs.grid(), kThreads, 0, outputs, m, args.bias,
+           args.result, Finish<T>(args.epilogue), has_wide_tiles(s, kOut, args));
   }
 }
 
 // F(2x2, 3x3): one kernel after the filters' transforms.
 template <class T, bool TURNED>
-static void convolve(const ConvShape& s, const T* x, const T* weight, const T* bias, T* y,
-                     void* workspace) {
+static void convolve(const ConvShape& s, const T* x, const ConvArgs<T>& args) {
   using A = Acc<T>;
   constexpr int64_t kMostTiles = int64_t{1} << 28;  // of a launch: counted in 32 bits
   const Tiles tiles(s, 2);
-  A* const u = static_cast<A*>(workspace);
-  transform_filters<T, 2, TURNED>(s, tiles, weight, u);
+  A* const u = reinterpret_cast<A*>(args.workspace);
+  transform_filters<T, 2, TURNED>(s, tiles, args.weight, u);
   for (int64_t begin = 0; begin < tiles.all; begin += kMostTiles)
     run_fused<T>({tiles, begin, kMostTiles, s.c, s.in, s.pad},
                  {tiles, begin, kMostTiles, s.k, s.out, nullptr}, static_cast<int>(s.groups),
-                 tiles.filter_pitch, x, u, bias, y, has_wide_tiles(s, 2, y));
+                 tiles.filter_pitch, x, u, args.bias, args.result, Finish<T>(args.epilogue),
+                 has_wide_tiles(s, 2, args));
 }
 
 template <class T, int OUT>
@@ -268,12 +267,11 @@ static void gradient(const ConvArgs<T>& args) {
 
 template <class T>
 void conv_fprop_winograd(const ConvArgs<T>& args) {
-  convolve<T, false>(args.shape, args.x, args.weight, args.bias, args.result, args.workspace);
+  convolve<T, false>(args.shape, args.x, args);
 }
 template <class T>
 void conv_dgrad_winograd(const ConvArgs<T>& args) {
-  convolve<T, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
-                    args.result, args.workspace);
+  convolve<T, true>(conv_phase(args.shape, 0).shape, args.grad_y, args);
 }
 template <class T>
 void conv_wgrad_winograd(const ConvArgs<T>& args) {
@@ -281,13 +279,11 @@ void conv_wgrad_winograd(const ConvArgs<T>& args) {
 }
 template <class T>
 void conv_fprop_winograd4(const ConvArgs<T>& args) {
-  convolve_staged<T, false>(args.shape, args.x, args.weight, args.bias, args.result,
-                            args.workspace);
+  convolve_staged<T, false>(args.shape, args.x, args);
 }
 template <class T>
 void conv_dgrad_winograd4(const ConvArgs<T>& args) {
-  convolve_staged<T, true>(conv_phase(args.shape, 0).shape, args.grad_y, args.weight, args.bias,
-                           args.result, args.workspace);
+  convolve_staged<T, true>(conv_phase(args.shape, 0).shape, args.grad_y, args);
 }
 template <class T>
 void conv_wgrad_winograd4(const ConvArgs<T>& args) {

@@ -12,6 +12,7 @@
 // Floor         multiply-adds; shared and L1 reads are a third of them at 16 x 4 sums a thread.
 #pragma once
 
+#include "cuda/device/finish.h"
 #include "cuda/device/partial_sums.h"
 #include "cuda/device/reduce.h"
 #include "cuda/device/vector.h"
@@ -108,6 +109,7 @@ struct DirectPass {
   const T* weight;
   const T* bias;  // [groups][outputs] or null
   T* y;
+  Finish<T> finish;
   Index weight_output, weight_channel;         // steps in the weights of a group
   Index filter[3], tap_first[3], tap_step[3];  // tap t is tap_first + t * tap_step of the filter
   Index y_size[3], y_first[3], y_step[3];      // position o is y_first + o * y_step of the result
@@ -222,12 +224,12 @@ __global__ void __launch_bounds__(kDirectThreads, (kDirectBlocks<Acc<T>, Index, 
     Index to = 0;
     for (int axis = 0; axis < 3; ++axis)
       to = to * pass.y_size[axis] + pass.y_first[axis] + position.out[axis] * pass.y_step[axis];
-    T* y = pass.y + ((position.n * s.groups + group) * s.outputs + k0) * y_plane + to;
+    to += ((position.n * s.groups + group) * s.outputs + k0) * y_plane;
 #pragma unroll
     for (int k = 0; k < OUTPUTS; ++k)
       if (k0 + k < s.outputs) {
         const A bias = pass.bias ? widen(pass.bias[group * s.outputs + k0 + k]) : A(0);
-        y[k * y_plane] = narrow<T>(sum[k][p] + bias);
+        pass.y[to + k * y_plane] = pass.finish(sum[k][p] + bias, to + k * y_plane);
       }
   }
 }
@@ -250,6 +252,7 @@ void run_direct(const ops::ConvArgs<T>& args, const ConvPhase* phase) {
   pass.shape = direct_shape<Index>(own);
   pass.x = phase ? args.grad_y : args.x;
   pass.weight = args.weight, pass.bias = args.bias, pass.y = args.result;
+  pass.finish = Finish<T>(args.epilogue);
   pass.weight_output = static_cast<Index>(phase ? taps : c_taps);
   pass.weight_channel = static_cast<Index>(phase ? c_taps : taps);
   for (int axis = 0; axis < 3; ++axis) {

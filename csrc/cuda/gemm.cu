@@ -6,6 +6,7 @@
 //               64 x 64, and parts of k where those are few, which a second pass adds in order. The
 //               choice depends on the sizes only.
 // Floor         2 m n k operations; per tile of 128 x 128, k * 256 elements from L2.
+#include "cuda/device/finish.h"
 #include "cuda/device/gemm_engine.h"
 #include "cuda/device/gemm_operand.h"
 #include "cuda/device/launch.h"
@@ -20,9 +21,10 @@ using ops::GemmArgs;
 template <class T>
 class MatrixStore {
  public:
-  __device__ __forceinline__ MatrixStore(const GemmArgs<T>& args, Acc<T>* sums, int64_t batch,
-                                         int64_t row, int64_t column)
+  __device__ __forceinline__ MatrixStore(const GemmArgs<T>& args, const Finish<T>& finish,
+                                         Acc<T>* sums, int64_t batch, int64_t row, int64_t column)
       : args_(args),
+        finish_(finish),
         sums_(sums),
         first_(batch * args.stride_c + row * args.ldc + column),
         row_(row),
@@ -39,11 +41,12 @@ class MatrixStore {
     if (sums_)
       sums_[at] = result;
     else
-      args_.c[at] = narrow<T>(result);
+      args_.c[at] = finish_(result, at);
   }
 
  private:
   const GemmArgs<T>& args_;
+  const Finish<T>& finish_;
   Acc<T>* sums_;
   int64_t first_, row_, rows_;
   Acc<T> bias_;
@@ -53,6 +56,7 @@ class MatrixStore {
 template <class T>
 struct Product {
   GemmArgs<T> args;
+  Finish<T> finish;
   Acc<T>* sums;  // null, or takes the place of c: [part] of them, `part_elems` apart
   int64_t parts = 1, part_depth = 0, part_elems = 0;
 };
@@ -91,7 +95,7 @@ __global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>
                       args.n - j, depth);
   gemm_block<Engine>(shared, a, b, depth, [&] {
     Acc<T>* const sums = product.sums ? product.sums + part * product.part_elems : nullptr;
-    return MatrixStore<T>(args, sums, batch, int64_t{tile.m} * SIDE,
+    return MatrixStore<T>(args, product.finish, sums, batch, int64_t{tile.m} * SIDE,
                           int64_t{tile.n} * SIDE + threadIdx.x % Engine::kN);
   });
 }
@@ -136,7 +140,8 @@ static void launch_small(const Product<T>& product) {
 // c, or the sums in its place, from the partial products.
 template <class T>
 __global__ void __launch_bounds__(256)
-    gemm_parts_kernel(const __grid_constant__ GemmArgs<T> args, Acc<T>* sums, const Acc<T>* partial,
+    gemm_parts_kernel(const __grid_constant__ GemmArgs<T> args,
+                      const __grid_constant__ Finish<T> finish, Acc<T>* sums, const Acc<T>* partial,
                       int64_t parts) {
   const int64_t elems = args.batch * args.m * args.n;
   const int64_t at = int64_t{blockIdx.x} * 256 + threadIdx.x;
@@ -144,7 +149,7 @@ __global__ void __launch_bounds__(256)
   Acc<T> sum = 0;
   for (int64_t part = 0; part < parts; ++part) sum += partial[part * elems + at];
   const int64_t row = at / args.n;
-  MatrixStore<T>(args, sums, row / args.m, row % args.m, at % args.n)(0, sum);
+  MatrixStore<T>(args, finish, sums, row / args.m, row % args.m, at % args.n)(0, sum);
 }
 
 // Tiles enough to fill a large GPU are not there: parts of k side by side, added in order.
@@ -157,9 +162,9 @@ static void gemm_in_parts(const GemmArgs<T>& args, Acc<T>* sums, int64_t parts) 
   GemmArgs<T> plain = args;
   plain.alpha = 1, plain.beta = 0, plain.bias_m = plain.bias_n = nullptr;
   plain.ldc = args.n, plain.stride_c = args.m * args.n;
-  launch_small(Product<T>{plain, partial.template get<Acc<T>>(), parts, part_depth, elems});
-  launch(gemm_parts_kernel<T>, grid_size(ceil_div(elems, 256)), 256, 0, args, sums,
-         partial.template get<Acc<T>>(), parts);
+  launch_small(Product<T>{plain, {}, partial.template get<Acc<T>>(), parts, part_depth, elems});
+  launch(gemm_parts_kernel<T>, grid_size(ceil_div(elems, 256)), 256, 0, args,
+         Finish<T>(args.epilogue), sums, partial.template get<Acc<T>>(), parts);
 }
 
 template <class T>
@@ -170,7 +175,7 @@ void gemm(const GemmArgs<T>& args, Acc<T>* sums) {
     first.k = kDeepest, rest.k = args.k - kDeepest;
     rest.a += kDeepest * (args.trans_a ? args.lda : 1);
     rest.b += kDeepest * (args.trans_b ? 1 : args.ldb);
-    rest.beta = 1, rest.bias_m = rest.bias_n = nullptr;
+    rest.beta = 1, rest.bias_m = rest.bias_n = nullptr, first.epilogue = {};
     gemm(first, sums);
     return gemm(rest, sums);
   }
@@ -178,13 +183,13 @@ void gemm(const GemmArgs<T>& args, Acc<T>* sums) {
     constexpr int64_t kEnoughBlocks = 96;
     const int64_t tiles = args.batch * ceil_div(args.m, 128) * ceil_div(args.n, 128);
     if (tiles >= kEnoughBlocks && args.m > 64 && args.n > 64 && has_wide_rows(args))
-      return launch_wide<T, 128>(Product<T>{args, sums, 1, args.k});
+      return launch_wide<T, 128>(Product<T>{args, Finish<T>(args.epilogue), sums, 1, args.k});
   }
   constexpr int64_t kFullGpu = 528, kPartDepth = 256;
   const int64_t tiles = args.batch * ceil_div(args.m, 64) * ceil_div(args.n, 64);
   const int64_t parts = tiles ? min(kFullGpu / tiles, args.k / kPartDepth) : 1;
   if (parts > 1) return gemm_in_parts(args, sums, parts);
-  launch_small(Product<T>{args, sums, 1, args.k});
+  launch_small(Product<T>{args, Finish<T>(args.epilogue), sums, 1, args.k});
 }
 
 template <class T>

@@ -6,7 +6,8 @@
 
 namespace lamina::cuda {
 
-// `sums`: null, or the array that takes the place of c, so that results are not rounded to T.
+// `sums`: null, or the array that takes the place of c, so that results are not rounded to T and
+// meet no epilogue.
 template <class T>
 void gemm(const ops::GemmArgs<T>& args, Acc<T>* sums = nullptr);
 

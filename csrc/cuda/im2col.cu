@@ -7,6 +7,7 @@
 // Partitioning  256 positions a block, over all planes.
 // Numerics      col2im adds taps in order: no atomics.
 // Floor         the matrix once through memory; x comes from the caches.
+#include "cuda/device/finish.h"
 #include "cuda/device/launch.h"
 #include "cuda/im2col.h"
 #include "cuda/instantiate.h"
@@ -91,7 +92,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class T, class Col, class Index>
 __global__ void __launch_bounds__(kThreads)
     col2im_kernel(const Unrolling<Index> s, Index positions, const Col* col, const T* bias,
-                  int64_t channels, T* x) {
+                  int64_t channels, const Finish<T> finish, T* x) {
   const Index position =
       static_cast<Index>(blockIdx.x) * kThreads + static_cast<Index>(threadIdx.x);
   if (position >= positions) return;
@@ -121,7 +122,7 @@ __global__ void __launch_bounds__(kThreads)
            r2 += s.step[2], o2 -= s.spread[2])
         if (o2 < s.out[2]) sum += widen(row[static_cast<int64_t>(r2) * s.out_size + o2]);
     }
-  x[position] = narrow<T>(sum);
+  x[position] = finish(sum, position);
 }
 
 template <class Index, class T>
@@ -138,17 +139,18 @@ void im2col(const ConvShape& s, int64_t planes, const T* x, T* col) {
 
 template <class Index, class T, class Col>
 static void run_col2im(const ConvShape& s, int64_t planes, const Col* col, const T* bias,
-                       int64_t channels, T* x) {
+                       int64_t channels, const ops::Epilogue<T>& epilogue, T* x) {
   const int64_t positions = planes * s.in_size();
   launch(col2im_kernel<T, Col, Index>, grid_size(ceil_div(positions, kThreads)), kThreads, 0,
-         Unrolling<Index>(s), static_cast<Index>(positions), col, bias, channels, x);
+         Unrolling<Index>(s), static_cast<Index>(positions), col, bias, channels,
+         Finish<T>(epilogue), x);
 }
 
 template <class T, class Col>
 void col2im(const ConvShape& s, int64_t planes, const Col* col, const T* bias, int64_t channels,
-            T* x) {
-  fits_int(s, planes) ? run_col2im<int>(s, planes, col, bias, channels, x)
-                      : run_col2im<int64_t>(s, planes, col, bias, channels, x);
+            const ops::Epilogue<T>& epilogue, T* x) {
+  fits_int(s, planes) ? run_col2im<int>(s, planes, col, bias, channels, epilogue, x)
+                      : run_col2im<int64_t>(s, planes, col, bias, channels, epilogue, x);
 }
 
 template <class T>
@@ -159,12 +161,14 @@ void im2col_fprop_rows(const ConvArgs<T>& args) {
 template <class T>
 void im2col_dgrad_rows(const ConvArgs<T>& args) {
   const T* const no_bias = nullptr;
-  col2im(args.shape, args.shape.n * args.shape.c, args.grad_y, no_bias, args.shape.c, args.result);
+  col2im(args.shape, args.shape.n * args.shape.c, args.grad_y, no_bias, args.shape.c,
+         ops::Epilogue<T>(), args.result);
 }
 
-#define LAMINA_UNROLL(T)                                            \
-  template void im2col<T>(const ConvShape&, int64_t, const T*, T*); \
-  template void col2im<T, Acc<T>>(const ConvShape&, int64_t, const Acc<T>*, const T*, int64_t, T*);
+#define LAMINA_UNROLL(T)                                                                       \
+  template void im2col<T>(const ConvShape&, int64_t, const T*, T*);                            \
+  template void col2im<T, Acc<T>>(const ConvShape&, int64_t, const Acc<T>*, const T*, int64_t, \
+                                  const ops::Epilogue<T>&, T*);
 LAMINA_UNROLL(float)
 LAMINA_UNROLL(double)
 LAMINA_UNROLL(float16)

@@ -10,9 +10,9 @@ namespace lamina::cuda {
 template <class T>
 void im2col(const ops::ConvShape& shape, int64_t planes, const T* x, T* col);
 
-// x[plane][i] = bias[plane % channels] (or 0) + the sum of its places in col.
+// x[plane][i] = bias[plane % channels] (or 0) + the sum of its places in col, and the epilogue.
 template <class T, class Col>
 void col2im(const ops::ConvShape& shape, int64_t planes, const Col* col, const T* bias,
-            int64_t channels, T* x);
+            int64_t channels, const ops::Epilogue<T>& epilogue, T* x);
 
 }  // namespace lamina::cuda

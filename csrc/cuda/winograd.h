@@ -1,6 +1,7 @@
 // What the Winograd kernels share: the transforms of lines by their length, and where tiles lie.
 #pragma once
 
+#include "cuda/device/finish.h"
 #include "cuda/device/launch.h"
 #include "cuda/device/vector.h"
 #include "shared/winograd.h"
@@ -157,27 +158,28 @@ __device__ __forceinline__ void load_tile(const T* from, int width, const TileIn
   }
 }
 
-// Stores a tile of results, plus `shift`, in a plane of y. wide: every row of the tile is whole and
-// lies on a multiple of its size.
+// Stores a tile of results, plus `shift`, in the plane of y that begins at `plane`. wide: every row
+// of the tile is whole and lies on a multiple of its size, also in the residual.
 template <class T, int OUT>
 __device__ __forceinline__ void store_tile(const BlockTiles& tiles, int h0, int w0, bool wide,
-                                           const Acc<T> (&out)[OUT][OUT], Acc<T> shift, T* plane) {
+                                           const Acc<T> (&out)[OUT][OUT], Acc<T> shift, T* y,
+                                           int64_t plane, const Finish<T>& finish) {
   constexpr int kPiece = OUT < kWide<T> ? OUT : kWide<T>;
 #pragma unroll
   for (int r = 0; r < OUT; ++r) {
     if (h0 + r >= tiles.height) break;
-    T* const row = plane + (h0 + r) * tiles.width + w0;
+    const int64_t row = plane + ((h0 + r) * tiles.width + w0);
 #pragma unroll
     for (int s = 0; s < OUT; s += kPiece) {
-      Vector<T, kPiece> piece;
+      Vector<Acc<T>, kPiece> sums;
 #pragma unroll
-      for (int i = 0; i < kPiece; ++i) piece.element[i] = narrow<T>(out[r][s + i] + shift);
+      for (int i = 0; i < kPiece; ++i) sums.element[i] = out[r][s + i] + shift;
       if (wide) {
-        store<T, kPiece>(row + s, piece);
+        store<T, kPiece>(y + row + s, finish(sums, row + s));
       } else {
 #pragma unroll
         for (int i = 0; i < kPiece; ++i)
-          if (w0 + s + i < tiles.width) row[s + i] = piece.element[i];
+          if (w0 + s + i < tiles.width) y[row + s + i] = finish(sums.element[i], row + s + i);
       }
     }
   }

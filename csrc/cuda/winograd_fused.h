@@ -47,7 +47,7 @@ template <class T, int TK>
 __global__ void __launch_bounds__(kWinogradThreads, kTwoFusedBlocks<T, TK> ? 2 : 1)
     winograd_fused_kernel(BlockTiles in, BlockTiles out, FusedFilters<Acc<T>> filters,
                           const T* __restrict__ x, const T* __restrict__ bias, T* __restrict__ y,
-                          RowRead read, bool wide) {
+                          const __grid_constant__ Finish<T> finish, RowRead read, bool wide) {
   using A = Acc<T>;
   using Tile = FusedTile<A, TK>;
   constexpr int V = Tile::V, TT = Tile::TT, kDepth = Tile::kDepth;
@@ -173,35 +173,37 @@ __global__ void __launch_bounds__(kWinogradThreads, kTwoFusedBlocks<T, TK> ? 2 :
       for (int e = 0; e < 16; ++e) m[e / 4][e % 4] = elements[e].element[l];
       winograd::both_axes<4, 2>(m, results, OutputLine());
       const int64_t channel = group * filters.outputs + output;
-      store_tile<T, 2>(out, h, w, wide, results, bias ? widen(bias[channel]) : A(0),
-                       y + (image * out.channels + channel) * (int64_t{out.height} * out.width));
+      store_tile<T, 2>(out, h, w, wide, results, bias ? widen(bias[channel]) : A(0), y,
+                       (image * out.channels + channel) * (int64_t{out.height} * out.width),
+                       finish);
     }
   }
 }
 
 template <class T, int TK>
 void launch_fused(const BlockTiles& in, const BlockTiles& out, FusedFilters<Acc<T>> filters,
-                  const T* x, const T* bias, T* y, bool wide) {
+                  const T* x, const T* bias, T* y, const Finish<T>& finish, bool wide) {
   using Tile = FusedTile<Acc<T>, TK>;
   const int64_t output_blocks = ceil_div(filters.outputs, Tile::kOutputs);
   filters.output_blocks = static_cast<unsigned>(output_blocks);
   launch(winograd_fused_kernel<T, TK>,
          grid_size(output_blocks * ceil_div(in.count, Tile::kTiles) * filters.groups),
-         kWinogradThreads, Tile::kSharedBytes, in, out, filters, x, bias, y, row_read(in, x), wide);
+         kWinogradThreads, Tile::kSharedBytes, in, out, filters, x, bias, y, finish,
+         row_read(in, x), wide);
 }
 
-// y = the convolution of the tiles with the transformed filters u, + bias.
+// y = f(the convolution of the tiles with the transformed filters u, + bias).
 template <class T>
 void run_fused(const BlockTiles& in, const BlockTiles& out, int groups, int64_t pitch, const T* x,
-               const Acc<T>* u, const T* bias, T* y, bool wide) {
+               const Acc<T>* u, const T* bias, T* y, const Finish<T>& finish, bool wide) {
   const FusedFilters<Acc<T>> filters{u, pitch, groups, in.channels / groups, out.channels / groups,
                                      0};
   // Output channels in blocks of 64, or of 32 where the last block of 64 would be half empty.
   if constexpr (sizeof(T) < sizeof(double)) {
     if ((filters.outputs - 1) % 64 >= 32)
-      return launch_fused<T, 8>(in, out, filters, x, bias, y, wide);
+      return launch_fused<T, 8>(in, out, filters, x, bias, y, finish, wide);
   }
-  launch_fused<T, 4>(in, out, filters, x, bias, y, wide);
+  launch_fused<T, 4>(in, out, filters, x, bias, y, finish, wide);
 }
 
 }  // namespace lamina::cuda

@@ -2,14 +2,15 @@
 
 namespace lamina::ops {
 
-bool applies_epilogue(const Kernel& kernel, Activation) {
+bool applies_epilogue(const Kernel& kernel, Activation kind) {
   // Kernels of the CPU that store f(sum + bias + residual) themselves.
   struct Name {
     const char *op, *pass, *algo;
   };
   static constexpr Name kOnCpu[] = {{"none", "", ""}};
   if (std::strcmp(kernel.backend, "ref") == 0) return true;
-  if (std::strcmp(kernel.backend, "cpu") != 0) return false;
+  if (std::strcmp(kernel.backend, "cpu") != 0)
+    return is_piecewise_linear(kind) || takes_a_gate(kind);
   for (const Name& name : kOnCpu)
     if (std::strcmp(kernel.op, name.op) == 0 && std::strcmp(kernel.pass, name.pass) == 0 &&
         std::strcmp(kernel.algo, name.algo) == 0)
