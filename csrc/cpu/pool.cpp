@@ -1,51 +1,196 @@
-// Max and average pooling and max unpooling, forward and backward (ops/pool.h).
+// Max and average pooling, and max unpooling both ways (ops/pool.h).
 //
-// Method        a row of outputs first reduces its windows' rows, whole vectors along the columns,
-//               then each output its few columns; each input gradient gathers the outputs that hold
-//               it.
-// Partitioning  rows of planes, in groups of about kTaskElements results.
-// Numerics      sums down the rows, then across the columns (forward); in output order (backward).
-// Floor         one read of x and one write of y (and of the 8-byte indices).
-#include "ops/pool.h"
+// Method        forward, stride 1 or 2: a vector of outputs takes its taps one by one in the order
+//               of the window, every other column by a two-source permute; averages first sum the
+//               rows. Any other windows reduce their rows in vectors along the columns, then each
+//               output its few columns. Whole rows are one run of memory.
+// Partitioning  rows of planes, in groups of about kPoolTask elements.
+// Numerics      sums down the rows, then across the columns; whole rows in vectors and a fixed
+// tree. Floor         one read of x and one write of y (and of the 8-byte indices).
+#include <type_traits>
 
-#include "core/threads.h"
-#include "cpu/scratch.h"
-#include "cpu/simd.h"
+#include "cpu/pool_rows.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::PoolArgs;
-using ops::PoolAxis;
 using ops::UnpoolArgs;
 
-static constexpr int64_t kTaskElements = 4096;
+inline constexpr int64_t kMaxRows =
+    64;  // rows of a window, or over an input row, on the fast paths
 
-// Calls group(rows) for each task, where rows(body) calls body(plane, a, b) for each of its rows.
-template <class Group>
-static void for_each_row_group(int64_t planes, int64_t rows0, int64_t rows1, int64_t width,
-                               const Group& group) {
-  const int64_t grain = max_of<int64_t>(1, kTaskElements / max_of<int64_t>(1, width));
-  parallel_ranges(planes * rows0 * rows1, grain, [&](int64_t begin, int64_t end) {
-    group([&](const auto& body) {
-      for (int64_t row = begin; row < end; ++row)
-        body(row / (rows0 * rows1), row / rows1 % rows0, row % rows1);
+// The input elements behind a row of outputs.
+template <class T>
+static int64_t row_work(const PoolArgs<T>& args) {
+  const int64_t rows = max_of<int64_t>(args.axis[0].out * args.axis[1].out, 1);
+  return max_of(args.axis[2].out, args.in_size() / rows);
+}
+
+// Windows of whole rows that follow each other in memory.
+static bool whole_rows(const PoolAxis* axis) {
+  return axis[2].out == 1 && axis[2].count[0] == axis[2].in &&
+         (axis[2].in == 1 || axis[2].step == 1) && axis[1].step == 1;
+}
+
+// The largest values of a vector of windows so far, and where they lie.
+template <class T>
+struct Largest {
+  Vec<T> value = broadcast<T>(-T(__builtin_inf()));
+  Mask<T> offset = {};
+
+  // NaN wins and stays; the first of equals stays.
+  LAMINA_INLINE void offer(Vec<T> candidate, LaneInteger<T> at) {
+    const Mask<T> stays = (candidate <= value) | (value != value);
+    value = stays ? value : candidate;
+    offset = stays ? offset : Mask<T>{} + at;
+  }
+};
+
+// Column `column` of a row onwards, and beyond its ends `fill`.
+template <class T, bool INSIDE>
+LAMINA_INLINE Vec<T> columns_from(const T* row, int64_t column, int64_t in, T fill) {
+  if constexpr (INSIDE) return load(row + column);
+  return load_lanes(row + column, -column, in - column, fill);
+}
+
+// Calls body(stride, taps) with constants; taps is 0 where it, or a step other than 1, is known at
+// run time only.
+template <class Body>
+LAMINA_INLINE void with_constants(const RegularColumns& columns, int64_t step, const Body& body) {
+  using std::integral_constant;
+  auto with_taps = [&](auto stride) {
+    if (step == 1 && columns.taps == 2) return body(stride, integral_constant<int, 2>{});
+    if (step == 1 && columns.taps == 3) return body(stride, integral_constant<int, 3>{});
+    body(stride, integral_constant<int, 0>{});
+  };
+  if (columns.stride == 1)
+    with_taps(integral_constant<int, 1>{});
+  else
+    with_taps(integral_constant<int, 2>{});
+}
+
+// A vector of outputs whose windows begin at `column` and every STRIDE after it.
+template <class T, int STRIDE, int TAPS, bool INSIDE>
+LAMINA_INLINE void offer_row(Largest<T>& largest, const T* row, int64_t column, int64_t in,
+                             int64_t taps, int64_t step, LaneInteger<T> at) {
+  auto from = [&](int64_t c) { return columns_from<T, INSIDE>(row, c, in, -T(__builtin_inf())); };
+  if constexpr (STRIDE == 2 && TAPS > 0) {
+#pragma GCC unroll 4
+    for (int t = 0; t < TAPS; t += 2) {
+      const Vec<T> low = from(column + t), high = from(column + t + kLanes<T>);
+      largest.offer(every_other<T, false>(low, high), at + t);
+      if (t + 1 < TAPS) largest.offer(every_other<T, true>(low, high), at + t + 1);
+    }
+  } else {
+    const int64_t count = TAPS > 0 ? TAPS : taps, distance = TAPS > 0 ? 1 : step;
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t c = column + t * distance;
+      Vec<T> v = from(c);
+      if constexpr (STRIDE == 2) v = every_other<T, false>(v, from(c + kLanes<T>));
+      largest.offer(v, at + static_cast<LaneInteger<T>>(t * distance));
+    }
+  }
+}
+
+template <class T>
+LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, int64_t first) {
+  LaneInteger<T> lanes[kLanes<T>];
+  __builtin_memcpy(lanes, &offset, sizeof offset);
+  if (count >= kLanes<T>)
+    for (int i = 0; i < kLanes<T>; ++i) index[i] = first + lanes[i];
+  else
+    for (int64_t i = 0; i < count; ++i) index[i] = first + lanes[i];
+}
+
+// A row of outputs; `skipped` tells for each how far its window begins before the row.
+template <class T, int STRIDE, int TAPS>
+static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
+                    const LaneInteger<T>* skipped, int64_t plane, int64_t o0, int64_t o1) {
+  const PoolAxis* axis = args.axis;
+  const int64_t in = axis[2].in, out = axis[2].out, step = axis[2].step;
+  const T* x = args.x + plane * args.in_size();
+  const int64_t at = plane * args.out_size() + (o0 * axis[1].out + o1) * out;
+  int64_t rows[kMaxRows], count = 0;
+  for_each_window_row(axis, o0, o1, [&](int64_t row) { rows[count++] = row; });
+  for (int64_t o = 0; o < out; o += kLanes<T>) {
+    const int64_t column = columns.base + o * STRIDE;
+    Largest<T> largest;
+    auto window = [&]<bool INSIDE>(std::bool_constant<INSIDE>) {
+      for (int64_t r = 0; r < count; ++r)
+        offer_row<T, STRIDE, TAPS, INSIDE>(largest, x + rows[r], column, in, columns.taps, step,
+                                           static_cast<LaneInteger<T>>(rows[r] - rows[0]));
+    };
+    if (column >= 0 && column + (columns.taps - 1) * step + STRIDE * kLanes<T> <= in) {
+      window(std::true_type{});
+    } else {
+      __builtin_memcpy(&largest.offset, skipped + o, sizeof largest.offset);
+      window(std::false_type{});
+    }
+    store_first(args.result + at + o, out - o, largest.value);
+    store_index<T>(args.index + at + o, out - o, largest.offset + STRIDE * lane_numbers<T>(),
+                   rows[0] + column);
+  }
+}
+
+template <class T>
+static void max_pool_regular(const PoolArgs<T>& args, const RegularColumns& columns) {
+  const PoolAxis* axis = args.axis;
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
+    Scratch<LaneInteger<T>> skipped(axis[2].out + kLanes<T>);
+    for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
+      skipped[o] =
+          o < axis[2].out
+              ? static_cast<LaneInteger<T>>(axis[2].start[o] - columns.base - o * columns.stride)
+              : 0;
+    with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+      rows([&](int64_t plane, int64_t o0, int64_t o1) {
+        max_row<T, stride, taps>(args, columns, skipped.get(), plane, o0, o1);
+      });
     });
   });
 }
 
-// Calls body(plane, a, b) for each row (a, b) of each plane.
-template <class Body>
-static void for_each_row(int64_t planes, int64_t rows0, int64_t rows1, int64_t width,
-                         const Body& body) {
-  for_each_row_group(planes, rows0, rows1, width, [&](const auto& rows) { rows(body); });
+// The first largest of n elements in a run: NaN wins.
+template <class T>
+static int64_t first_largest(const T* x, int64_t n) {
+  constexpr int kChains = 4;
+  Largest<T> chain[kChains];
+  int64_t i = 0;
+  for (; i + kChains * kLanes<T> <= n; i += kChains * kLanes<T>)
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c)
+      chain[c].offer(load(x + i + c * kLanes<T>), static_cast<LaneInteger<T>>(i));
+  int64_t best = 0;
+  auto offer = [&](int64_t j) {
+    const bool better = x[j] > x[best] || (x[j] != x[j] && x[best] == x[best]);
+    const bool equal = x[j] == x[best] || (x[j] != x[j] && x[best] != x[best]);
+    if (better || (equal && j < best)) best = j;
+  };
+  for (int c = 0; c < kChains && i > 0; ++c)
+    for (int lane = 0; lane < kLanes<T>; ++lane)
+      offer(chain[c].offset[lane] + c * kLanes<T> + lane);
+  for (; i < n; ++i) offer(i);
+  return best;
 }
 
-// Where the row of x at taps (t0, t1) of the window of output (o0, o1) starts in its plane.
-LAMINA_INLINE int64_t window_row(const PoolAxis* axis, int64_t o0, int64_t o1, int64_t t0,
-                                 int64_t t1) {
-  const int64_t depth = axis[0].start[o0] + t0 * axis[0].step;
-  return (depth * axis[1].in + axis[1].start[o1] + t1 * axis[1].step) * axis[2].in;
+template <class T>
+static void max_pool_whole_rows(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
+    rows([&](int64_t plane, int64_t o0, int64_t o1) {
+      const T* x = args.x + plane * args.in_size();
+      const int64_t run = axis[1].count[o1] * axis[2].in;
+      int64_t best = -1;
+      for (int64_t t0 = 0; t0 < axis[0].count[o0] && run > 0; ++t0) {
+        const int64_t row = window_row(axis, o0, o1, t0, 0), at = row + first_largest(x + row, run);
+        if (best < 0 || x[at] > x[best] || (x[at] != x[at] && x[best] == x[best])) best = at;
+      }
+      const int64_t to = (plane * axis[0].out + o0) * axis[1].out + o1;
+      args.result[to] = best < 0 ? -T(__builtin_inf()) : x[best];
+      args.index[to] = max_of<int64_t>(best, 0);
+    });
+  });
 }
 
 // The columns that some window of the innermost axis reads.
@@ -62,52 +207,35 @@ struct Columns {
   }
 };
 
-// Calls body(tap, row of x) for each row of the window of output (o0, o1), in order.
-template <class T, class Body>
-LAMINA_INLINE void for_each_window_row(const PoolAxis* axis, const T* x, int64_t o0, int64_t o1,
-                                       const Body& body) {
-  int64_t tap = 0;
-  for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0)
-    for (int64_t t1 = 0; t1 < axis[1].count[o1]; ++t1, ++tap)
-      body(tap, x + window_row(axis, o0, o1, t0, t1));
-}
-
-// Maximum and its tap row down each column of a window's rows; NaN wins, the first of equals stays.
+// Maximum down each column of a window's rows, and the offset of its row from the first.
 template <class T>
 static void column_maxima(const PoolAxis* axis, const T* x, int64_t o0, int64_t o1,
-                          const Columns& columns, T* best, LaneInteger<T>* tap_row) {
+                          const Columns& columns, T* best, LaneInteger<T>* row_of) {
+  const int64_t first = window_row(axis, o0, o1, 0, 0);
   for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
-    const int64_t count = min_of<int64_t>(kLanes<T>, columns.end - j);
-    Vec<T> largest = {};
-    Mask<T> winner = {};
-    for_each_window_row(axis, x, o0, o1, [&](int64_t tap, const T* row) {
-      const Vec<T> value = count == kLanes<T> ? load(row + j) : load_first(row + j, count);
-      if (tap == 0) {
-        largest = value;
-        return;
-      }
-      const Mask<T> better = ~(value <= largest) & (largest == largest);
-      largest = better ? value : largest;
-      winner = better ? Mask<T>{} + static_cast<LaneInteger<T>>(tap) : winner;
+    Largest<T> largest;
+    for_each_window_row(axis, o0, o1, [&](int64_t row) {
+      largest.offer(load_first(x + row + j, columns.end - j),
+                    static_cast<LaneInteger<T>>(row - first));
     });
-    store(best + j, largest);  // the buffers have room for a whole vector
-    __builtin_memcpy(tap_row + j, &winner, sizeof winner);
+    store(best + j, largest.value);  // the buffers have room for a whole vector
+    __builtin_memcpy(row_of + j, &largest.offset, sizeof largest.offset);
   }
 }
 
 template <class T>
-void max_pool_fprop_windows(const PoolArgs<T>& args) {
+static void max_pool_any(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const Columns columns(axis[2]);
   const int64_t room = axis[2].in + kLanes<T>;
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, axis[2].out, [&](const auto& rows) {
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
     Scratch<T> best(room);
-    Scratch<LaneInteger<T>> tap_row(room);
+    Scratch<LaneInteger<T>> row_of(room);
     rows([&](int64_t plane, int64_t o0, int64_t o1) {
       const T* x = args.x + plane * args.in_size();
       const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
       const bool empty = axis[0].count[o0] == 0 || axis[1].count[o1] == 0;
-      if (!empty) column_maxima(axis, x, o0, o1, columns, best.get(), tap_row.get());
+      if (!empty) column_maxima(axis, x, o0, o1, columns, best.get(), row_of.get());
       for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
         const int64_t start = axis[2].start[o2], count = empty ? 0 : axis[2].count[o2];
         T largest = -T(__builtin_inf());
@@ -117,35 +245,142 @@ void max_pool_fprop_windows(const PoolArgs<T>& args) {
           // Across columns the first in the order of rows wins, not the first met.
           const bool equal = value == largest || (value != value && largest != largest);
           const bool better =
-              column < 0 || (equal ? tap_row[i] < row : !(value <= largest) && largest == largest);
+              column < 0 || (equal ? row_of[i] < row : !(value <= largest) && largest == largest);
           largest = better ? value : largest;
-          row = better ? tap_row[i] : row, column = better ? i : column;
+          row = better ? row_of[i] : row, column = better ? i : column;
         }
         args.result[at + o2] = largest;
-        const int64_t taps1 = max_of<int64_t>(axis[1].count[o1], 1);
-        args.index[at + o2] =
-            column < 0 ? 0 : window_row(axis, o0, o1, row / taps1, row % taps1) + column;
+        args.index[at + o2] = column < 0 ? 0 : window_row(axis, o0, o1, 0, 0) + row + column;
       }
     });
   });
 }
 
+// Whether windows have few enough rows, and offsets fit a lane.
 template <class T>
-void avg_pool_fprop_windows(const PoolArgs<T>& args) {
+static bool few_rows(const PoolArgs<T>& args) {
+  int64_t most[2] = {0, 0};
+  bool filled = true;
+  for (int a = 0; a < 2; ++a)
+    for (int64_t o = 0; o < args.axis[a].out; ++o) {
+      most[a] = max_of(most[a], args.axis[a].count[o]);
+      filled = filled && args.axis[a].count[o] > 0;
+    }
+  return filled && most[0] * most[1] <= kMaxRows;
+}
+
+// Whether offsets in a plane fit a lane.
+template <class T>
+static bool small_plane(const PoolArgs<T>& args) {
+  return sizeof(T) == 8 || args.in_size() < (int64_t{1} << 30);
+}
+
+template <class T>
+void max_pool_fprop_windows(const PoolArgs<T>& args) {
+  const RegularColumns columns(args.axis[2]);
+  if (small_plane(args) && whole_rows(args.axis)) return max_pool_whole_rows(args);
+  if (small_plane(args) && columns.holds && few_rows(args)) return max_pool_regular(args, columns);
+  max_pool_any(args);
+}
+
+template <class T>
+static T run_sum(const T* x, int64_t n) {
+  Vec<T> sums[4] = {};
+  int64_t i = 0;
+  for (; i + 4 * kLanes<T> <= n; i += 4 * kLanes<T>)
+#pragma GCC unroll 4
+    for (int c = 0; c < 4; ++c) sums[c] += load(x + i + c * kLanes<T>);
+  for (; i < n; i += kLanes<T>) sums[0] += load_first(x + i, n - i);
+  return sum_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+// A vector of outputs whose windows begin at `column`: the sums of each tap down the rows, added.
+template <class T, int STRIDE, int TAPS, bool INSIDE>
+LAMINA_INLINE Vec<T> window_sums(const T* x, const int64_t* rows, int64_t count, int64_t column,
+                                 int64_t in, int64_t taps) {
+  auto down = [&](int64_t c) {
+    Vec<T> sum = {};
+    for (int64_t r = 0; r < count; ++r) sum += columns_from<T, INSIDE>(x + rows[r], c, in, T(0));
+    return sum;
+  };
+  Vec<T> sum = {};
+  if constexpr (STRIDE == 1) {
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); ++t) sum += down(column + t);
+  } else {
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); t += 2) {
+      const Vec<T> low = down(column + t), high = down(column + t + kLanes<T>);
+      sum += every_other<T, false>(low, high);
+      if (t + 1 < (TAPS > 0 ? TAPS : taps)) sum += every_other<T, true>(low, high);
+    }
+  }
+  return sum;
+}
+
+template <class T, int STRIDE, int TAPS>
+static void average_row(const PoolArgs<T>& args, const RegularColumns& columns, const T* divisor,
+                        int64_t plane, int64_t o0, int64_t o1) {
+  const PoolAxis* axis = args.axis;
+  const int64_t in = axis[2].in, out = axis[2].out;
+  const T* x = args.x + plane * args.in_size();
+  T* y = args.result + plane * args.out_size() + (o0 * axis[1].out + o1) * out;
+  const T divide = T(axis[0].divisor[o0] * axis[1].divisor[o1]);
+  int64_t rows[kMaxRows], count = 0;
+  for_each_window_row(axis, o0, o1, [&](int64_t row) { rows[count++] = row; });
+  for (int64_t o = 0; o < out; o += kLanes<T>) {
+    const int64_t column = columns.base + o * STRIDE;
+    const bool inside = column >= 0 && column + columns.taps + 1 + STRIDE * kLanes<T> <= in + 1;
+    const Vec<T> sum =
+        inside ? window_sums<T, STRIDE, TAPS, true>(x, rows, count, column, in, columns.taps)
+               : window_sums<T, STRIDE, TAPS, false>(x, rows, count, column, in, columns.taps);
+    store_first<T>(y + o, out - o, sum / (divide * load(divisor + o)));
+  }
+}
+
+template <class T>
+static void avg_pool_regular(const PoolArgs<T>& args, const RegularColumns& columns) {
+  const PoolAxis* axis = args.axis;
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
+    Scratch<T> divisor(axis[2].out + kLanes<T>);
+    for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
+      divisor[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
+    with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+      rows([&](int64_t plane, int64_t o0, int64_t o1) {
+        average_row<T, stride, taps>(args, columns, divisor.get(), plane, o0, o1);
+      });
+    });
+  });
+}
+
+template <class T>
+static void avg_pool_whole_rows(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
+    rows([&](int64_t plane, int64_t o0, int64_t o1) {
+      const T* x = args.x + plane * args.in_size();
+      T sum = 0;
+      for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0)
+        sum += run_sum(x + window_row(axis, o0, o1, t0, 0), axis[1].count[o1] * axis[2].in);
+      args.result[(plane * axis[0].out + o0) * axis[1].out + o1] =
+          sum / T(axis[0].divisor[o0] * axis[1].divisor[o1] * axis[2].divisor[0]);
+    });
+  });
+}
+
+template <class T>
+static void avg_pool_any(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const Columns columns(axis[2]);
-  const int64_t room = axis[2].in + kLanes<T>;
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, axis[2].out, [&](const auto& rows) {
-    Scratch<T> sums(room);
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
+    Scratch<T> sums(axis[2].in + kLanes<T>);
     rows([&](int64_t plane, int64_t o0, int64_t o1) {
       const T* x = args.x + plane * args.in_size();
       T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
       for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
-        const int64_t count = min_of<int64_t>(kLanes<T>, columns.end - j);
         Vec<T> sum = {};
-        for_each_window_row(axis, x, o0, o1, [&](int64_t, const T* row) {
-          sum += count == kLanes<T> ? load(row + j) : load_first(row + j, count);
-        });
+        for_each_window_row(axis, o0, o1,
+                            [&](int64_t row) { sum += load_first(x + row + j, columns.end - j); });
         store(&sums[j], sum);
       }
       for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
@@ -158,54 +393,13 @@ void avg_pool_fprop_windows(const PoolArgs<T>& args) {
   });
 }
 
-// Calls body(o0, o1, row of outputs) for each row of outputs whose windows hold input row (i0, i1).
-template <class Body>
-LAMINA_INLINE void for_each_covering_row(const PoolAxis* axis, int64_t i0, int64_t i1, Body body) {
-  for (int64_t o0 = axis[0].first[i0]; o0 < axis[0].last[i0]; ++o0) {
-    if (!axis[0].covers(o0, i0)) continue;
-    for (int64_t o1 = axis[1].first[i1]; o1 < axis[1].last[i1]; ++o1)
-      if (axis[1].covers(o1, i1)) body(o0, o1, (o0 * axis[1].out + o1) * axis[2].out);
-  }
-}
-
 template <class T>
-void max_pool_dgrad_windows(const PoolArgs<T>& args) {
-  const PoolAxis* axis = args.axis;
-  for_each_row(args.planes, axis[0].in, axis[1].in, axis[2].in,
-               [&](int64_t plane, int64_t i0, int64_t i1) {
-                 const T* grad_y = args.grad_y + plane * args.out_size();
-                 const int64_t* index = args.index + plane * args.out_size();
-                 const int64_t at = (i0 * axis[1].in + i1) * axis[2].in;
-                 T* grad_x = args.result + plane * args.in_size() + at;
-                 for (int64_t i2 = 0; i2 < axis[2].in; ++i2) {
-                   T sum = 0;
-                   for_each_covering_row(axis, i0, i1, [&](int64_t, int64_t, int64_t row) {
-                     for (int64_t o = row + axis[2].first[i2]; o < row + axis[2].last[i2]; ++o)
-                       sum += index[o] == at + i2 ? grad_y[o] : T(0);
-                   });
-                   grad_x[i2] = sum;
-                 }
-               });
-}
-
-template <class T>
-void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
-  const PoolAxis* axis = args.axis;
-  for_each_row(
-      args.planes, axis[0].in, axis[1].in, axis[2].in, [&](int64_t plane, int64_t i0, int64_t i1) {
-        const T* grad_y = args.grad_y + plane * args.out_size();
-        T* grad_x =
-            args.result + (plane * axis[0].in + i0) * axis[1].in * axis[2].in + i1 * axis[2].in;
-        for (int64_t i2 = 0; i2 < axis[2].in; ++i2) {
-          T sum = 0;
-          for_each_covering_row(axis, i0, i1, [&](int64_t o0, int64_t o1, int64_t row) {
-            const int64_t rows = axis[0].divisor[o0] * axis[1].divisor[o1];
-            for (int64_t o2 = axis[2].first[i2]; o2 < axis[2].last[i2]; ++o2)
-              if (axis[2].covers(o2, i2)) sum += grad_y[row + o2] / T(rows * axis[2].divisor[o2]);
-          });
-          grad_x[i2] = sum;
-        }
-      });
+void avg_pool_fprop_windows(const PoolArgs<T>& args) {
+  const RegularColumns columns(args.axis[2]);
+  if (whole_rows(args.axis)) return avg_pool_whole_rows(args);
+  if (columns.holds && args.axis[2].step == 1 && few_rows(args))
+    return avg_pool_regular(args, columns);
+  avg_pool_any(args);
 }
 
 template <class T>
@@ -230,9 +424,7 @@ void max_unpool_dgrad_indices(const UnpoolArgs<T>& args) {
 }
 
 LAMINA_INSTANTIATE(max_pool_fprop_windows, PoolArgs)
-LAMINA_INSTANTIATE(max_pool_dgrad_windows, PoolArgs)
 LAMINA_INSTANTIATE(avg_pool_fprop_windows, PoolArgs)
-LAMINA_INSTANTIATE(avg_pool_dgrad_windows, PoolArgs)
 LAMINA_INSTANTIATE(max_unpool_fprop_indices, UnpoolArgs)
 LAMINA_INSTANTIATE(max_unpool_dgrad_indices, UnpoolArgs)
 

@@ -4,6 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #define LAMINA_CPU_NAMESPACE_BEGIN namespace lamina::cpu::LAMINA_ISA {
 #define LAMINA_CPU_NAMESPACE_END }
@@ -50,20 +53,63 @@ LAMINA_INLINE Vec<T> broadcast(T value) {
   return value - Vec<T>{};  // `Vec{} + value` would cost an addition: -0 + 0 is not -0
 }
 
+// 0, 1, 2, ...
+template <class T>
+LAMINA_INLINE Mask<T> lane_numbers() {
+  Mask<T> lanes{};
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i;
+  return lanes;
+}
+// Lanes [from, to) of the vector at p, without touching memory outside; the others read as `fill`.
+template <class T>
+LAMINA_INLINE Vec<T> load_lanes(const T* p, int64_t from, int64_t to, T fill = T(0)) {
+  from = from < 0 ? 0 : from, to = to > kLanes<T> ? kLanes<T> : to;
+#if defined(__AVX512F__)
+  const unsigned mask = to <= from ? 0 : (~0u >> (32 - (to - from))) << from;
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_mask_loadu_ps((__m512)broadcast(fill), __mmask16(mask), p);
+  else
+    return (Vec<T>)_mm512_mask_loadu_pd((__m512d)broadcast(fill), __mmask8(mask), p);
+#elif defined(__AVX2__)
+  const Mask<T> lane = lane_numbers<T>();
+  const Mask<T> mask =
+      (lane >= static_cast<LaneInteger<T> >(from)) & (lane < static_cast<LaneInteger<T> >(to));
+  if constexpr (sizeof(T) == 4)
+    return mask ? (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask) : broadcast(fill);
+  else
+    return mask ? (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask) : broadcast(fill);
+#else
+  T lanes[kLanes<T>];
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i >= from && i < to ? p[i] : fill;
+  return load(lanes);
+#endif
+}
 // First n elements; the other lanes read as `fill`, and are left alone on the way back.
 template <class T>
 LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill = T(0)) {
   if (n >= kLanes<T>) return load(p);
-  T lanes[kLanes<T>];
-  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i < n ? p[i] : fill;
-  return load(lanes);
+  return load_lanes(p, 0, n, fill);
 }
 template <class T>
 LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
   if (n >= kLanes<T>) return store(p, v);
+#if defined(__AVX512F__)
+  const unsigned mask = n <= 0 ? 0 : ~0u >> (32 - n);
+  if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_ps(p, __mmask16(mask), (__m512)v);
+  else
+    _mm512_mask_storeu_pd(p, __mmask8(mask), (__m512d)v);
+#elif defined(__AVX2__)
+  const Mask<T> mask = lane_numbers<T>() < static_cast<LaneInteger<T> >(n);
+  if constexpr (sizeof(T) == 4)
+    _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
+  else
+    _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v);
+#else
   T lanes[kLanes<T>];
   store(lanes, v);
   for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+#endif
 }
 
 template <class V, class M>
@@ -96,6 +142,13 @@ LAMINA_INLINE Vec<T> interleave(Vec<T> a, Vec<T> b) {
   Mask<T> order{};
   for (int i = 0; i < kLanes<T>; ++i)
     order[i] = (Upper ? kLanes<T> / 2 : 0) + i / 2 + (i % 2) * kLanes<T>;
+  return __builtin_shuffle(a, b, order);
+}
+// Elements 0, 2, 4, ... (or 1, 3, 5, ...) of a followed by b.
+template <class T, bool Odd>
+LAMINA_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
+  Mask<T> order{};
+  for (int i = 0; i < kLanes<T>; ++i) order[i] = 2 * i + Odd;
   return __builtin_shuffle(a, b, order);
 }
 // square[i][j] becomes square[j][i]: log2(lanes) rounds of perfect shuffles.

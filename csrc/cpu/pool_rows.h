@@ -1,0 +1,89 @@
+// What the pools share: rows of windows, and columns whose windows lie at one distance.
+#pragma once
+
+#include "core/threads.h"
+#include "cpu/scratch.h"
+#include "cpu/simd.h"
+#include "ops/pool.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+using ops::PoolAxis;
+
+inline constexpr int64_t kPoolTask = 4096;  // elements a task: its rows stay in L1 between uses
+
+// Calls group(rows) for each task, where rows(body) calls body(plane, a, b) for each of its rows.
+template <class Group>
+LAMINA_INLINE void for_each_row_group(int64_t planes, int64_t rows0, int64_t rows1, int64_t width,
+                                      const Group& group) {
+  const int64_t grain = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, width));
+  parallel_ranges(planes * rows0 * rows1, grain, [&](int64_t begin, int64_t end) {
+    group([&](const auto& body) {
+      int64_t plane = begin / (rows0 * rows1), a = begin / rows1 % rows0, b = begin % rows1;
+      for (int64_t row = begin; row < end; ++row) {
+        body(plane, a, b);
+        if (++b < rows1) continue;
+        b = 0;
+        if (++a == rows0) a = 0, ++plane;
+      }
+    });
+  });
+}
+
+// Where the row of x at taps (t0, t1) of the window of output (o0, o1) starts in its plane.
+LAMINA_INLINE int64_t window_row(const PoolAxis* axis, int64_t o0, int64_t o1, int64_t t0,
+                                 int64_t t1) {
+  const int64_t depth = axis[0].start[o0] + t0 * axis[0].step;
+  return (depth * axis[1].in + axis[1].start[o1] + t1 * axis[1].step) * axis[2].in;
+}
+
+// Calls body(offset in the plane) for each row of the window of output (o0, o1), in order.
+template <class Body>
+LAMINA_INLINE void for_each_window_row(const PoolAxis* axis, int64_t o0, int64_t o1,
+                                       const Body& body) {
+  for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0) {
+    int64_t row = window_row(axis, o0, o1, t0, 0);
+    for (int64_t t1 = 0; t1 < axis[1].count[o1]; ++t1, row += axis[1].step * axis[2].in) body(row);
+  }
+}
+
+// Calls body(o0, o1) for each row of outputs whose windows hold input row (i0, i1).
+template <class Body>
+LAMINA_INLINE void for_each_covering_row(const PoolAxis* axis, int64_t i0, int64_t i1,
+                                         const Body& body) {
+  for (int64_t o0 = axis[0].first[i0]; o0 < axis[0].last[i0]; ++o0) {
+    if (!axis[0].covers(o0, i0)) continue;
+    for (int64_t o1 = axis[1].first[i1]; o1 < axis[1].last[i1]; ++o1)
+      if (axis[1].covers(o1, i1)) body(o0, o1);
+  }
+}
+
+// The windows of an axis as base + o * stride + t * step, 0 <= t < taps, cut to the axis.
+// `holds` where the tables say just that with a stride of 1 or 2 and a few taps.
+struct RegularColumns {
+  static constexpr int64_t kMaxTaps = 16;
+  bool holds = false;
+  int64_t base = 0, stride = 1, taps = 0;
+
+  explicit RegularColumns(const PoolAxis& axis) {
+    int64_t whole = 0;  // an output whose window is not cut
+    for (int64_t o = 1; o < axis.out; ++o)
+      if (axis.count[o] > axis.count[whole]) whole = o;
+    taps = axis.out > 0 ? axis.count[whole] : 0;
+    if (taps < 1 || taps > kMaxTaps) return;
+    for (stride = 1; stride <= 2 && !holds; ++stride) {
+      base = axis.start[whole] - whole * stride;
+      holds = true;
+      for (int64_t o = 0; o < axis.out && holds; ++o) {
+        const int64_t begin = base + o * stride;
+        int64_t t = 0, end = taps;
+        while (t < end && begin + t * axis.step < 0) ++t;
+        while (end > t && begin + (end - 1) * axis.step >= axis.in) --end;
+        holds = t < end && axis.start[o] == begin + t * axis.step && axis.count[o] == end - t;
+      }
+    }
+    --stride;
+  }
+};
+
+LAMINA_CPU_NAMESPACE_END
