@@ -1,5 +1,6 @@
 #include "bindings/activation.h"
 
+#include "bindings/calls.h"
 #include "ops/epilogue_call.h"
 
 LAMINA_ARGS(PreluArgs)
@@ -50,6 +51,14 @@ void prelu(const std::string& pass, const Array& x, const Array& weight,
 LAMINA_BINDINGS(activation) {
   module.def("activation", &activation, py::arg("kind"), py::arg("a"), py::arg("b"), py::arg("x"),
              py::arg("grad_y"), py::arg("result"));
+  module.def(
+      "activation_call",
+      [](std::vector<py::ssize_t> shape, const std::string& kind, double a, double b) {
+        return Call{std::move(shape), [=](const Operands& given, const Array& y) {
+                      activation(kind, a, b, *given[0], {}, y);
+                    }};
+      },
+      "operands: x", py::arg("shape"), py::arg("kind"), py::arg("a"), py::arg("b"));
   module.def("activation_kinds", [] {
     return std::vector<std::string>(std::begin(ops::kActivationNames),
                                     std::end(ops::kActivationNames));

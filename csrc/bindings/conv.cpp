@@ -3,6 +3,7 @@
 #include <array>
 
 #include "bindings/activation.h"
+#include "bindings/calls.h"
 #include "bindings/conv_autotune.h"
 #include "ops/conv_plan.h"
 #include "ops/epilogue_call.h"
@@ -122,6 +123,17 @@ LAMINA_BINDINGS(conv) {
              py::arg("weight"), py::arg("bias"), py::arg("grad_y"), py::arg("result"),
              py::arg("algo") = "auto", py::arg("workspace_limit") = -1,
              py::arg("activation") = kNoActivation, py::arg("residual") = py::none());
+  module.def(
+      "conv_call",
+      [](std::vector<py::ssize_t> y_shape, const std::string& op, const ConvShape& shape,
+         const std::string& algo, int64_t workspace_limit, const ActivationName& activation) {
+        return Call{std::move(y_shape), [=](const Operands& given, const Array& y) {
+                      conv(op, "fprop", shape, given[0], given[1], given[2], {}, y, algo,
+                           workspace_limit, activation, given[3]);
+                    }};
+      },
+      "operands: x, weight, bias, residual", py::arg("y_shape"), py::arg("op"), py::arg("shape"),
+      py::arg("algo"), py::arg("workspace_limit"), py::arg("activation"));
   module.def("im2col", &im2col, py::arg("pass_"), py::arg("shape"), py::arg("source"),
              py::arg("result"));
   module.def(

@@ -1,6 +1,7 @@
 #include "ops/gemm.h"
 
 #include "bindings/activation.h"
+#include "bindings/calls.h"
 #include "ops/epilogue_call.h"
 
 LAMINA_ARGS(GemmArgs)
@@ -25,8 +26,8 @@ void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Ar
     args.epilogue = epilogue<T>(activation, residual, batch * m * n);
     args.precision = ops::call_precision(sizeof(T));
     py::gil_scoped_release release;
-    const ops::Kernel& kernel = ops::plan_kernel("gemm", "fprop");
-    ops::last_plan().precision = ops::precision_name(args.precision);
+    const ops::Kernel& kernel =
+        ops::plan_kernel("gemm", "fprop", nullptr, ops::precision_name(args.precision));
     ops::call_with_epilogue(kernel, args, args.c, batch * m * n);
   });
 }
@@ -38,6 +39,17 @@ LAMINA_BINDINGS(gemm) {
              py::arg("batch"), py::arg("m"), py::arg("n"), py::arg("k"), py::arg("trans_a"),
              py::arg("trans_b"), py::arg("accumulate") = false,
              py::arg("activation") = kNoActivation, py::arg("residual") = py::none());
+  module.def(
+      "linear_call",
+      [](std::vector<py::ssize_t> y_shape, int64_t m, int64_t n, int64_t k,
+         const ActivationName& activation) {
+        return Call{std::move(y_shape), [=](const Operands& given, const Array& y) {
+                      gemm(*given[0], *given[1], y, given[2], 1, m, n, k, false, true, false,
+                           activation, given[3]);
+                    }};
+      },
+      "operands: x [m, k], weight [n, k], bias, residual", py::arg("y_shape"), py::arg("m"),
+      py::arg("n"), py::arg("k"), py::arg("activation"));
 }
 
 }  // namespace lamina::bindings

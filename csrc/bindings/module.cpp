@@ -1,4 +1,5 @@
 // The extension module lamina._C: runtime settings and introspection, and every family's bindings.
+#include "bindings/calls.h"
 #include "bindings/common.h"
 #include "core/threads.h"
 #include "ops/precision.h"
@@ -65,6 +66,8 @@ PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
   module.def("register_backend", [](const py::capsule& backend) {
     ops::register_backend(*backend.get_pointer<const ops::Backend>());
   });
+  // Before the functions whose signatures name it.
+  py::class_<Call, std::shared_ptr<Call>>(module, "Call", "A checked call without its operands");
   for (BinderNode* node = first_binder; node; node = node->next) node->binder(module);
 }
 

@@ -1,5 +1,6 @@
 #include "ops/normalization.h"
 
+#include "bindings/calls.h"
 #include "bindings/common.h"
 
 LAMINA_ARGS(BatchNormArgs)
@@ -72,6 +73,16 @@ LAMINA_BINDINGS(normalization) {
              py::arg("mean"), py::arg("var"), py::arg("grad_y"), py::arg("result"),
              py::arg("grad_weight"), py::arg("grad_bias"), py::arg("n"), py::arg("c"),
              py::arg("inner"), py::arg("training"), py::arg("eps"));
+  module.def(
+      "batch_norm_call",
+      [](std::vector<py::ssize_t> shape, int64_t n, int64_t c, int64_t inner, double eps) {
+        return Call{std::move(shape), [=](const Operands& given, const Array& y) {
+                      batch_norm(*given[0], given[3], given[4], *given[1], *given[2], {}, y, {}, {},
+                                 n, c, inner, false, eps);
+                    }};
+      },
+      "With given statistics; operands: x, mean, var, weight, bias", py::arg("shape"), py::arg("n"),
+      py::arg("c"), py::arg("inner"), py::arg("eps"));
   module.def("group_norm", &group_norm, py::arg("x"), py::arg("weight"), py::arg("bias"),
              py::arg("mean"), py::arg("rstd"), py::arg("grad_y"), py::arg("result"),
              py::arg("grad_weight"), py::arg("grad_bias"), py::arg("outer"), py::arg("groups"),

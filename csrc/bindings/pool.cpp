@@ -1,6 +1,8 @@
 #include "ops/pool.h"
 
+#include "bindings/calls.h"
 #include "bindings/common.h"
+#include "bindings/numpy_array.h"
 
 LAMINA_ARGS(PoolArgs)
 LAMINA_ARGS(UnpoolArgs)
@@ -85,7 +87,7 @@ void max_unpool(const std::string& pass, int64_t planes, int64_t in_size, int64_
 }  // namespace
 
 LAMINA_BINDINGS(pool) {
-  py::class_<Windows>(module, "Windows")
+  py::class_<Windows, std::shared_ptr<Windows>>(module, "Windows")
       .def(py::init<int64_t, int64_t, const Array&, const Array&, const Array&, const Array&,
                     const Array&>(),
            py::arg("in_size"), py::arg("step"), py::arg("start"), py::arg("count"),
@@ -93,6 +95,22 @@ LAMINA_BINDINGS(pool) {
   module.def("pool", &pool, py::arg("op"), py::arg("pass_"), py::arg("planes"), py::arg("depth"),
              py::arg("height"), py::arg("width"), py::arg("x"), py::arg("grad_y"), py::arg("index"),
              py::arg("result"));
+  module.def(
+      "pool_call",
+      [](std::vector<py::ssize_t> shape, const std::string& op, int64_t planes,
+         const std::shared_ptr<Windows>& depth, const std::shared_ptr<Windows>& height,
+         const std::shared_ptr<Windows>& width) {
+        return Call{std::move(shape), [=](const Operands& given, const Array& y) {
+                      std::optional<Array> index;  // the kernel notes where each maximum was
+                      const py::ssize_t size = y.size();
+                      if (op == "max_pool")
+                        index.emplace().load(py::reinterpret_steal<py::object>(
+                            new_array(&size, 1, ElementType::i64)));
+                      pool(op, "fprop", planes, *depth, *height, *width, given[0], {}, index, y);
+                    }};
+      },
+      "operands: x", py::arg("shape"), py::arg("op"), py::arg("planes"), py::arg("depth"),
+      py::arg("height"), py::arg("width"));
   module.def("max_unpool", &max_unpool, py::arg("pass_"), py::arg("planes"), py::arg("in_size"),
              py::arg("out_size"), py::arg("source"), py::arg("index"), py::arg("result"),
              py::arg("bad"));

@@ -1,5 +1,6 @@
 #include "ops/softmax.h"
 
+#include "bindings/calls.h"
 #include "bindings/common.h"
 
 LAMINA_ARGS(SoftmaxArgs)
@@ -49,6 +50,15 @@ void cross_entropy(const Array& x, const Array& target, const std::optional<Arra
 LAMINA_BINDINGS(softmax) {
   module.def("softmax", &softmax, py::arg("outer"), py::arg("axis"), py::arg("inner"),
              py::arg("log"), py::arg("source"), py::arg("grad_y"), py::arg("result"));
+  module.def(
+      "softmax_call",
+      [](std::vector<py::ssize_t> shape, int64_t outer, int64_t axis, int64_t inner, bool log) {
+        return Call{std::move(shape), [=](const Operands& given, const Array& y) {
+                      softmax(outer, axis, inner, log, *given[0], {}, y);
+                    }};
+      },
+      "operands: x", py::arg("shape"), py::arg("outer"), py::arg("axis"), py::arg("inner"),
+      py::arg("log"));
   module.def("cross_entropy", &cross_entropy, py::arg("x"), py::arg("target"), py::arg("weight"),
              py::arg("grad_loss"), py::arg("result"), py::arg("n"), py::arg("c"), py::arg("inner"),
              py::arg("ignore_index"), py::arg("label_smoothing"), py::arg("bad"));

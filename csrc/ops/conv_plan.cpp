@@ -1,9 +1,11 @@
 #include "ops/conv_plan.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
+#include "core/threads.h"
 #include "ops/conv_measured.h"
 #include "ops/precision.h"
 #include "shared/conv_phase.h"
@@ -218,7 +220,14 @@ std::vector<ConvCandidate> conv_candidates(const char* op, ConvPass pass, const 
   return candidates;
 }
 
-const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
+namespace {
+
+struct Choice {
+  const Kernel* kernel = nullptr;
+  std::shared_ptr<const Plan> plan;
+};
+
+Choice compare_algorithms(const char* op, ConvPass pass, const ConvShape& shape,
                           const std::string& algo, int64_t workspace_limit, int64_t element_bytes) {
   const bool automatic = algo == "auto";
   if (!automatic) find_kernel("conv", pass_name(pass), algo.c_str());  // an unknown name throws
@@ -265,8 +274,64 @@ const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
   }
   plan.algo = best->algo;
   if (plan.backend == "cpu") plan.isa = isa_name(isa());
-  last_plan() = plan;
-  return *best;
+  return {best, std::make_shared<const Plan>(std::move(plan))};
+}
+
+// All that the choice depends on.
+struct Question {
+  std::string op, algo;
+  const Backend* backend = nullptr;
+  ConvPass pass = ConvPass::fprop;
+  int64_t workspace_limit = 0, element_bytes = 0;
+  Float32Precision precision = Float32Precision::highest;
+  uint64_t measurements = 0;  // made so far
+  int threads = 0;            // measured times depend on them
+  ConvShape shape;
+};
+
+bool same(const ConvShape& a, const ConvShape& b) {
+  return std::memcmp(&a, &b, sizeof a) == 0;  // integers without padding between them
+}
+
+size_t hash_of(const ConvShape& shape, ConvPass pass) {
+  int64_t words[sizeof shape / sizeof(int64_t)];
+  static_assert(sizeof words == sizeof shape);
+  std::memcpy(words, &shape, sizeof shape);
+  uint64_t hash = static_cast<uint64_t>(pass);
+  for (int64_t word : words)
+    hash = (std::rotl(hash, 5) ^ static_cast<uint64_t>(word)) * 0x9e3779b97f4a7c15;
+  return hash >> 32;
+}
+
+}  // namespace
+
+const Kernel& choose_conv(const char* op, ConvPass pass, const ConvShape& shape,
+                          const std::string& algo, int64_t workspace_limit, int64_t element_bytes) {
+  struct Answered {
+    Question question;
+    Choice choice;
+  };
+  constexpr size_t kAnswers = 128;
+  thread_local std::vector<Answered> answers(kAnswers);
+  Answered& answered = answers[hash_of(shape, pass) % kAnswers];
+  const Question& last = answered.question;
+  const Backend* const backend = &current_backend_kernels(op);
+  const Float32Precision precision = call_precision(static_cast<size_t>(element_bytes));
+  const int threads = autotuning() ? num_threads() : 0;
+  const bool known = last.backend == backend && last.pass == pass && same(last.shape, shape) &&
+                     last.workspace_limit == workspace_limit &&
+                     last.element_bytes == element_bytes && last.precision == precision &&
+                     last.measurements == autotuning_epoch() && last.threads == threads &&
+                     last.algo == algo && last.op == op;
+  if (!known) {
+    Choice choice = compare_algorithms(op, pass, shape, algo, workspace_limit, element_bytes);
+    answered.question = {
+        op,      algo, backend, pass, workspace_limit, element_bytes, precision, autotuning_epoch(),
+        threads, shape};
+    answered.choice = std::move(choice);
+  }
+  note_plan(answered.choice.plan);
+  return *answered.choice.kernel;
 }
 
 }  // namespace lamina::ops

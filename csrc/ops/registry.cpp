@@ -227,9 +227,23 @@ void set_current_backend(const std::string& name) {
   thread_backend = name;
 }
 
-Plan& last_plan() {
-  thread_local Plan plan;
-  return plan;
+namespace {
+struct NotedPlan {
+  Plan own;
+  std::shared_ptr<const Plan> kept;  // the plan, if not null
+};
+thread_local NotedPlan noted;
+}  // namespace
+
+const Plan& last_plan() {
+  return noted.kept ? *noted.kept : noted.own;
+}
+void note_plan(Plan plan) {
+  noted.own = std::move(plan);
+  noted.kept.reset();
+}
+void note_plan(std::shared_ptr<const Plan> plan) {
+  noted.kept = std::move(plan);
 }
 
 const Backend& current_backend_kernels(const char* op) {
@@ -254,11 +268,12 @@ const Kernel& find_kernel(const char* op, const char* pass, const char* algo) {
                                       "' for pass '", pass, "'; use 'auto' or one of ", known));
 }
 
-const Kernel& plan_kernel(const char* op, const char* pass, const char* algo) {
+const Kernel& plan_kernel(const char* op, const char* pass, const char* algo,
+                          const char* precision) {
   const Kernel& kernel = find_kernel(op, pass, algo);
   const bool on_cpu = std::strcmp(kernel.backend, "cpu") == 0;
-  last_plan() = {op, pass, kernel.backend, kernel.algo, on_cpu ? isa_name(isa()) : "",
-                 0,  {},   "highest"};
+  const char* const isa_text = on_cpu ? isa_name(isa()) : "";
+  note_plan({op, pass, kernel.backend, kernel.algo, isa_text, 0, {}, precision});
   return kernel;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -75,7 +76,9 @@ struct Plan {
   const char* precision = "highest";  // what the call was allowed (ops/precision.h)
   std::string_view chosen_by = {};    // ops/conv_plan.h; empty where there was no choice
 };
-Plan& last_plan();
+const Plan& last_plan();
+void note_plan(Plan plan);
+void note_plan(std::shared_ptr<const Plan> plan);  // one that is kept for calls to come
 
 const Backend& current_backend_kernels(const char* op);  // ValueError for an unknown name
 
@@ -145,7 +148,8 @@ void call_kernel(const Kernel& kernel, const Args& args) {
 }
 
 // The current backend's kernel of (op, pass), noted as the plan.
-const Kernel& plan_kernel(const char* op, const char* pass, const char* algo = nullptr);
+const Kernel& plan_kernel(const char* op, const char* pass, const char* algo = nullptr,
+                          const char* precision = "highest");
 
 template <class Args>
 void run(const char* op, const char* pass, const Args& args, const char* algo = nullptr) {

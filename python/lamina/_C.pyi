@@ -11,6 +11,11 @@ import numpy as np
 
 NDArray = np.ndarray[Any, Any]
 
+class Call:
+    """
+    A checked call without its operands
+    """
+
 class ConvShape:
     def __init__(
         self,
@@ -51,6 +56,11 @@ class Taps:
 def activation(
     kind: str, a: float, b: float, x: NDArray, grad_y: NDArray | None, result: NDArray
 ) -> None: ...
+def activation_call(shape: Sequence[int], kind: str, a: float, b: float) -> Call:
+    """
+    operands: x
+    """
+
 def activation_kinds() -> list[str]: ...
 def autotuning() -> bool: ...
 def batch_norm(
@@ -69,6 +79,12 @@ def batch_norm(
     training: bool,
     eps: float,
 ) -> None: ...
+def batch_norm_call(shape: Sequence[int], n: int, c: int, inner: int, eps: float) -> Call:
+    """
+    With given statistics; operands: x, mean, var, weight, bias
+    """
+
+def calls(operands: int) -> tuple: ...
 def compiled_isas() -> list[str]: ...
 def conv(
     op: str,
@@ -84,6 +100,18 @@ def conv(
     activation: tuple[str, float, float] = ("identity", 0.0, 0.0),
     residual: NDArray | None = None,
 ) -> None: ...
+def conv_call(
+    y_shape: Sequence[int],
+    op: str,
+    shape: ConvShape,
+    algo: str,
+    workspace_limit: int,
+    activation: tuple[str, float, float],
+) -> Call:
+    """
+    operands: x, weight, bias, residual
+    """
+
 def conv_candidates(pass_: str, shape: ConvShape, element_bytes: int = 4) -> list[str]:
     """
     The algorithms that auto may take, the cheapest first
@@ -150,6 +178,7 @@ def gemm(
     activation: tuple[str, float, float] = ("identity", 0.0, 0.0),
     residual: NDArray | None = None,
 ) -> None: ...
+def grad_enabled() -> bool: ...
 def group_norm(
     x: NDArray,
     weight: NDArray | None,
@@ -195,6 +224,13 @@ def kernels() -> list:
     """
 
 def last_plan() -> dict: ...
+def linear_call(
+    y_shape: Sequence[int], m: int, n: int, k: int, activation: tuple[str, float, float]
+) -> Call:
+    """
+    operands: x [m, k], weight [n, k], bias, residual
+    """
+
 def local_response_norm(
     slabs: int,
     size: Sequence[int],
@@ -265,6 +301,13 @@ def pool(
     index: NDArray | None,
     result: NDArray,
 ) -> None: ...
+def pool_call(
+    shape: Sequence[int], op: str, planes: int, depth: Windows, height: Windows, width: Windows
+) -> Call:
+    """
+    operands: x
+    """
+
 def prelu(
     pass_: str,
     x: NDArray,
@@ -297,8 +340,10 @@ def set_autotuning(on: bool, callback: Any = None) -> None:
 
 def set_current_backend(name: str) -> None: ...
 def set_float32_precision(precision: str) -> None: ...
+def set_grad_enabled(enabled: bool) -> None: ...
 def set_idle_limit(bytes: int) -> None: ...
 def set_num_threads(count: int) -> None: ...
+def set_tensor_type(type: type) -> None: ...
 def softmax(
     outer: int,
     axis: int,
@@ -308,3 +353,7 @@ def softmax(
     grad_y: NDArray | None,
     result: NDArray,
 ) -> None: ...
+def softmax_call(shape: Sequence[int], outer: int, axis: int, inner: int, log: bool) -> Call:
+    """
+    operands: x
+    """

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _C
 from .arrays import buffer_of, is_array, is_floating, module_of
 
 if TYPE_CHECKING:
@@ -29,8 +30,15 @@ class _GradMode(threading.local):
     """Whether this thread records, and the values that the open blocks will restore."""
 
     def __init__(self) -> None:
-        self.enabled = True
         self.outer: list[bool] = []
+
+    @property
+    def enabled(self) -> bool:
+        return _C.grad_enabled()
+
+    @enabled.setter
+    def enabled(self, value: bool) -> None:
+        _C.set_grad_enabled(value)
 
 
 _mode = _GradMode()
@@ -39,6 +47,11 @@ _mode = _GradMode()
 def is_grad_enabled() -> bool:
     """Whether operations on this thread are recorded for backward."""
     return _mode.enabled
+
+
+def is_recorded(result: Any) -> bool:
+    """Whether the result of an operation leads back to its arguments in backward."""
+    return isinstance(result, Tensor) and result._requires_grad
 
 
 class _GradBlock(ContextDecorator):

@@ -14,7 +14,7 @@ from weakref import ref
 
 import numpy as np
 
-from . import autograd
+from . import _C, autograd
 from .arrays import (
     adopt,
     buffer_of,
@@ -553,6 +553,7 @@ class Tensor(Methods):
 
 _new_tensor = object.__new__
 autograd.Tensor = Tensor  # type: ignore[misc]
+_C.set_tensor_type(Tensor)
 
 
 def array_of(x: Any) -> Any:

@@ -19,6 +19,7 @@ from .. import _C, arrays, autotuning
 from ..autograd import Function
 from . import _epilogue
 from ._arguments import check_rank, integer, one_of, same_dtype, tuple_of
+from ._known import Known
 
 __all__ = [
     "conv1d",
@@ -347,11 +348,15 @@ def check_bias(op: str, bias: Any, channels: int) -> None:
         )
 
 
+_known = Known(4)
+
+
 def _conv(
-    n: int,
     input: Any,
     weight: Any,
     bias: Any,
+    residual: Any,
+    n: int,
     stride: Any,
     padding: Any,
     dilation: Any,
@@ -359,8 +364,12 @@ def _conv(
     algo: str,
     workspace_limit: int | None,
     activation: Any,
-    residual: Any,
 ) -> Any:
+    options = (n, stride, padding, dilation, groups, algo, workspace_limit, activation)
+    asked = (input, weight, bias, residual, *options)
+    y = _known.run(*asked)
+    if y is not None:
+        return y
     op = f"conv{n}d"
     kind = _epilogue.activation_kind(op, activation)
     x, weight, bias, residual, unbatched = conv_operands(op, n, input, weight, bias, residual)
@@ -385,7 +394,9 @@ def _conv(
         op, strides, pairs, dilations, groups, algo, checked_limit(op, workspace_limit)
     )
     y = Conv.apply(x, weight, bias, residual, kind, geometry)
-    return y.reshape(y.shape[1:]) if unbatched else y
+    y = y.reshape(y.shape[1:]) if unbatched else y
+    shape = conv_shape(geometry, x.shape, weight.shape)
+    return _known.remember(asked, y, _C.conv_call, op, shape, algo, geometry.workspace_limit, kind)
 
 
 def conv1d(
@@ -411,10 +422,11 @@ def conv1d(
     ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
     return _conv(
-        1,
         input,
         weight,
         bias,
+        residual,
+        1,
         stride,
         padding,
         dilation,
@@ -422,7 +434,6 @@ def conv1d(
         algo,
         workspace_limit,
         activation,
-        residual,
     )
 
 
@@ -449,10 +460,11 @@ def conv2d(
     ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
     return _conv(
-        2,
         input,
         weight,
         bias,
+        residual,
+        2,
         stride,
         padding,
         dilation,
@@ -460,7 +472,6 @@ def conv2d(
         algo,
         workspace_limit,
         activation,
-        residual,
     )
 
 
@@ -487,10 +498,11 @@ def conv3d(
     ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
     return _conv(
-        3,
         input,
         weight,
         bias,
+        residual,
+        3,
         stride,
         padding,
         dilation,
@@ -498,5 +510,4 @@ def conv3d(
         algo,
         workspace_limit,
         activation,
-        residual,
     )

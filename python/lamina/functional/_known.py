@@ -1,0 +1,29 @@
+"""Calls that were checked before go to their kernel at once (csrc/bindings/calls.h)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .. import _C
+from ..autograd import is_recorded
+from ..tensor import array_of
+
+
+class Known:
+    """The checked calls of one function, whose first `operands` arguments are arrays.
+
+    `run(*asked)` gives the result of a known call: one whose operands are arrays that kernels read
+    as they are, or Tensors of which no gradient is recorded, with the shapes and dtypes of an
+    earlier call, and whose other arguments equal that call's. Anything else gives None.
+    """
+
+    def __init__(self, operands: int) -> None:
+        self.run, self._store = _C.calls(operands)
+
+    def remember(self, asked: tuple[Any, ...], y: Any, make: Callable[..., Any], *rest: Any) -> Any:
+        """Leaves make(shape of y, *rest) for the next call of this kind; returns y."""
+        array = array_of(y)
+        if array.size and not is_recorded(y):
+            self._store(asked, make(array.shape, *rest))
+        return y

@@ -1,0 +1,181 @@
+"""The second call with known shapes takes the short way: it must do what the first one did."""
+
+from __future__ import annotations
+
+import threading
+
+import lamina
+import numpy as np
+import pytest
+from lamina import functional as F
+
+
+def values(*shape, dtype=np.float32):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+X, W, B = (2, 4, 7, 6), (6, 2, 3, 3), (6,)
+CALLS = {
+    "conv1d": (lambda x, w: F.conv1d(x, w, padding=1), (2, 3, 9), (4, 3, 3)),
+    "conv2d": (lambda x, w, b: F.conv2d(x, w, b, (2, 1), "valid", 1, 2), X, W, B),
+    "conv2d unbatched": (lambda x, w, b: F.conv2d(x, w, b, groups=2), X[1:], W, B),
+    "conv2d epilogue": (
+        lambda x, w, r: F.conv2d(x, w, padding="same", activation="relu", residual=r),
+        (1, 3, 5, 5),
+        (2, 3, 3, 3),
+        (1, 2, 5, 5),
+    ),
+    "conv2d named": (lambda x, w: F.conv2d(x, w, groups=2, algo="direct"), X, W),
+    "conv3d": (lambda x, w: F.conv3d(x, w), (1, 2, 3, 4, 5), (3, 2, 2, 2, 2)),
+    "linear": (lambda x, w, b: F.linear(x, w, b), (2, 3, 5), (4, 5), (4,)),
+    "linear vector": (lambda x, w: F.linear(x, w), (3, 5), (5,)),
+    "linear epilogue": (
+        lambda x, w, r: F.linear(x, w, activation=("leaky_relu", 0.2), residual=r),
+        (3, 5),
+        (4, 5),
+        (3, 4),
+    ),
+    "relu": (F.relu, (3, 4)),
+    "elu": (lambda x: F.elu(x, 0.5), (3, 4)),
+    "elu of a scalar": (lambda x: F.elu(x, 0.5), ()),
+    "softmax": (lambda x: F.softmax(x, -1), (3, 4)),
+    "log_softmax": (lambda x: F.log_softmax(x, 0), (3, 4)),
+    "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1), X),
+    "max_pool1d": (lambda x: F.max_pool1d(x, 2, ceil_mode=True), (4, 7)),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, (2, 3), 1, count_include_pad=False), X),
+    "batch_norm": (lambda x, m, v: F.batch_norm(x, m, v**2, eps=1e-3), X, (4,), (4,)),
+    "batch_norm affine": (
+        lambda x, m, v, w, b: F.batch_norm(x, m, v**2, w, b),
+        *(X, (4,), (4,), (4,), (4,)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_same_bits_the_second_time(backend, name, dtype):
+    function, *shapes = CALLS[name]
+    operands = [values(*shape, dtype=dtype) for shape in shapes]
+    first = function(*operands)
+    plan = lamina.last_plan()
+    for _ in range(2):
+        again = function(*operands)
+        assert type(again) is np.ndarray and again.dtype == dtype
+        np.testing.assert_array_equal(again, first, strict=True)
+        assert lamina.last_plan() == plan
+    other = [np.asarray(values(*shape, dtype=dtype) + 1, dtype) for shape in shapes]
+    copies = [x.copy(order="F") for x in other]  # seldom known
+    np.testing.assert_array_equal(function(*other), function(*copies), strict=True)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_tensors(name):
+    function, *shapes = CALLS[name]
+    operands = [values(*shape) for shape in shapes]
+    expected = function(*operands)
+    tensors = [lamina.tensor(x) for x in operands]
+    for _ in range(2):
+        result = function(*tensors)
+        assert type(result) is lamina.Tensor and not result.requires_grad
+        assert result.is_leaf and result.grad is None
+        np.testing.assert_array_equal(result.numpy(), expected, strict=True)
+        (result + result).exp()  # a Tensor like any other
+        result.requires_grad_().sum().backward()
+        assert (result.grad.numpy() == 1).all()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_gradients_are_recorded_all_the_same(name):
+    function, *shapes = CALLS[name]
+    tensors = [lamina.tensor(values(*shape)) for shape in shapes]
+    plain = function(*tensors)
+    tensors[0].requires_grad_()
+    result = function(*tensors)
+    assert result.requires_grad and result.grad_fn is not None
+    np.testing.assert_array_equal(result.detach().numpy(), plain.numpy(), strict=True)
+    result.sum().backward()
+    assert tensors[0].grad is not None
+    with lamina.no_grad():
+        assert not function(*tensors).requires_grad
+    assert function(*tensors).requires_grad
+
+
+def test_options_are_told_apart():
+    x, w = values(1, 2, 5, 5), values(3, 2, 3, 3)
+    for _ in range(2):
+        assert F.conv2d(x, w, stride=1, padding=1).shape == (1, 3, 5, 5)
+        assert F.conv2d(x, w, stride=(1, 2), padding=1).shape == (1, 3, 5, 3)
+        assert F.conv2d(x, w, padding=((1, 0), (0, 0))).shape == (1, 3, 4, 3)
+        assert F.conv2d(x, w, padding="same").shape == (1, 3, 5, 5)
+        for bad in (True, 1.0, "1", None, (1, 1, 1), np.float32(1)):
+            with pytest.raises((TypeError, ValueError), match="stride"):
+                F.conv2d(x, w, stride=bad, padding=1)
+        with pytest.raises(ValueError, match="algo"):
+            F.conv2d(x, w, padding=1, algo="other")
+
+
+def test_operands_are_told_apart():
+    x, w = values(2, 5), values(3, 5)
+    for _ in range(2):
+        expected = F.linear(x, w)
+        np.testing.assert_array_equal(F.linear(x[:, ::-1][:, ::-1], w), expected)
+        swapped = x.astype(">f4")
+        np.testing.assert_array_equal(F.linear(swapped, w), expected)
+        with pytest.raises(TypeError, match="dtype"):
+            F.linear(x.astype(np.float64), w)
+        with pytest.raises(TypeError, match="input"):
+            F.linear(x.astype(np.int32), w)
+        with pytest.raises(TypeError, match="MaskedArray"):
+            F.linear(np.ma.masked_array(x), w)
+        with pytest.raises(TypeError, match="list"):
+            F.linear([[1.0] * 5], w)
+        with pytest.raises(ValueError, match="features"):
+            F.linear(values(5, 2), w)
+
+
+def test_read_only_operands_and_writable_results():
+    x = values(8, 8)
+    x.flags.writeable = False
+    for _ in range(2):
+        y = F.relu(x)
+        assert y.flags.writeable and y is not x
+        y[...] = 0
+
+
+def test_another_backend_is_another_kernel():
+    x, w = values(1, 2, 5, 5), values(3, 2, 3, 3)
+    for _ in range(2):
+        F.conv2d(x, w)
+        assert lamina.last_plan().backend == "cpu"
+        with lamina.backend("ref"):
+            F.conv2d(x, w)
+            assert lamina.last_plan().backend == "ref"
+
+
+def test_recording_is_a_matter_of_the_thread():
+    x = lamina.tensor(values(4), requires_grad=True)
+    F.relu(lamina.tensor(values(4)))
+    seen = []
+    with lamina.no_grad():
+        thread = threading.Thread(target=lambda: seen.append(F.relu(x).requires_grad))
+        thread.start()
+        thread.join()
+        seen.append(F.relu(x).requires_grad)
+    assert seen == [True, False]
+
+
+def test_many_threads_and_shapes():
+    wrong = []
+
+    def work(number):
+        for step in range(200):
+            x = values(1 + (step * number) % 40, 3)
+            if not np.array_equal(F.relu(x), np.maximum(x, 0)):
+                wrong.append(step)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
