@@ -16,6 +16,7 @@ from lamina.bench import compare, jobs, measure, timing
 from lamina.bench.cli import app
 from lamina.bench.layers import HELD_OUT, SUITE, TINY, ConvLayer
 from lamina.bench.peers import Peer, load_peers
+from lamina.bench.plot import ratios
 from typer.testing import CliRunner
 
 SMALL = [
@@ -192,6 +193,38 @@ def test_report_has_ratios_and_their_means(tmp_path):
     assert tiny["worst"] == min(several.values()) and several[tiny["worst_layer"][:-3]]
     assert tiny["geomean"] == pytest.approx(np.exp(np.mean(np.log(list(several.values())))))
     assert "transformer.log_softmax" in ratios and "torch" in report["versions"]
+
+
+def test_plot_needs_a_peer_and_shows_every_pass(tmp_path):
+    rows = [
+        {"family": "suite", "pass": pass_, "layer": "a", "batch": 1, "ratio": {"torch": ratio}}
+        for pass_, ratio in (("fprop", 2.0), ("fprop", 0.5), ("train", 1.5))
+    ]
+    report = {"rows": rows, "summary": compare.summary(rows), "threads": 2, "isa": "avx2"}
+    ratios(report, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match="no times of onnxruntime"):
+        ratios(report, tmp_path / "picture.png", "onnxruntime")
+
+
+def fused(layer, *peers):
+    return compare._fused(layer, 2)([Peer("lamina", lamina), *peers])
+
+
+def test_fused_layers_are_judged():
+    work = fused(SMALL[0])
+    y = work.calls["lamina"]()
+    assert work.error(y) <= jobs.ERROR_BOUND < work.error(y * np.float32(1.001))
+
+
+@pytest.mark.torch
+def test_peers_compute_the_same_fused_layers():
+    pytest.importorskip("torch")
+    work = fused(SMALL[0], *load_peers(["torch"])[1:])
+    assert set(work.calls) == {"lamina", "torch", "torch.folded"}
+    for call in work.calls.values():
+        assert work.error(call()) <= jobs.ERROR_BOUND
+    assert {layer.name for layer, _ in SUITE} >= set(compare.FUSED)
 
 
 def test_networks_are_judged_and_timed(tmp_path):

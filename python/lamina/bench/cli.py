@@ -117,6 +117,7 @@ def compare(
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write the rows here; a file there is continued.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of the ratios here.")] = None,
 ) -> None:
     """Time Lamina beside PyTorch, as a user calls both, on layers of known networks."""
     import shlex
@@ -129,8 +130,9 @@ def compare(
 
     if allocator not in ("keep", "default"):
         raise typer.BadParameter(f"--allocator must be keep or default, got {allocator!r}")
-    if json_path and not json_path.parent.is_dir():
-        raise typer.BadParameter(f"{json_path.parent} is not a directory; create it first")
+    for path in (json_path, plot):
+        if path and not path.parent.is_dir():
+            raise typer.BadParameter(f"{path.parent} is not a directory; create it first")
     if threads:
         lamina.set_num_threads(threads)
     passes = [word for word in pass_.replace(",", " ").split() if word]
@@ -139,6 +141,10 @@ def compare(
         chosen = compare.subjects(names or ["suite"], passes, layers, batch)
         several = load_peers(peers.replace(",", " ").split(), algorithms)
         report = compare.run(console, chosen, several, seconds, allocator, json_path, command)
+        if plot:
+            from .plot import ratios
+
+            ratios(report, plot)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except ImportError as error:

@@ -23,13 +23,18 @@ import lamina
 
 from .jobs import ERROR_BOUND, PLAIN_PASSES, conv_expected, make_job, relative_error
 from .layers import FAMILIES, HELD_OUT, SUITE, TINY, ConvLayer, PlainLayer
-from .networks import NETWORKS, Network, network_calls
-from .peers import Peer, conv_call
+from .networks import NETWORKS, Network, network_calls, network_passes
+from .peers import Norm, Peer, conv_call, fused_calls
 from .timing import Call, interleaved, keep_memory
 
 CONV_FAMILIES = {"suite": SUITE, "held_out": HELD_OUT, "tiny": TINY}
 # The families of `lamina bench` that are not bound by arithmetic.
 MEMORY_FAMILIES = ("pool", "activation", "softmax", "norm", "resize", "unfold", "roi", "dropout")
+# Layers of the suite that a normalisation and a ReLU follow.
+FUSED = (
+    *("vgg2_2", "vgg4_2", "rn_conv1", "rn_l1_3x3", "rn_l3_3x3", "rn_3x3s2_l2", "rn_1x1_l1r"),
+    *("rn_1x1_l1e", "rn_1x1_l3e", "goog_5x5", "mb_dw_112", "mb_dw_14", "resnext_14"),
+)
 CONV_PASSES = ("fprop", "dgrad", "wgrad", "train")
 PASSES = (*CONV_PASSES, "all")
 
@@ -59,7 +64,7 @@ class Subject(NamedTuple):
 
 def families() -> list[str]:
     """What `lamina compare` can be asked for."""
-    return [*CONV_FAMILIES, *MEMORY_FAMILIES, "networks"]
+    return [*CONV_FAMILIES, "fused", *MEMORY_FAMILIES, "networks", "networks_fused"]
 
 
 def subjects(
@@ -99,11 +104,16 @@ def _of_family(family: str) -> Iterator[Subject]:
             for pass_ in CONV_PASSES:
                 yield Subject(family, layer.name, batch, pass_, _conv(layer, batch, pass_))
         return
-    if family == "networks":
+    if family == "fused":
+        for layer, batch in SUITE:
+            if layer.name in FUSED:
+                yield Subject(family, layer.name, batch, "fprop", _fused(layer, batch))
+        return
+    if family.startswith("networks"):
         for network in NETWORKS:
-            for pass_, batches in zip(PLAIN_PASSES, network[2:4], strict=True):
-                for batch in batches:
-                    prepare = _network(network, batch, pass_)
+            for batch in network.batches:
+                for pass_ in network_passes(network, batch, family):
+                    prepare = _network(network, batch, pass_, family == "networks_fused")
                     yield Subject(family, network.name, batch, pass_, prepare)
         return
     for plain in FAMILIES[family]:
@@ -179,9 +189,31 @@ def _plain(layer: PlainLayer, batch: int, pass_: str) -> Callable[[Sequence[Peer
     return prepare
 
 
-def _network(network: Network, batch: int, pass_: str) -> Callable[[Sequence[Peer]], Work]:
+def _fused(layer: ConvLayer, batch: int) -> Callable[[Sequence[Peer]], Work]:
     def prepare(peers: Sequence[Peer]) -> Work:
-        calls, error, parameters = network_calls(network, batch, pass_, peers)
+        rng = np.random.default_rng(0)
+        sizes = layer.x_shape(batch), layer.weight_shape
+        x, weight = (rng.normal(size=size).astype(np.float32) for size in sizes)
+        mean, var, gamma, beta = rng.uniform(0.5, 1.5, (4, layer.k)).astype(np.float32)
+        norm = Norm(mean, var, gamma, beta)
+        shape = layer.y_shape(batch)
+        y = conv_expected("fprop", layer, x[:1], weight, np.empty((1, *shape[1:])))
+        column = -1, *(1,) * layer.axes
+        scale = (gamma / np.sqrt(var + np.float64(norm.eps))).reshape(column)
+        expected = np.maximum((y - mean.reshape(column)) * scale + beta.reshape(column), 0)
+        flops = 2.0 * float(np.prod(shape) * np.prod(layer.weight_shape[1:]))
+        moved = x.nbytes + weight.nbytes + 4 * int(np.prod(shape))
+        calls = fused_calls(peers, layer, x, weight, norm)
+        return Work(calls, lambda result: _part_error(result, expected), flops, moved)
+
+    return prepare
+
+
+def _network(
+    network: Network, batch: int, pass_: str, fused: bool
+) -> Callable[[Sequence[Peer]], Work]:
+    def prepare(peers: Sequence[Peer]) -> Work:
+        calls, error, parameters = network_calls(network, batch, pass_, peers, fused)
         flops = network.flops * batch * (3 if pass_ == "train" else 1)
         return Work(calls, error, flops, parameters)
 
@@ -281,7 +313,7 @@ def run(
             continue
         row = measure(subject, peers, seconds, roofline)
         report["rows"].append(row)
-        console.print(_line(row), highlight=False)
+        console.print(_line(row), highlight=False, soft_wrap=True)
         if path:
             _write(path, report)
     report["summary"] = summary(report["rows"])

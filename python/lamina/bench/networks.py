@@ -22,7 +22,6 @@ from .peers import Peer
 from .timing import Call
 
 CLASSES = 10
-PASSES = ("fprop", "train")
 
 
 class Network(NamedTuple):
@@ -119,8 +118,14 @@ def train_call(
     return peer.allocating(step)
 
 
+def network_passes(network: Network, batch: int, family: str) -> tuple[str, ...]:
+    """The passes of a batch; what is fused is for inference only."""
+    both = family == "networks" and batch in network.train_batches
+    return ("fprop", "train") if both else ("fprop",)
+
+
 def network_calls(
-    network: Network, batch: int, pass_: str, peers: Sequence[Peer]
+    network: Network, batch: int, pass_: str, peers: Sequence[Peer], fused: bool = False
 ) -> tuple[dict[str, Call], Callable[[Any], float], int]:
     """The calls of the peers that run networks, what judges logits or the first loss, and bytes."""
     images, labels = batch_of(network, batch)
@@ -136,7 +141,10 @@ def network_calls(
             own = without_dropout(build(peer, network.name, num_classes=CLASSES))
             load(peer, own, state)
         if pass_ == "fprop":
-            calls[peer.name] = forward_call(peer, own, images)
+            if fused and peer.library is not lamina:
+                calls[f"{peer.name}.fused"] = forward_call(peer, _fused_by_torch(own), images)
+            used = nn.utils.fuse(own) if fused and peer.library is lamina else own
+            calls[peer.name] = forward_call(peer, used, images)
         else:
             calls[peer.name] = train_call(peer, own, images, labels)
 
@@ -145,6 +153,13 @@ def network_calls(
         return float(np.abs(array[: len(expected)] - expected).max() / np.abs(expected).max())
 
     return calls, error, sum(array.nbytes for array in state.values())
+
+
+def _fused_by_torch(network: Any) -> Any:
+    """Its own folding of normalisations into convolutions."""
+    from torch.fx.experimental.optimization import fuse
+
+    return fuse(network.eval())
 
 
 def _expected(

@@ -64,6 +64,16 @@ class Peer(NamedTuple):
         return run
 
 
+class Norm(NamedTuple):
+    """A batch normalisation in inference, by channel."""
+
+    mean: np.ndarray
+    var: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+    eps: float = 1e-5
+
+
 def load_peers(names: Sequence[str], algorithms: bool = False) -> list[Peer]:
     """Lamina and the named peers, all with Lamina's number of threads.
 
@@ -137,6 +147,41 @@ def conv_call(
         leaf = peer.leaf(weight)
         y = function(peer.operand(x), leaf, None, **options)
     return peer.allocating(lambda: grad(y, leaf, seed, retain_graph=True)[0])
+
+
+def fused_calls(
+    peers: Sequence[Peer], layer: ConvLayer, x: np.ndarray, weight: np.ndarray, norm: Norm
+) -> dict[str, Call]:
+    """Inference of convolution, batch normalisation and ReLU.
+
+    Lamina: one call, the normalisation folded into the weights. torch: its three calls, and
+    "torch.folded": folded too, the ReLU in place.
+    """
+    scale = norm.weight / np.sqrt(norm.var + norm.eps)
+    folded = weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    bias = norm.bias - norm.mean * scale
+    name = f"conv{layer.axes}d"
+    options = {
+        "stride": layer.each(layer.stride),
+        "padding": layer.each(layer.padding),
+        "dilation": layer.each(layer.dilation),
+        "groups": layer.groups,
+    }
+    ours = getattr(F, name)
+    calls: dict[str, Call] = {"lamina": lambda: ours(x, folded, bias, **options, activation="relu")}
+    peer = next((peer for peer in peers if peer.name == "torch"), None)
+    if peer is not None:
+        theirs, of = getattr(peer.functional, name), peer.functional
+        tx, tw, tf, tb = map(peer.operand, (x, weight, folded, bias))
+        mean, var, gamma, beta = map(peer.operand, norm[:4])
+
+        def three() -> Any:
+            y = theirs(tx, tw, None, **options)
+            return of.relu(of.batch_norm(y, mean, var, gamma, beta, False, 0.0, norm.eps))
+
+        calls["torch"] = three
+        calls["torch.folded"] = lambda: theirs(tx, tf, tb, **options).relu_()
+    return calls
 
 
 def _can_run(peer: Peer, layer: ConvLayer, pass_: str, batch: int) -> bool:
