@@ -62,6 +62,7 @@ void conv_fprop_im2col(const ConvArgs<T>& args) {
   for_each_chunk(s, [&](int64_t n, int64_t images) {
     im2col(s, images * s.c, args.x + n * s.c * s.in_size(), args.workspace);
     GemmArgs<T> product;
+    product.precision = args.precision;
     product.m = s.k_per_group(), product.n = out, product.k = s.c_per_group() * taps;
     product.a = args.weight, product.lda = product.k;
     product.b = args.workspace, product.ldb = out;
@@ -85,6 +86,7 @@ void conv_wgrad_im2col(const ConvArgs<T>& args) {
     im2col(s, images * s.c, args.x + first * s.c * s.in_size(), col);
     for (int64_t n = 0; n < images; ++n) {
       GemmArgs<T> product;
+      product.precision = args.precision;
       product.batch = s.groups;
       product.m = s.k_per_group(), product.n = s.c_per_group() * taps, product.k = out;
       product.a = args.grad_y + (first + n) * s.k * out, product.lda = out;
@@ -106,6 +108,7 @@ void conv_dgrad_im2col(const ConvArgs<T>& args) {
   Acc<T>* const col = reinterpret_cast<Acc<T>*>(args.workspace);
   for_each_chunk(s, [&](int64_t n, int64_t images) {
     GemmArgs<T> product;
+    product.precision = args.precision;
     product.m = s.c_per_group() * taps, product.n = out, product.k = s.k_per_group();
     product.a = args.weight, product.lda = product.m, product.trans_a = true;
     product.b = args.grad_y + n * s.k * out, product.ldb = out;

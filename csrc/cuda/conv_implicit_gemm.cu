@@ -13,7 +13,8 @@
 //               tap at stride 1 are plain matrix products.
 // Partitioning  one block a tile: 128 x 128 where that gives enough blocks, else 64 x 64; a launch
 //               a phase. wgrad: parts of the pixels, which a second pass adds in order.
-// Numerics      one accumulator a result, over (c, r) or pixels in order, whatever the tile.
+// Numerics      one accumulator a result, over (c, r) or pixels in order, whatever the tile; tf32
+//               products of float where the precision allows them.
 // Floor         multiply-adds of whole tiles; x is read once a tap, from the caches.
 #include "cuda/device/finish.h"
 #include "cuda/device/gemm_engine.h"
@@ -79,20 +80,20 @@ class PixelStore {
 };
 
 // The filters are read in vectors of V.
-template <class T, int SIDE, int V>
+template <class T, class E, int SIDE, int V>
 struct ImplicitTile {
-  using Engine = typename EngineOf<T, SIDE, false, true>::Type;
+  using Engine = typename EngineOf<E, SIDE, false, true>::Type;
   using A = MatrixOperand<T, typename Engine::template Map<SIDE, V, false>, unsigned>;
   using B = PixelOperand<T, typename Engine::template Map<SIDE, 1, true>>;
 };
 
-template <class T, int SIDE, int V>
-__global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>))
+template <class T, class E, int SIDE, int V>
+__global__ void __launch_bounds__((kGemmThreads<E, SIDE>), (kGemmBlocks<E, SIDE>))
     conv_implicit_gemm_kernel(const __grid_constant__ ImplicitPass<T> pass, unsigned tiles_m,
                               unsigned tiles_n) {
-  using Engine = typename ImplicitTile<T, SIDE, V>::Engine;
-  using A = typename ImplicitTile<T, SIDE, V>::A;
-  using B = typename ImplicitTile<T, SIDE, V>::B;
+  using Engine = typename ImplicitTile<T, E, SIDE, V>::Engine;
+  using A = typename ImplicitTile<T, E, SIDE, V>::A;
+  using B = typename ImplicitTile<T, E, SIDE, V>::B;
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
   auto& table = *reinterpret_cast<typename B::Table*>(shared + kTableOffset<Engine, A, B>);
   const int group = static_cast<int>(blockIdx.x / (tiles_m * tiles_n));
@@ -107,30 +108,30 @@ __global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>
   });
 }
 
-template <class T, int SIDE, int V>
+template <class E, int SIDE, int V, class T>
 static void launch_pass(const ImplicitPass<T>& pass) {
-  using Tile = ImplicitTile<T, SIDE, V>;
+  using Tile = ImplicitTile<T, E, SIDE, V>;
   const int64_t tiles_m = ceil_div(pass.outputs, SIDE), tiles_n = ceil_div(pass.pixels, SIDE);
-  launch(conv_implicit_gemm_kernel<T, SIDE, V>, grid_size(pass.groups * tiles_m * tiles_n),
-         kGemmThreads<T, SIDE>,
+  launch(conv_implicit_gemm_kernel<T, E, SIDE, V>, grid_size(pass.groups * tiles_m * tiles_n),
+         kGemmThreads<E, SIDE>,
          kGemmShared<typename Tile::Engine, typename Tile::A, typename Tile::B>, pass,
          static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
 }
 
 // How the operand that needs no unrolling is read: the tensor cores take it in whole vectors, the
 // other engine would have to scatter those.
-template <class T>
-inline constexpr int kPlainVector = sizeof(T) == 2 ? kWide<T> : 1;
+template <class T, class E>
+inline constexpr int kPlainVector = sizeof(T) == 2 || !std::is_same_v<T, E> ? kWide<T> : 1;
 
-template <class T>
+template <class E, class T>
 static void run_pass(const ImplicitPass<T>& pass) {
   constexpr int64_t kEnoughBlocks = 96;
-  constexpr int kV = kPlainVector<T>;
+  constexpr int kV = kPlainVector<T, E>;
   const int64_t large = pass.groups * ceil_div(pass.outputs, 128) * ceil_div(pass.pixels, 128);
-  if (kV > 1 && (!is_wide(pass.filter) || pass.pitch % kV != 0)) return launch_pass<T, 64, 1>(pass);
+  if (kV > 1 && (!is_wide(pass.filter) || pass.pitch % kV != 0)) return launch_pass<E, 64, 1>(pass);
   if constexpr (sizeof(T) < sizeof(double))
-    if (large >= kEnoughBlocks && pass.outputs > 64) return launch_pass<T, 128, kV>(pass);
-  launch_pass<T, 64, kV>(pass);
+    if (large >= kEnoughBlocks && pass.outputs > 64) return launch_pass<E, 128, kV>(pass);
+  launch_pass<E, 64, kV>(pass);
 }
 
 // What fprop and a phase of dgrad have in common; x, c and k as fprop would name them.
@@ -160,7 +161,7 @@ static void pointwise(const ConvArgs<T>& args, bool transposed) {
   const int64_t k = s.k_per_group(), c = s.c_per_group(), out = s.out_size();
   GemmArgs<T> product;
   product.batch = s.n, product.n = out, product.lda = c, product.ldb = product.ldc = out;
-  product.trans_a = transposed;
+  product.trans_a = transposed, product.precision = args.precision;
   product.m = transposed ? c : k, product.k = transposed ? k : c;
   product.stride_b = s.groups * product.k * out, product.stride_c = s.groups * product.m * out;
   for (int64_t g = 0; g < s.groups; ++g) {
@@ -181,7 +182,7 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
   pass.pitch = pass.depth, pass.y_plane = s.out_size();
   for (int axis = 0; axis < 3; ++axis)
     pass.y_extent[axis] = static_cast<int>(s.out[axis]), pass.y_step[axis] = 1;
-  run_pass(pass);
+  with_engine<T>(args.precision, [&]<class E>(E) { run_pass<E>(pass); });
 }
 
 // The filter of a phase as fprop would read it.
@@ -249,7 +250,7 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
       pass.y_first[axis] = static_cast<int>(phase.offset[axis]);
       pass.y_step[axis] = static_cast<int>(s.stride[axis]);
     }
-    run_pass(pass);
+    with_engine<T>(args.precision, [&]<class E>(E) { run_pass<E>(pass); });
   }
 }
 
@@ -267,20 +268,20 @@ struct ImplicitGradient {
 };
 
 // grad_y is read in vectors of V.
-template <class T, int SIDE, int V>
+template <class T, class E, int SIDE, int V>
 struct GradientTile {
-  using Engine = typename EngineOf<T, SIDE, false, false>::Type;
+  using Engine = typename EngineOf<E, SIDE, false, false>::Type;
   using B = TapOperand<T, typename Engine::template Map<SIDE, 1, false>>;
   using A = GradOperand<T, typename Engine::template Map<SIDE, V, false>, typename B::Table>;
 };
 
-template <class T, int SIDE, int V>
-__global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>))
+template <class T, class E, int SIDE, int V>
+__global__ void __launch_bounds__((kGemmThreads<E, SIDE>), (kGemmBlocks<E, SIDE>))
     conv_implicit_wgrad_kernel(const __grid_constant__ ImplicitGradient<T> gradient,
                                unsigned tiles_m, unsigned tiles_n) {
-  using Engine = typename GradientTile<T, SIDE, V>::Engine;
-  using A = typename GradientTile<T, SIDE, V>::A;
-  using B = typename GradientTile<T, SIDE, V>::B;
+  using Engine = typename GradientTile<T, E, SIDE, V>::Engine;
+  using A = typename GradientTile<T, E, SIDE, V>::A;
+  using B = typename GradientTile<T, E, SIDE, V>::B;
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
   auto& table = *reinterpret_cast<typename B::Table*>(shared + kTableOffset<Engine, A, B>);
   const TilePlace tile = tile_place(blockIdx.x % (tiles_m * tiles_n), tiles_m, tiles_n);
@@ -316,25 +317,25 @@ __global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>
   });
 }
 
-template <class T, int SIDE, int V>
+template <class E, int SIDE, int V, class T>
 static void launch_gradient(const ImplicitGradient<T>& gradient) {
-  using Tile = GradientTile<T, SIDE, V>;
+  using Tile = GradientTile<T, E, SIDE, V>;
   const int64_t tiles_m = ceil_div(gradient.outputs, SIDE);
   const int64_t tiles_n = ceil_div(gradient.columns, SIDE);
-  launch(conv_implicit_wgrad_kernel<T, SIDE, V>,
-         grid_size(gradient.parts * gradient.groups * tiles_m * tiles_n), kGemmThreads<T, SIDE>,
+  launch(conv_implicit_wgrad_kernel<T, E, SIDE, V>,
+         grid_size(gradient.parts * gradient.groups * tiles_m * tiles_n), kGemmThreads<E, SIDE>,
          kGemmShared<typename Tile::Engine, typename Tile::A, typename Tile::B>, gradient,
          static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
 }
 
-template <class T>
+template <class E, class T>
 static void run_gradient(const ImplicitGradient<T>& gradient, bool large) {
-  constexpr int kV = kPlainVector<T>;
+  constexpr int kV = kPlainVector<T, E>;
   if (kV > 1 && (!is_wide(gradient.grad_y) || gradient.shape.out_size.divisor % kV != 0))
-    return launch_gradient<T, 64, 1>(gradient);
+    return launch_gradient<E, 64, 1>(gradient);
   if constexpr (sizeof(T) < sizeof(double))
-    if (large) return launch_gradient<T, 128, kV>(gradient);
-  launch_gradient<T, 64, kV>(gradient);
+    if (large) return launch_gradient<E, 128, kV>(gradient);
+  launch_gradient<E, 64, kV>(gradient);
 }
 
 template <class T>
@@ -350,7 +351,8 @@ void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
   gradient.channels = static_cast<int>(s.c_per_group());
   gradient.columns = static_cast<int>(s.c_per_group() * s.kernel_size());
   gradient.parts = static_cast<int>(split.parts);
-  run_gradient(gradient, implicit_wgrad_side(s) == 128);
+  with_engine<T>(args.precision,
+                 [&]<class E>(E) { run_gradient<E>(gradient, implicit_wgrad_side(s) == 128); });
   if (split.parts > 1)
     add_partial_sums(gradient.partial, args.result, s.weight_elems(), split.parts);
 }

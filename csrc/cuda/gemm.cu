@@ -1,7 +1,8 @@
 // gemm: c = alpha op(a) op(b) + beta c (+ bias), row major, batched.
 //
-// Method        device/gemm_tile.h: float and double on the CUDA cores, 16-bit floats on the tensor
-//               cores with float32 sums. Operands are read in sixteen bytes where they are aligned.
+// Method        device/gemm_tile.h: float and double on the CUDA cores, 16-bit floats, and float as
+//               tf32 where the precision allows it, on the tensor cores with float32 sums. Operands
+//               are read in sixteen bytes where they are aligned.
 // Partitioning  one block a tile of c: 128 x 128 where that gives enough blocks to fill a GPU, else
 //               64 x 64, and parts of k where those are few, which a second pass adds in order. The
 //               choice depends on the sizes only.
@@ -63,18 +64,18 @@ struct Product {
 
 // What a kernel is made of; vectors of V elements lie in the direction in which an operand is
 // contiguous, scalars take any steps: one kernel for every transposition.
-template <class T, int SIDE, int V, bool TRANS_A, bool TRANS_B>
+template <class T, class E, int SIDE, int V, bool TRANS_A, bool TRANS_B>
 struct GemmTypes {
   static constexpr bool kLinesA = V > 1 && TRANS_A, kLinesB = V > 1 && !TRANS_B;
-  using Engine = typename EngineOf<T, SIDE, kLinesA, kLinesB>::Type;
+  using Engine = typename EngineOf<E, SIDE, kLinesA, kLinesB>::Type;
   using A = MatrixOperand<T, typename Engine::template Map<SIDE, V, kLinesA>>;
   using B = MatrixOperand<T, typename Engine::template Map<SIDE, V, kLinesB>>;
 };
 
-template <class T, int SIDE, int V, bool TRANS_A, bool TRANS_B>
-__global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>))
+template <class T, class E, int SIDE, int V, bool TRANS_A, bool TRANS_B>
+__global__ void __launch_bounds__((kGemmThreads<E, SIDE>), (kGemmBlocks<E, SIDE>))
     gemm_kernel(const __grid_constant__ Product<T> product, unsigned tiles_m, unsigned tiles_n) {
-  using Types = GemmTypes<T, SIDE, V, TRANS_A, TRANS_B>;
+  using Types = GemmTypes<T, E, SIDE, V, TRANS_A, TRANS_B>;
   using Engine = typename Types::Engine;
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
   const GemmArgs<T>& args = product.args;
@@ -100,26 +101,26 @@ __global__ void __launch_bounds__((kGemmThreads<T, SIDE>), (kGemmBlocks<T, SIDE>
   });
 }
 
-template <class T, int SIDE, int V, bool TRANS_A, bool TRANS_B>
+template <class E, int SIDE, int V, bool TRANS_A, bool TRANS_B, class T>
 static void launch_gemm(const Product<T>& product) {
-  using Types = GemmTypes<T, SIDE, V, TRANS_A, TRANS_B>;
+  using Types = GemmTypes<T, E, SIDE, V, TRANS_A, TRANS_B>;
   const GemmArgs<T>& args = product.args;
   const int64_t tiles_m = ceil_div(args.m, SIDE), tiles_n = ceil_div(args.n, SIDE);
-  launch(gemm_kernel<T, SIDE, V, TRANS_A, TRANS_B>,
-         grid_size(tiles_m * tiles_n * args.batch * product.parts), kGemmThreads<T, SIDE>,
+  launch(gemm_kernel<T, E, SIDE, V, TRANS_A, TRANS_B>,
+         grid_size(tiles_m * tiles_n * args.batch * product.parts), kGemmThreads<E, SIDE>,
          kGemmShared<typename Types::Engine, typename Types::A, typename Types::B>, product,
          static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
 }
 
-template <class T, int SIDE>
+template <class E, int SIDE, class T>
 static void launch_wide(const Product<T>& product) {
   constexpr int kV = kWide<T>;
   if (product.args.trans_a)
-    product.args.trans_b ? launch_gemm<T, SIDE, kV, true, true>(product)
-                         : launch_gemm<T, SIDE, kV, true, false>(product);
+    product.args.trans_b ? launch_gemm<E, SIDE, kV, true, true>(product)
+                         : launch_gemm<E, SIDE, kV, true, false>(product);
   else
-    product.args.trans_b ? launch_gemm<T, SIDE, kV, false, true>(product)
-                         : launch_gemm<T, SIDE, kV, false, false>(product);
+    product.args.trans_b ? launch_gemm<E, SIDE, kV, false, true>(product)
+                         : launch_gemm<E, SIDE, kV, false, false>(product);
 }
 
 // Whether every row of the stored operands is made of whole, aligned vectors.
@@ -130,11 +131,11 @@ static bool has_wide_rows(const GemmArgs<T>& args) {
   return is_wide(args.a, args.b) && (extents | steps) % kWide<T> == 0;
 }
 
-template <class T>
+template <class E, class T>
 static void launch_small(const Product<T>& product) {
   if constexpr (sizeof(T) < sizeof(double))
-    if (has_wide_rows(product.args)) return launch_wide<T, 64>(product);
-  launch_gemm<T, 64, 1, false, false>(product);
+    if (has_wide_rows(product.args)) return launch_wide<E, 64>(product);
+  launch_gemm<E, 64, 1, false, false>(product);
 }
 
 // c, or the sums in its place, from the partial products.
@@ -153,7 +154,7 @@ __global__ void __launch_bounds__(256)
 }
 
 // Tiles enough to fill a large GPU are not there: parts of k side by side, added in order.
-template <class T>
+template <class E, class T>
 static void gemm_in_parts(const GemmArgs<T>& args, Acc<T>* sums, int64_t parts) {
   const int64_t elems = args.batch * args.m * args.n;
   const int64_t part_depth = ceil_div(ceil_div(args.k, parts), 64) * 64;
@@ -162,9 +163,25 @@ static void gemm_in_parts(const GemmArgs<T>& args, Acc<T>* sums, int64_t parts) 
   GemmArgs<T> plain = args;
   plain.alpha = 1, plain.beta = 0, plain.bias_m = plain.bias_n = nullptr;
   plain.ldc = args.n, plain.stride_c = args.m * args.n;
-  launch_small(Product<T>{plain, {}, partial.template get<Acc<T>>(), parts, part_depth, elems});
+  launch_small<E>(Product<T>{plain, {}, partial.template get<Acc<T>>(), parts, part_depth, elems});
   launch(gemm_parts_kernel<T>, grid_size(ceil_div(elems, 256)), 256, 0, args,
          Finish<T>(args.epilogue), sums, partial.template get<Acc<T>>(), parts);
+}
+
+template <class E, class T>
+static void multiply(const GemmArgs<T>& args, Acc<T>* sums) {
+  const Product<T> whole{args, Finish<T>(args.epilogue), sums, 1, args.k};
+  if constexpr (sizeof(T) < sizeof(double)) {
+    constexpr int64_t kEnoughBlocks = 96;
+    const int64_t tiles = args.batch * ceil_div(args.m, 128) * ceil_div(args.n, 128);
+    if (tiles >= kEnoughBlocks && args.m > 64 && args.n > 64 && has_wide_rows(args))
+      return launch_wide<E, 128>(whole);
+  }
+  constexpr int64_t kFullGpu = 528, kPartDepth = 256;
+  const int64_t tiles = args.batch * ceil_div(args.m, 64) * ceil_div(args.n, 64);
+  const int64_t parts = tiles ? min(kFullGpu / tiles, args.k / kPartDepth) : 1;
+  if (parts > 1) return gemm_in_parts<E>(args, sums, parts);
+  launch_small<E>(whole);
 }
 
 template <class T>
@@ -179,17 +196,7 @@ void gemm(const GemmArgs<T>& args, Acc<T>* sums) {
     gemm(first, sums);
     return gemm(rest, sums);
   }
-  if constexpr (sizeof(T) < sizeof(double)) {
-    constexpr int64_t kEnoughBlocks = 96;
-    const int64_t tiles = args.batch * ceil_div(args.m, 128) * ceil_div(args.n, 128);
-    if (tiles >= kEnoughBlocks && args.m > 64 && args.n > 64 && has_wide_rows(args))
-      return launch_wide<T, 128>(Product<T>{args, Finish<T>(args.epilogue), sums, 1, args.k});
-  }
-  constexpr int64_t kFullGpu = 528, kPartDepth = 256;
-  const int64_t tiles = args.batch * ceil_div(args.m, 64) * ceil_div(args.n, 64);
-  const int64_t parts = tiles ? min(kFullGpu / tiles, args.k / kPartDepth) : 1;
-  if (parts > 1) return gemm_in_parts(args, sums, parts);
-  launch_small(Product<T>{args, Finish<T>(args.epilogue), sums, 1, args.k});
+  with_engine<T>(args.precision, [&]<class E>(E) { multiply<E>(args, sums); });
 }
 
 template <class T>

@@ -171,8 +171,11 @@ int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvS
   return rule.workspace_elements(pass, shape) * std::max(element_bytes, least_bytes);
 }
 
-double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape) {
-  return rule_of(current_backend(), algo).cost(pass, shape);
+double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape,
+                 Float32Precision precision) {
+  const ConvRule& rule = rule_of(current_backend(), algo);
+  const bool exact = precision == Float32Precision::highest || !rule.tf32_cost;
+  return (exact ? rule.cost : rule.tf32_cost)(pass, shape);
 }
 
 namespace {
@@ -204,6 +207,7 @@ std::vector<ConvCandidate> conv_candidates(const char* op, ConvPass pass, const 
                                            int64_t workspace_limit, int64_t element_bytes) {
   std::vector<std::pair<double, ConvCandidate>> found;
   const Backend& backend = current_backend_kernels(op);
+  const Float32Precision precision = call_precision(static_cast<size_t>(element_bytes));
   for (size_t i = 0; i < backend.kernel_count; ++i) {
     const Kernel& kernel = backend.kernels[i];
     if (std::strcmp(kernel.op, "conv") != 0 || std::strcmp(pass_name(pass), kernel.pass) != 0)
@@ -211,7 +215,8 @@ std::vector<ConvCandidate> conv_candidates(const char* op, ConvPass pass, const 
     const Verdict verdict =
         judge(current_backend(), kernel.algo, true, pass, shape, workspace_limit, element_bytes);
     if (verdict.reason.empty())
-      found.push_back({conv_cost(kernel.algo, pass, shape), {&kernel, verdict.workspace_bytes}});
+      found.push_back(
+          {conv_cost(kernel.algo, pass, shape, precision), {&kernel, verdict.workspace_bytes}});
   }
   std::stable_sort(found.begin(), found.end(),
                    [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -254,7 +259,7 @@ Choice compare_algorithms(const char* op, ConvPass pass, const ConvShape& shape,
       continue;
     }
     const double cost =
-        times ? seconds_of(*times, kernel.algo) : conv_cost(kernel.algo, pass, shape);
+        times ? seconds_of(*times, kernel.algo) : conv_cost(kernel.algo, pass, shape, precision);
     if (best != nullptr && cost >= best_cost) {
       plan.refusals.push_back({kernel.algo, "slower than " + std::string(best->algo) + by});
       continue;

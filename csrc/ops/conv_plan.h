@@ -22,6 +22,7 @@ struct ConvRule {
   bool float_workspace = false;                // of float also for 16-bit operands
   const char* imprecise = nullptr;             // why "auto" passes it over at full precision
   bool optional_workspace = false;             // runs without it too, slower, in another order
+  double (*tf32_cost)(ConvPass, const ConvShape&) = nullptr;  // below full precision, if another
 };
 const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
 
@@ -40,7 +41,8 @@ int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvS
                              int64_t element_bytes);
 
 // Estimated time in direct multiply-adds: the smallest cost among the legal algorithms wins `auto`.
-double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape);
+double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape,
+                 Float32Precision precision = Float32Precision::highest);
 
 // A kernel that `auto` may take, and the workspace it gets.
 struct ConvCandidate {

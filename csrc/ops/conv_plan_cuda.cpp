@@ -12,6 +12,7 @@ namespace {
 
 // Costs count multiply-adds at the rate of the implicit GEMM's inner loop.
 constexpr double kMacsPerElement = 28;  // of a float32 that moves between the GPU and its memory
+constexpr int kTf32Rate = 4;            // of tensor cores through mma.sync, gathers included
 
 std::string never(ConvPass, const ConvShape&) {
   return {};
@@ -78,6 +79,7 @@ double filled_tiles(int64_t m, int64_t n) {
   return padded(m) * padded(n);
 }
 // The matrix is written once and read once; wgrad runs one product an image.
+template <int RATE>
 double im2col_cost(ConvPass pass, const ConvShape& s) {
   const int64_t k = s.k_per_group(), unrolled = s.c_per_group() * s.kernel_size();
   const double matrices = static_cast<double>(s.n * s.groups);
@@ -86,7 +88,7 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
       : pass == ConvPass::dgrad ? filled_tiles(unrolled, s.out_size()) * static_cast<double>(k)
                                 : 4 * filled_tiles(k, unrolled) * static_cast<double>(s.out_size());
   const double columns = static_cast<double>(s.n * Im2colChunk(s).col_elems);
-  return matrices * macs + 2 * kMacsPerElement * columns + moved(s);
+  return matrices * macs / RATE + 2 * kMacsPerElement * columns + moved(s);
 }
 
 // ---- implicit GEMM
@@ -124,6 +126,7 @@ int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   return pass == ConvPass::dgrad ? phase_filter_elements(s) : 0;
 }
 // Whole tiles. The weight gradient gathers both operands.
+template <int RATE>
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   const int64_t k = s.k_per_group(), unrolled = s.c_per_group() * s.kernel_size();
   const double groups = static_cast<double>(s.groups);
@@ -137,7 +140,7 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
     macs = filled_tiles(s.c_per_group(), (s.n * s.in_size() + phases - 1) / phases) *
            static_cast<double>(k * s.kernel_size());
   }
-  return groups * macs > moved(s) ? groups * macs : moved(s);
+  return groups * macs / RATE > moved(s) ? groups * macs / RATE : moved(s);
 }
 
 // ---- winograd and fft
@@ -199,8 +202,10 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
 constexpr ConvRule kCudaRules[] = {
     {"direct", never, direct_elements, direct_cost, true, nullptr, true},
     {"depthwise", needs_depthwise, depthwise_elements, depthwise_cost, true, nullptr, true},
-    {"im2col", never, im2col_elements, im2col_cost, true},
-    {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost, true},
+    {"im2col", never, im2col_elements, im2col_cost<1>, true, nullptr, false,
+     im2col_cost<kTf32Rate>},
+    {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost<1>, true,
+     nullptr, false, implicit_gemm_cost<kTf32Rate>},
     {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
     {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,
      "rounds about three times as much as winograd: ask for it by name or for precision 'high'"},

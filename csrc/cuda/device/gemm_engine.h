@@ -1,8 +1,9 @@
-// Which engine multiplies an element type, and on how many threads.
+// Which engine multiplies an element type, or Tf32, and on how many threads.
 #pragma once
 
 #include "cuda/device/gemm_fma.h"
 #include "cuda/device/gemm_mma.h"
+#include "ops/precision.h"
 
 namespace lamina::cuda {
 
@@ -19,6 +20,20 @@ template <int SIDE, bool A_ALONG_LINES, bool B_ALONG_LINES>
 struct EngineOf<bfloat16, SIDE, A_ALONG_LINES, B_ALONG_LINES> {
   using Type = MmaEngine<bfloat16, SIDE, SIDE, SIDE / 2, 32, A_ALONG_LINES, B_ALONG_LINES>;
 };
+// float operands on the tensor cores.
+struct Tf32 {};
+template <int SIDE, bool A_ALONG_LINES, bool B_ALONG_LINES>
+struct EngineOf<Tf32, SIDE, A_ALONG_LINES, B_ALONG_LINES> {
+  using Type = MmaEngine<float, SIDE, SIDE, SIDE / 2, 32, A_ALONG_LINES, B_ALONG_LINES>;
+};
+
+// Calls body(E{}) with what EngineOf takes for a call: T, or Tf32 where the call allows it.
+template <class T, class Body>
+void with_engine(ops::Float32Precision precision, Body body) {
+  if constexpr (std::is_same_v<T, float>)
+    if (precision != ops::Float32Precision::highest) return body(Tf32{});
+  body(T{});
+}
 
 template <class T, int SIDE>
 inline constexpr int kGemmThreads = EngineOf<T, SIDE, false, false>::Type::kThreads;

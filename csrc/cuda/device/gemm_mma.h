@@ -1,11 +1,13 @@
-// The tensor-core engine of device/gemm_tile.h: float16 and bfloat16 with float32 sums.
+// The tensor-core engine of device/gemm_tile.h: float16 and bfloat16 with float32 sums, and float
+// operands rounded to tf32 (11 bits, to nearest).
 //
-// Tile          kM x kN results a block, WARP_M x WARP_N a warp, by mma.sync m16n8k16. An operand
-//               keeps in shared memory the order it has in global memory, lines in rows
-//               ([depth][line]) or depth in rows ([line][depth]), and ldmatrix transposes where the
-//               instruction wants the other. Rows are cut into chunks of sixteen bytes, permuted so
-//               that the eight rows of a matrix fall on different banks.
-// Numerics      products are exact; the hardware adds sixteen of them and the sum at once,
+// Tile          kM x kN results a block, WARP_M x WARP_N a warp, by mma.sync m16n8k16, for tf32
+//               m16n8k8. An operand keeps in shared memory the order it has in global memory, lines
+//               in rows ([depth][line]) or depth in rows ([line][depth]). The instruction wants the
+//               other order of lines in rows: ldmatrix transposes them, if 16-bit; floats are read
+//               one by one. Rows are cut into chunks of sixteen bytes, permuted so that the eight
+//               rows of a matrix, or the floats of a warp, fall on different banks.
+// Numerics      products are exact; the hardware adds those of an instruction and the sum at once,
 //               truncating below float32's last place.
 #pragma once
 
@@ -15,23 +17,24 @@ namespace lamina::cuda {
 
 // Where an element of a tile lies in shared memory. The bits of line and depth go into the place by
 // exclusive or and by addition only, so aligned blocks of 16 lines or depths are a fixed way apart.
-template <int LINES, int DEPTH, bool ALONG_LINES>
+template <class T, int LINES, int DEPTH, bool ALONG_LINES>
 struct MmaLayout {
-  static constexpr int kChunk = 8;  // elements of sixteen bytes
-  static_assert(DEPTH == 32 && LINES % 64 == 0);
+  static constexpr int kChunk = kWide<T>;
+  static constexpr int kRound = 16 / static_cast<int>(sizeof(T));  // rows that differ, of 8 lines
+  static_assert(DEPTH * sizeof(T) == 64 && LINES % 64 == 0);
 
   __host__ __device__ static constexpr int place(int line, int depth) {
-    if (ALONG_LINES) return depth * LINES + (line / kChunk ^ depth % 8) * kChunk + line % kChunk;
-    return line * DEPTH + (depth / kChunk ^ line / 2 % 4) * kChunk + depth % kChunk;
+    if (ALONG_LINES) return depth * LINES + (line ^ depth % kRound * 8);
+    return line * DEPTH + (depth ^ line / 2 % 4 * kChunk);
   }
   // place(line + lines, depth + depths) from place(line, depth) for steps along the rows' other
-  // direction, if line / 2 % 4 or depth % 8 shares no bits with them.
+  // direction, if line / 2 % 4 or depth % kRound shares no bits with them.
   __host__ __device__ static constexpr int advanced(int place, int lines, int depths) {
-    return ALONG_LINES ? (place ^ depths % 8 * kChunk) + depths * LINES
+    return ALONG_LINES ? (place ^ depths % kRound * 8) + depths * LINES
                        : (place ^ lines / 2 % 4 * kChunk) + lines * DEPTH;
   }
-  // place(line + lines, depth + depths) from place(line, depth), all but `depth % 16` and
-  // `line % 16` multiples of 16, and `lines` without bits of `line`.
+  // place(line + lines, depth + depths) from place(line, depth): `lines` a multiple of 16, `depths`
+  // of 16 or, for float, 8, both without bits of line and depth.
   __host__ __device__ static constexpr int moved(int place, int lines, int depths) {
     return ALONG_LINES ? (place ^ lines) + depths * LINES : (place ^ depths) + lines * DEPTH;
   }
@@ -41,7 +44,9 @@ template <class T, int M, int N, int WARP_M, int WARP_N, bool A_ALONG_LINES, boo
 struct MmaEngine {
   using Element = T;
   using Sum = float;
-  static constexpr int kM = M, kN = N, kDepth = 32;
+  static constexpr bool kTf32 = sizeof(T) == sizeof(float);
+  static constexpr int kM = M, kN = N, kDepth = 64 / static_cast<int>(sizeof(T));
+  static constexpr int kStep = kDepth / 2;  // of an instruction
   static constexpr int kWarpsN = N / WARP_N, kThreads = M / WARP_M * kWarpsN * 32;
   static constexpr int kElementsA = M * kDepth, kElementsB = N * kDepth;
   static constexpr int kRows = WARP_M / 16, kColumns = WARP_N / 8;
@@ -70,7 +75,7 @@ struct MmaEngine {
   // Where this thread's vector i begins in a tile.
   template <class Map>
   __device__ __forceinline__ static int place(int i) {
-    using Layout = MmaLayout<Map::kLines, kDepth, Map::kAlongLines>;
+    using Layout = MmaLayout<T, Map::kLines, kDepth, Map::kAlongLines>;
     const int first = Layout::place(Map::line(threadIdx.x), Map::depth(threadIdx.x));
     return Layout::advanced(first, Map::line_step(i), Map::depth_step(i));
   }
@@ -83,35 +88,30 @@ struct MmaEngine {
 
   __device__ __forceinline__ void multiply(const T* a, const T* b) {
     const int lane = static_cast<int>(threadIdx.x % 32), warp = static_cast<int>(threadIdx.x / 32);
-    using LayoutA = MmaLayout<M, kDepth, A_ALONG_LINES>;
-    using LayoutB = MmaLayout<N, kDepth, B_ALONG_LINES>;
+    const int line_a = warp / kWarpsN * WARP_M, line_b = warp % kWarpsN * WARP_N;
     // This lane's row of the four 8 x 8 matrices that one ldmatrix takes: of a, lines first, then
-    // depth; of b the other way round.
-    const int place_a =
-        LayoutA::place(warp / kWarpsN * WARP_M + (A_ALONG_LINES ? lane / 8 % 2 * 8 : lane % 16),
-                       lane / 16 * 8 + (A_ALONG_LINES ? lane % 8 : 0));
-    const int place_b =
-        LayoutB::place(warp % kWarpsN * WARP_N + lane / 16 * 8 + (B_ALONG_LINES ? 0 : lane % 8),
-                       B_ALONG_LINES ? lane % 16 : lane / 8 % 2 * 8);
+    // depth; of b the other way round. Of floats in the other order, this lane's first element.
+    int place_a, place_b;
+    if constexpr (kTf32 && A_ALONG_LINES)
+      place_a = LayoutA::place(line_a + lane / 4, lane % 4);
+    else
+      place_a = LayoutA::place(line_a + (A_ALONG_LINES ? lane / 8 % 2 * 8 : lane % 16),
+                               lane / 16 * kChunk + (A_ALONG_LINES ? lane % 8 : 0));
+    if constexpr (kTf32 && B_ALONG_LINES)
+      place_b = LayoutB::place(line_b + lane / 4, lane % 4);
+    else
+      place_b = LayoutB::place(line_b + lane / 16 * 8 + (B_ALONG_LINES ? 0 : lane % 8),
+                               B_ALONG_LINES ? lane % 16 : lane / 8 % 2 * kChunk);
 #pragma unroll
-    for (int p = 0; p < kDepth; p += 16) {
+    for (int p = 0; p < kDepth; p += kStep) {
       uint32_t left[kRows][4], right[kColumns][2];
 #pragma unroll
-      for (int i = 0; i < kRows; ++i) {
-        const T* const at = a + LayoutA::moved(place_a, i * 16, p);
-        if constexpr (A_ALONG_LINES)
-          simt::ldmatrix_x4_trans(left[i], at);
-        else
-          simt::ldmatrix_x4(left[i], at);
-      }
+      for (int i = 0; i < kRows; ++i)
+        load_four<LayoutA, A_ALONG_LINES, M>(left[i], a, LayoutA::moved(place_a, i * 16, p), false);
 #pragma unroll
       for (int j = 0; j < kColumns; j += 2) {
-        const T* const at = b + LayoutB::moved(place_b, j * 8, p);
         uint32_t pair[4];
-        if constexpr (B_ALONG_LINES)
-          simt::ldmatrix_x4_trans(pair, at);
-        else
-          simt::ldmatrix_x4(pair, at);
+        load_four<LayoutB, B_ALONG_LINES, N>(pair, b, LayoutB::moved(place_b, j * 8, p), true);
         right[j][0] = pair[0], right[j][1] = pair[1];
         right[j + 1][0] = pair[2], right[j + 1][1] = pair[3];
       }
@@ -119,7 +119,9 @@ struct MmaEngine {
       for (int i = 0; i < kRows; ++i)
 #pragma unroll
         for (int j = 0; j < kColumns; ++j)
-          if constexpr (std::is_same_v<T, float16>)
+          if constexpr (kTf32)
+            simt::mma_m16n8k8_tf32(sum[i][j], left[i], right[j], sum[i][j]);
+          else if constexpr (std::is_same_v<T, float16>)
             simt::mma_m16n8k16_f16(sum[i][j], left[i], right[j], sum[i][j]);
           else
             simt::mma_m16n8k16_bf16(sum[i][j], left[i], right[j], sum[i][j]);
@@ -140,6 +142,33 @@ struct MmaEngine {
   }
   __host__ __device__ static constexpr int staged_row(int pass, int row) {
     return row / 8 * WARP_M + pass / 2 * 16 + pass % 2 * 8 + row % 8;
+  }
+
+ private:
+  using LayoutA = MmaLayout<T, M, kDepth, A_ALONG_LINES>;
+  using LayoutB = MmaLayout<T, N, kDepth, B_ALONG_LINES>;
+  static constexpr int kChunk = kWide<T>;
+
+  // Four 8 x 8 matrices, or 8 x 4 of float: 16 lines and two chunks of the depth from `place` on,
+  // in the order of a (lines first) or of b (depth first).
+  template <class Layout, bool ALONG_LINES, int LINES>
+  __device__ __forceinline__ static void load_four(uint32_t (&r)[4], const T* tile, int place,
+                                                   bool depth_first) {
+    if constexpr (kTf32 && ALONG_LINES) {
+      const T* const first = tile + place;
+      const T* const second = tile + (place ^ 8);  // eight lines on
+      r[0] = simt::to_tf32(first[0]);
+      r[depth_first ? 2 : 1] = simt::to_tf32(second[0]);
+      r[depth_first ? 1 : 2] = simt::to_tf32(first[4 * LINES]);
+      r[3] = simt::to_tf32(second[4 * LINES]);
+    } else if constexpr (ALONG_LINES) {
+      simt::ldmatrix_x4_trans(r, tile + place);
+    } else {
+      simt::ldmatrix_x4(r, tile + place);
+      if constexpr (kTf32)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) r[e] = simt::to_tf32(__uint_as_float(r[e]));
+    }
   }
 };
 
