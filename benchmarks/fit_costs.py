@@ -4,7 +4,7 @@
     python benchmarks/fit_costs.py times.json --report                  # report only
     python benchmarks/fit_costs.py times.json --families suite --pass wgrad --layers rn_
 
-Measured rows are kept in the file: a run that was interrupted goes on. The report has, for each pass,
+Measured rows are kept in the file: a run that was interrupted goes on. The report, for each pass:
 
   regret    the time of the algorithm that `auto` takes over that of the fastest candidate, as
             a geometric mean and the worst layers; the same for a choice by the fitted costs

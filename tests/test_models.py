@@ -114,6 +114,26 @@ def test_torch_computes_the_same(name):
     assert torch.isfinite(peer_loss)
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_fused_networks_compute_the_same(name):
+    """In one convolution: what follows it, up to a block's sum. The original stays as it was."""
+    shape, options = SMALL[name]
+    network = getattr(models, name)(num_classes=5, **options).double()
+    rng = np.random.default_rng(0)
+    for key, array in network.state_dict().items():
+        if key.endswith(("running_mean", "running_var")):
+            array[...] = rng.uniform(0.5, 1.5, array.shape)
+    x, keys = rng.normal(size=shape), list(network.state_dict())
+    expected = networks.forward_call(OURS, network, x)().numpy()
+    fused = nn.utils.fuse(network)
+    found = networks.forward_call(OURS, fused, x)().numpy()
+    assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+    kinds = {type(module).__name__ for module in fused.modules()}
+    assert not kinds & {"BatchNorm2d", "ReLU6"} and list(network.state_dict()) == keys
+    if name.startswith("res"):
+        assert "ReLU" not in kinds
+
+
 def test_twin_needs_the_one_import():
     from types import ModuleType
 

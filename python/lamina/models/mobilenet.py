@@ -50,6 +50,11 @@ class InvertedResidual(nn.Module):
         y = self.conv(x)
         return x + y if self.residual else y
 
+    def fused(self) -> Any:
+        from ._fused import FusedResidual
+
+        return FusedResidual(self.conv) if self.residual else self.conv
+
 
 class MobileNetV2(nn.Module):
     def __init__(self, num_classes: int = 1000, dropout: float = 0.2) -> None:

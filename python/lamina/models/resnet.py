@@ -22,6 +22,13 @@ def _shortcut(c: int, k: int, stride: int) -> Any:
     return nn.Sequential(_conv(c, k, 1, stride), nn.BatchNorm2d(k))
 
 
+def _fused(*pairs: Any, shortcut: Any) -> Any:
+    """A block for inference: every normalisation and ReLU, and the sum, inside a convolution."""
+    from ._fused import FusedResidual, conv_bn_relu
+
+    return FusedResidual([conv_bn_relu(conv, bn) for conv, bn in pairs], shortcut)
+
+
 class BasicBlock(nn.Module):
     expansion = 1
 
@@ -38,6 +45,9 @@ class BasicBlock(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+    def fused(self) -> Any:
+        return _fused((self.conv1, self.bn1), (self.conv2, self.bn2), shortcut=self.downsample)
 
 
 class Bottleneck(nn.Module):
@@ -60,6 +70,10 @@ class Bottleneck(nn.Module):
         y = self.bn3(self.conv3(y))
         return self.relu(y + (x if self.downsample is None else self.downsample(x)))
 
+    def fused(self) -> Any:
+        pairs = (self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)
+        return _fused(*pairs, shortcut=self.downsample)
+
 
 class ResNet(nn.Module):
     def __init__(
@@ -70,8 +84,8 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.conv1 = _conv(3, 64, 7, 2)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU()
+        self.bn1: Any = nn.BatchNorm2d(64)
+        self.relu: Any = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         stages, c = [], 64
         for index, depth in enumerate(depths):
@@ -89,6 +103,13 @@ class ResNet(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))
+
+    def fused(self) -> ResNet:
+        from ._fused import conv_bn_relu
+
+        self.conv1 = conv_bn_relu(self.conv1, self.bn1)
+        self.bn1 = self.relu = nn.Identity()
+        return self
 
 
 def resnet18(num_classes: int = 1000) -> ResNet:

@@ -170,7 +170,8 @@ def fuse(model: Any) -> Any:
     In every Sequential at any depth, a convolution or linear layer takes in the normalisations and
     the activation that follow it directly. Layers keep their names; those that were taken in
     are gone. Linear layers are taken to see [N, features]. Layers used twice, or with hooks, are
-    left alone, and so is what other modules do in their own forward().
+    left alone, and so is what other modules do in their own forward(), unless they say what to do:
+    a module with a method `fused()`, called when its children are done, is replaced by its result.
     """
     if not isinstance(model, Module):
         raise TypeError(f"fuse: model must be a Module, got {type(model).__name__}")
@@ -179,4 +180,9 @@ def fuse(model: Any) -> Any:
     for module in list(fused.modules()):
         if type(module).forward is Sequential.forward and _is_plain(module):
             _fuse_chain(module, uses)
-    return fused
+    holder = Sequential(fused)
+    for parent in reversed(list(holder.modules())):
+        for name, child in parent.named_children():
+            if hasattr(type(child), "fused") and _is_plain(child) and uses[id(child)] == 1:
+                parent._modules[name] = child.fused()
+    return holder[0]
