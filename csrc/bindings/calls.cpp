@@ -119,77 +119,103 @@ struct Hash {
 struct Calls {
   static constexpr size_t kMost = 4096;  // then it starts afresh
 
-  Py_ssize_t operands;
-  std::mutex mutex;
-  std::unordered_map<std::string, std::shared_ptr<const Call>, Hash, std::equal_to<>> table;
+  struct Known {
+    Call call;
+    py::tuple record;  // what `apply` takes after the operands
+  };
 
-  std::shared_ptr<const Call> find(std::string_view key) {
+  Py_ssize_t operands;
+  py::object apply;  // of the Function
+  std::mutex mutex;
+  std::unordered_map<std::string, std::shared_ptr<const Known>, Hash, std::equal_to<>> table;
+
+  std::shared_ptr<const Known> find(std::string_view key) {
     const std::lock_guard<std::mutex> lock(mutex);
     const auto found = table.find(key);
     return found == table.end() ? nullptr : found->second;
   }
-  void insert(std::string_view key, std::shared_ptr<const Call> call) {
+  void insert(std::string_view key, std::shared_ptr<const Known> known) {
+    decltype(table) dropped;  // dies after the lock: its tuples may run code of Python
     const std::lock_guard<std::mutex> lock(mutex);
-    if (table.size() >= kMost) table.clear();
-    table.insert_or_assign(std::string(key), std::move(call));
+    if (table.size() >= kMost) table.swap(dropped);
+    table.emplace(std::string(key), std::move(known));
   }
 };
 
-// The key and the arrays of a call. False for a call that Python must look at: other kinds of
-// arrays, options that are no key, a gradient to be recorded.
-bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t count, Key& key,
-                    PyObject** arrays, bool& wrapped) {
+struct Given {
+  Key key;
+  PyObject* arrays[kMaxOperands];
+  bool tensors = false, recorded = false;
+};
+
+// False for a call that Python must look at: other kinds of arrays, options that are no key.
+bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t count,
+                    Given& given) {
   if (count < calls.operands) return false;
   for (Py_ssize_t i = 0; i < calls.operands; ++i) {
     PyObject* object = arguments[i];
-    arrays[i] = nullptr;
+    given.arrays[i] = nullptr;
     if (object == Py_None) {
-      key.none();
+      given.key.none();
       continue;
     }
     if (PyObject_TypeCheck(object, tensor_type)) {
-      wrapped = true;
-      if (grad_enabled && slot(object, kRequiresGrad) == Py_True) return false;
+      given.tensors = true;
+      if (grad_enabled && slot(object, kRequiresGrad) == Py_True) given.recorded = true;
       object = slot(object, kData);
     }
     if (object == nullptr || !is_plain_array(object) || !is_ready(object)) return false;
-    key.array(object);
-    arrays[i] = object;
+    given.key.array(object);
+    given.arrays[i] = object;
   }
   for (Py_ssize_t i = calls.operands; i < count; ++i)
-    if (!key.value(arguments[i])) return false;
-  return arrays[0] != nullptr;
+    if (!given.key.value(arguments[i])) return false;
+  return given.arrays[0] != nullptr;
 }
 
 Calls& calls_of(PyObject* capsule) {
   return *static_cast<Calls*>(PyCapsule_GetPointer(capsule, nullptr));
 }
 
+// The Function's first result.
+PyObject* record(const Calls& calls, const Calls::Known& known, PyObject* const* arguments) {
+  PyObject* stack[kMaxOperands + 16];
+  Py_ssize_t count = 0;
+  for (; count < calls.operands; ++count) stack[count] = arguments[count];
+  for (py::handle item : known.record) stack[count++] = item.ptr();
+  PyObject* const result =
+      PyObject_Vectorcall(calls.apply.ptr(), stack, static_cast<size_t>(count), nullptr);
+  if (result == nullptr || !PyTuple_CheckExact(result)) return result;
+  PyObject* const first = Py_NewRef(PyTuple_GET_ITEM(result, 0));
+  Py_DECREF(result);
+  return first;
+}
+
 // The result, or None for a call that is not known.
 PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   Calls& calls = calls_of(self);
-  Key key;
-  PyObject* arrays[kMaxOperands];
-  bool wrapped = false;
-  if (!read_arguments(calls, arguments, count, key, arrays, wrapped)) Py_RETURN_NONE;
-  const std::shared_ptr<const Call> call = calls.find(key.text());
-  if (call == nullptr) Py_RETURN_NONE;
-  PyObject* const result = new_array(call->shape.data(), static_cast<int>(call->shape.size()),
-                                     element_type_of(arrays[0]));
+  Given given;
+  if (!read_arguments(calls, arguments, count, given)) Py_RETURN_NONE;
+  const std::shared_ptr<const Calls::Known> known = calls.find(given.key.text());
+  if (known == nullptr) Py_RETURN_NONE;
+  if (given.recorded) return record(calls, *known, arguments);
+  const Call& call = known->call;
+  PyObject* const result = new_array(call.shape.data(), static_cast<int>(call.shape.size()),
+                                     element_type_of(given.arrays[0]));
   if (result == nullptr) Py_RETURN_NONE;
   try {
     Operands operands;
     for (Py_ssize_t i = 0; i < calls.operands; ++i)
-      if (arrays[i] != nullptr) operands[i].emplace().load(arrays[i]);
+      if (given.arrays[i] != nullptr) operands[i].emplace().load(given.arrays[i]);
     Array target;
     target.load(result);
-    call->run(operands, target);
+    call.run(operands, target);
   } catch (...) {  // whatever it is: the long way says it in the words of the function
     Py_DECREF(result);
     PyErr_Clear();
     Py_RETURN_NONE;
   }
-  return wrapped ? wrap(result) : result;
+  return given.tensors ? wrap(result) : result;
 }
 
 PyMethodDef run_method = {"known_call",
@@ -197,29 +223,29 @@ PyMethodDef run_method = {"known_call",
                           METH_FASTCALL, nullptr};
 
 // (run, remember) for a function whose first arguments are `operands` arrays, Tensors or None.
-py::tuple make_calls(int operands) {
+py::tuple make_calls(int operands, const py::object& apply) {
   expect(operands >= 1 && operands <= kMaxOperands, "operands", "are too many");
-  auto* const calls = new Calls{operands, {}, {}};  // as long as the function: for ever
+  auto* const calls = new Calls{operands, apply, {}, {}};  // as long as the function: for ever
   const py::capsule self(calls);
   auto run = py::reinterpret_steal<py::object>(PyCFunction_New(&run_method, self.ptr()));
   auto remember = py::cpp_function(
-      [calls](const py::tuple& arguments, std::shared_ptr<Call> call) {
-        Key key;
-        PyObject* arrays[kMaxOperands];
-        bool wrapped = false;
+      [calls](const py::tuple& arguments, Call call, py::tuple record) {
+        Given given;
         const auto items = reinterpret_cast<PyTupleObject*>(arguments.ptr())->ob_item;
         const auto count = static_cast<Py_ssize_t>(arguments.size());
-        if (read_arguments(*calls, items, count, key, arrays, wrapped))
-          calls->insert(key.text(), std::move(call));
+        expect(record.size() <= 16, "record", "is too long");
+        if (read_arguments(*calls, items, count, given))
+          calls->insert(given.key.text(), std::make_shared<const Calls::Known>(
+                                              Calls::Known{std::move(call), std::move(record)}));
       },
-      py::arg("arguments"), py::arg("call"));
+      py::arg("arguments"), py::arg("call"), py::arg("record"));
   return py::make_tuple(run, remember);
 }
 
 }  // namespace
 
 LAMINA_BINDINGS(calls) {
-  module.def("calls", &make_calls, py::arg("operands"));
+  module.def("calls", &make_calls, py::arg("operands"), py::arg("apply"));
   module.def("set_tensor_type", &set_tensor_type, py::arg("type"));
   module.def("grad_enabled", [] { return grad_enabled; });
   module.def("set_grad_enabled", [](bool enabled) { grad_enabled = enabled; }, py::arg("enabled"));

@@ -1,6 +1,7 @@
 // Calls that were checked before. A function of Python checks its arguments once for each set of
 // shapes, dtypes and options, and leaves what follows from them as a `Call`; the next call with
-// such arguments finds it by one look-up and goes to the kernel at once.
+// such arguments finds it by one look-up and goes to the kernel at once, or, where a gradient is to
+// be recorded, to its Function.
 #pragma once
 
 #include <functional>

@@ -77,11 +77,11 @@ LAMINA_BINDINGS(normalization) {
       "batch_norm_call",
       [](std::vector<py::ssize_t> shape, int64_t n, int64_t c, int64_t inner, double eps) {
         return Call{std::move(shape), [=](const Operands& given, const Array& y) {
-                      batch_norm(*given[0], given[3], given[4], *given[1], *given[2], {}, y, {}, {},
+                      batch_norm(*given[0], given[1], given[2], *given[3], *given[4], {}, y, {}, {},
                                  n, c, inner, false, eps);
                     }};
       },
-      "With given statistics; operands: x, mean, var, weight, bias", py::arg("shape"), py::arg("n"),
+      "With given statistics; operands: x, weight, bias, mean, var", py::arg("shape"), py::arg("n"),
       py::arg("c"), py::arg("inner"), py::arg("eps"));
   module.def("group_norm", &group_norm, py::arg("x"), py::arg("weight"), py::arg("bias"),
              py::arg("mean"), py::arg("rstd"), py::arg("grad_y"), py::arg("result"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import _C
-from ..autograd import is_recorded
+from ..autograd import Function
 from ..tensor import array_of
 
 
@@ -14,16 +14,26 @@ class Known:
     """The checked calls of one function, whose first `operands` arguments are arrays.
 
     `run(*asked)` gives the result of a known call: one whose operands are arrays that kernels read
-    as they are, or Tensors of which no gradient is recorded, with the shapes and dtypes of an
-    earlier call, and whose other arguments equal that call's. Anything else gives None.
+    as they are, or Tensors of such, with the shapes and dtypes of an earlier call, and whose other
+    arguments equal that call's. Anything else gives None.
     """
 
-    def __init__(self, operands: int) -> None:
-        self.run, self._store = _C.calls(operands)
+    def __init__(self, operands: int, function: type[Function]) -> None:
+        self.run, self._store = _C.calls(operands, function.apply)
 
-    def remember(self, asked: tuple[Any, ...], y: Any, make: Callable[..., Any], *rest: Any) -> Any:
-        """Leaves make(shape of y, *rest) for the next call of this kind; returns y."""
+    def remember(
+        self,
+        asked: tuple[Any, ...],
+        y: Any,
+        make: Callable[..., Any],
+        rest: tuple[Any, ...],
+        record: tuple[Any, ...],
+    ) -> Any:
+        """Leaves make(shape of y, *rest) for the next call of this kind; returns y.
+
+        `record` is what the Function takes after the operands, where a gradient is recorded.
+        """
         array = array_of(y)
-        if array.size and not is_recorded(y):
-            self._store(asked, make(array.shape, *rest))
+        if array.size:
+            self._store(asked, make(array.shape, *rest), record)
         return y

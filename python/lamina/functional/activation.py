@@ -52,7 +52,7 @@ class Activation(Function):
     kernels_only = True
 
     @staticmethod
-    def forward(ctx: Any, op: str, x: Any, kind: str, a: float, b: float) -> Any:
+    def forward(ctx: Any, x: Any, op: str, kind: str, a: float, b: float) -> Any:
         x = arrays.asarray(op, "input", x)
         ctx.kind, ctx.a, ctx.b = kind, a, b
         ctx.save_for_backward(x)
@@ -66,14 +66,14 @@ class Activation(Function):
         grad_x = arrays.empty_like("activation", x)
         grad_y = arrays.asarray(ctx.kind, "grad_y", grad_y)
         _C.activation(ctx.kind, ctx.a, ctx.b, x, grad_y, grad_x)
-        return None, grad_x, None, None, None
+        return grad_x, None, None, None, None
 
 
 # In place of an input: the function returns (kind, a, b) of the kernels for its parameters.
 KIND_ONLY = object()
 
 
-_known = Known(1)
+_known = Known(1, Activation)
 
 
 def _apply(op: str, x: Any, kind: str, a: float = 0.0, b: float = 0.0) -> Any:
@@ -82,8 +82,9 @@ def _apply(op: str, x: Any, kind: str, a: float = 0.0, b: float = 0.0) -> Any:
     y = _known.run(x, kind, a, b)
     if y is not None:
         return y
-    y = Activation.apply(op, x, kind, a, b)
-    return _known.remember((x, kind, a, b), y, _C.activation_call, kind, a, b)
+    y = Activation.apply(x, op, kind, a, b)
+    rest = (kind, a, b)
+    return _known.remember((x, kind, a, b), y, _C.activation_call, rest, (op, *rest))
 
 
 def relu(input: Any, inplace: bool = False) -> Any:

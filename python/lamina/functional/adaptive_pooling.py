@@ -55,13 +55,13 @@ def _adaptive_sizes(op: str, n: int, x: Any, output_size: Any) -> tuple[Any, tup
 def _adaptive_avg(n: int, x: Any, output_size: Any) -> Any:
     op = f"adaptive_avg_pool{n}d"
     windows, out = _adaptive_sizes(op, n, x, output_size)
-    return AvgPool.apply(op, x, three_windows(windows), out)
+    return AvgPool.apply(x, op, three_windows(windows), out)
 
 
 def _adaptive_max(n: int, x: Any, output_size: Any, return_indices: bool) -> Any:
     op = f"adaptive_max_pool{n}d"
     windows, out = _adaptive_sizes(op, n, x, output_size)
-    y, index = MaxPool.apply(op, x, windows, out)
+    y, index = MaxPool.apply(x, op, windows, out)
     return (y, index) if return_indices else y
 
 

@@ -146,7 +146,10 @@ def _bgrad(geometry: Geometry, shape: Any, channels: int, grad_y: Any) -> Any:
 
 
 class Conv(Function):
-    """f(y + residual), y from x [N, C, in], weight [K, C/groups, kernel] and bias [K] or None."""
+    """f(y + residual), y from x [N, C, in], weight [K, C/groups, kernel] and bias [K] or None.
+
+    shape: the kernels' description of it all; x and y may lack the batch axis.
+    """
 
     kernels_only = True
 
@@ -159,12 +162,9 @@ class Conv(Function):
         residual: Any,
         kind: _epilogue.Kind,
         geometry: Geometry,
+        shape: Any,
+        y_shape: tuple[int, ...],
     ) -> Any:
-        out = output_size(geometry, x.shape[2:], weight.shape[2:])
-        shape = _shape(geometry, x.shape, weight.shape, out)
-        y_shape = (x.shape[0], weight.shape[0], *out)
-        _epilogue.check_residual(geometry.op, residual, y_shape)
-
         def compute(kind: _epilogue.Kind) -> Any:
             y = arrays.empty(geometry.op, y_shape, x.dtype, like=x)
             given = {"x": x, "weight": weight, "bias": bias, "residual": residual}
@@ -189,7 +189,7 @@ class Conv(Function):
             grad_weight = _wgrad(geometry, shape, weight.shape, x, grad_y, algo)
         if ctx.needs_input_grad[2]:
             grad_bias = _bgrad(geometry, shape, weight.shape[0], grad_y)
-        return grad_x, grad_weight, grad_bias, grad_y, None, None
+        return grad_x, grad_weight, grad_bias, grad_y, None, None, None, None
 
 
 class ConvInputGrad(Function):
@@ -348,7 +348,7 @@ def check_bias(op: str, bias: Any, channels: int) -> None:
         )
 
 
-_known = Known(4)
+_known = Known(4, Conv)
 
 
 def _conv(
@@ -393,10 +393,15 @@ def _conv(
     geometry = Geometry(
         op, strides, pairs, dilations, groups, algo, checked_limit(op, workspace_limit)
     )
-    y = Conv.apply(x, weight, bias, residual, kind, geometry)
-    y = y.reshape(y.shape[1:]) if unbatched else y
-    shape = conv_shape(geometry, x.shape, weight.shape)
-    return _known.remember(asked, y, _C.conv_call, op, shape, algo, geometry.workspace_limit, kind)
+    out = output_size(geometry, x.shape[2:], weight.shape[2:])
+    y_shape = (x.shape[0], weight.shape[0], *out)
+    _epilogue.check_residual(op, residual, y_shape)
+    shape = _shape(geometry, x.shape, weight.shape, out)
+    y = Conv.apply(x, weight, bias, residual, kind, geometry, shape, y_shape)
+    if unbatched:
+        y, y_shape = y.reshape(y_shape[1:]), y_shape[1:]
+    rest = (op, shape, algo, geometry.workspace_limit, kind)
+    return _known.remember(asked, y, _C.conv_call, rest, (kind, geometry, shape, y_shape))
 
 
 def conv1d(

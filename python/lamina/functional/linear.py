@@ -10,6 +10,7 @@ from ..autograd import Function
 from . import _epilogue
 from ._arguments import check_rank, same_dtype
 from ._known import Known
+from .conv import as_operand
 from .distance import on_tensors
 
 __all__ = ["bilinear", "linear"]
@@ -36,31 +37,17 @@ class Linear(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Any, weight: Any, bias: Any, residual: Any, kind: _epilogue.Kind
+        ctx: Any,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        residual: Any,
+        kind: _epilogue.Kind,
+        sizes: tuple[int, int, int],
+        y_shape: tuple[int, ...],
     ) -> Any:
-        x, weight = arrays.asarray("linear", "input", x), arrays.asarray("linear", "weight", weight)
-        bias = None if bias is None else arrays.asarray("linear", "bias", bias)
-        residual = None if residual is None else arrays.asarray("linear", "residual", residual)
-        same_dtype("linear", input=x, weight=weight, bias=bias, residual=residual)
-        check_rank("linear", "input", x, range(1, 65))
-        check_rank("linear", "weight", weight, (1, 2))
-        rows = weight.reshape(math.prod(weight.shape[:-1]), weight.shape[-1])
-        if x.shape[-1] != rows.shape[1]:
-            raise ValueError(
-                f"linear: x has {x.shape[-1]} features but weight expects {rows.shape[1]} "
-                f"(weight.shape[-1]), got x.shape={x.shape}, weight.shape={weight.shape}"
-            )
-        if bias is not None and bias.size != len(rows):
-            raise ValueError(
-                f"linear: bias must have one element per output feature, ({len(rows)},), "
-                f"got bias.shape={bias.shape}"
-            )
-        y_shape = x.shape[:-1] + weight.shape[:-1]
-        _epilogue.check_residual("linear", residual, y_shape)
-        sizes = (math.prod(x.shape[:-1]), len(rows), rows.shape[1])
-
         def compute(kind: _epilogue.Kind) -> Any:
-            return _gemm(x, rows, bias, sizes, (False, True), kind, residual).reshape(y_shape)
+            return _gemm(x, weight, bias, sizes, (False, True), kind, residual).reshape(y_shape)
 
         y, kept = _epilogue.forward("linear", ctx, kind, compute)
         ctx.save_for_backward(x, weight, kept)
@@ -80,10 +67,10 @@ class Linear(Function):
             grad_weight = _gemm(grad_y, x, None, (n, k, m), (True, False)).reshape(weight.shape)
         if ctx.needs_input_grad[2]:
             grad_bias = grad_y.reshape(m, n).sum(0).reshape(ctx.bias_shape)
-        return grad_x, grad_weight, grad_bias, grad_y, None
+        return grad_x, grad_weight, grad_bias, grad_y, None, None, None
 
 
-_known = Known(4)
+_known = Known(4, Linear)
 
 
 def linear(
@@ -99,9 +86,28 @@ def linear(
     if y is not None:
         return y
     kind = _epilogue.activation_kind("linear", activation)
-    y = Linear.apply(input, weight, bias, residual, kind)
-    sizes = math.prod(input.shape[:-1]), math.prod(weight.shape[:-1]), weight.shape[-1]
-    return _known.remember(asked, y, _C.linear_call, *sizes, kind)
+    x, weight = as_operand("linear", "input", input), as_operand("linear", "weight", weight)
+    bias = None if bias is None else as_operand("linear", "bias", bias)
+    residual = None if residual is None else as_operand("linear", "residual", residual)
+    same_dtype("linear", input=x, weight=weight, bias=bias, residual=residual)
+    check_rank("linear", "input", x, range(1, 65))
+    check_rank("linear", "weight", weight, (1, 2))
+    m, n, k = math.prod(x.shape[:-1]), math.prod(weight.shape[:-1]), weight.shape[-1]
+    if x.shape[-1] != k:
+        raise ValueError(
+            f"linear: x has {x.shape[-1]} features but weight expects {k} "
+            f"(weight.shape[-1]), got x.shape={x.shape}, weight.shape={weight.shape}"
+        )
+    if bias is not None and math.prod(bias.shape) != n:
+        raise ValueError(
+            f"linear: bias must have one element per output feature, ({n},), "
+            f"got bias.shape={bias.shape}"
+        )
+    y_shape = x.shape[:-1] + weight.shape[:-1]
+    _epilogue.check_residual("linear", residual, y_shape)
+    record = (kind, (m, n, k), y_shape)
+    y = Linear.apply(x, weight, bias, residual, *record)
+    return _known.remember(asked, y, _C.linear_call, (m, n, k, kind), record)
 
 
 @on_tensors

@@ -86,7 +86,7 @@ def _running(op: str, name: str, value: Any, channels: int) -> Any:
     return array
 
 
-_known = Known(5)
+_known = Known(5, BatchNorm)
 
 
 def batch_norm(
@@ -106,7 +106,7 @@ def batch_norm(
     weight, bias: [C] or None.
     """
     op = "batch_norm"
-    asked = (input, running_mean, running_var, weight, bias, training, momentum, eps)
+    asked = (input, weight, bias, running_mean, running_var, training, momentum, eps)
     if not training:
         y = _known.run(*asked)
         if y is not None:
@@ -135,7 +135,7 @@ def batch_norm(
                 running += momentum * (batch - running)
         return y
     layout = x.shape[0], c, math.prod(x.shape[2:])
-    return _known.remember(asked, y, _C.batch_norm_call, *layout, eps)
+    return _known.remember(asked, y, _C.batch_norm_call, (*layout, eps), (False, eps))
 
 
 def _input(op: str, input: Any, ranks: Any) -> Any:

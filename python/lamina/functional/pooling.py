@@ -44,7 +44,7 @@ class MaxPool(Function):
     kernels_only = True
 
     @staticmethod
-    def forward(ctx: Any, op: str, x: Any, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
+    def forward(ctx: Any, x: Any, op: str, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
         x = arrays.asarray(op, "input", x)
         lead = x.shape[: x.ndim - len(out)]
         ctx.op, ctx.windows, ctx.x_shape = op, three_windows(windows), x.shape
@@ -62,14 +62,14 @@ class MaxPool(Function):
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
         _C.pool("max_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, index, grad_x))
-        return None, grad_x, None, None
+        return grad_x, None, None, None
 
 
 class AvgPool(Function):
     kernels_only = True
 
     @staticmethod
-    def forward(ctx: Any, op: str, x: Any, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
+    def forward(ctx: Any, x: Any, op: str, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
         x = arrays.asarray(op, "input", x)
         lead = x.shape[: x.ndim - len(out)]
         ctx.op, ctx.windows, ctx.x_shape = op, windows, x.shape
@@ -83,7 +83,7 @@ class AvgPool(Function):
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
         _C.pool("avg_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, None, grad_x))
-        return None, grad_x, None, None
+        return grad_x, None, None, None
 
 
 def spatial_size(op: str, n: int, x: Any) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def spatial_size(op: str, n: int, x: Any) -> tuple[int, ...]:
     return x.shape[-n:]
 
 
-_known = Known(1)
+_known, _known_means = Known(1, MaxPool), Known(1, AvgPool)
 
 
 def _max_pool(
@@ -125,9 +125,9 @@ def _max_pool(
         _windows.strided(*options, "inside")
         for options in zip(size, out, kernel, strides, pads, dilations, strict=True)
     )
-    y, index = MaxPool.apply(op, x, windows, out)
-    planes = math.prod(y.shape[:-n])
-    _known.remember(asked, y, _C.pool_call, "max_pool", planes, *three_windows(windows))
+    y, index = MaxPool.apply(x, op, windows, out)
+    rest = ("max_pool", math.prod(y.shape[:-n]), *three_windows(windows))
+    _known.remember(asked, y, _C.pool_call, rest, (op, windows, out))
     return (y, index) if return_indices else y
 
 
@@ -152,8 +152,8 @@ def _avg_pool(
     divisor_override: int | None,
     op: str | None = None,
 ) -> Any:
-    asked = (x, n, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    y = _known.run(*asked)
+    asked = (x, n, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, op)
+    y = _known_means.run(*asked)
     if y is not None:
         return y
     op = op or f"avg_pool{n}d"
@@ -176,9 +176,9 @@ def _avg_pool(
         _windows.strided(*options)
         for options in zip(size, out, kernel, strides, pads, ones, divide_by, strict=True)
     )
-    y = AvgPool.apply(op, x, three_windows(windows), out)
-    planes = math.prod(y.shape[:-n])
-    return _known.remember(asked, y, _C.pool_call, "avg_pool", planes, *three_windows(windows))
+    y = AvgPool.apply(x, op, three_windows(windows), out)
+    rest = ("avg_pool", math.prod(y.shape[:-n]), *three_windows(windows))
+    return _known_means.remember(asked, y, _C.pool_call, rest, (op, three_windows(windows), out))
 
 
 def _lp_pool(

@@ -20,7 +20,7 @@ __all__ = ["gumbel_softmax", "log_softmax", "softmax", "softmax2d", "softmin"]
 
 class Softmax(Function):
     @staticmethod
-    def forward(ctx: Any, op: str, x: Any, dim: int, log: bool) -> Any:
+    def forward(ctx: Any, x: Any, op: str, dim: int, log: bool) -> Any:
         x = arrays.asarray(op, "input", x)
         axis = normal_axis(op, "dim", dim, x.ndim)
         ctx.layout = (*_layout(x.shape, axis), log)
@@ -34,10 +34,10 @@ class Softmax(Function):
         (y,) = ctx.saved
         grad_x = arrays.empty_like("softmax", y)
         _C.softmax(*(*ctx.layout, y, arrays.asarray("softmax", "grad_y", grad_y), grad_x))
-        return None, grad_x, None, None
+        return grad_x, None, None, None
 
 
-_known = Known(1)
+_known = Known(1, Softmax)
 
 
 def _softmax(op: str, input: Any, dim: int | None, dtype: Any, log: bool) -> Any:
@@ -46,11 +46,11 @@ def _softmax(op: str, input: Any, dim: int | None, dtype: Any, log: bool) -> Any
     if y is not None:
         return y
     axis = _axis(op, input, dim)
-    y = Softmax.apply(op, _cast(input, dtype), axis, log)
+    y = Softmax.apply(_cast(input, dtype), op, axis, log)
     if dim is None:  # says so every time
         return y
-    layout = _layout(y.shape, axis % max(y.ndim, 1))
-    return _known.remember(asked, y, _C.softmax_call, *layout, log)
+    rest = (*_layout(y.shape, axis % max(y.ndim, 1)), log)
+    return _known.remember(asked, y, _C.softmax_call, rest, (op, axis, log))
 
 
 def _layout(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
@@ -84,7 +84,7 @@ def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any
     """softmax(-x); arguments as `softmax`."""
     op = "softmin"
     x = as_operand(op, "input", _cast(input, dtype))
-    return Softmax.apply(op, -x, _axis(op, x, dim), False)
+    return Softmax.apply(-x, op, _axis(op, x, dim), False)
 
 
 def softmax2d(input: Any) -> Any:
