@@ -169,6 +169,19 @@ def test_empty_batch(backend):
     assert not bias.grad.data.any()
 
 
+@pytest.mark.parametrize("kernel", lamina.kernels("conv", "fprop"), ids=str)
+def test_no_input_channels(kernel):
+    """Sums of nothing: the bias alone."""
+    x = lamina.tensor(np.zeros((1, 0, 6, 6), np.float32), requires_grad=True)
+    weight = lamina.tensor(np.zeros((3, 0, 3, 3), np.float32), requires_grad=True)
+    bias = np.arange(3, dtype=np.float32)
+    y = run_named(kernel, lambda algo: F.conv2d(x, weight, bias, padding=1, algo=algo))
+    assert_array_equal(y.data, np.broadcast_to(bias[:, None, None], (1, 3, 6, 6)))
+    with lamina.backend(kernel.backend):
+        y.backward(np.ones(y.shape, np.float32))
+    assert (x.grad.shape, weight.grad.shape) == (x.shape, weight.shape)
+
+
 def test_nan_reaches_exactly_its_windows(backend):
     x = cases.integers((1, 2, 7, 7), 1)
     x[0, 1, 3, 3] = np.nan

@@ -178,6 +178,15 @@ def test_windows_of_any_size(backend, shape, size, dtype):
     assert (abs(grad_x - expected) <= sum_error(dtype, 2**axes) * bound).all()
 
 
+def test_more_planes_than_blocks(backend):
+    """Blocks that serve plane after plane."""
+    x = cases.integers((1, 4099, 2048), 1)
+    y, index = F.adaptive_max_pool1d(x, 1, return_indices=True)
+    assert_array_equal(y, x.max(-1, keepdims=True))
+    assert_array_equal(index, x.argmax(-1)[..., None])
+    assert_array_equal(F.adaptive_avg_pool1d(x, 1), x.mean(-1, keepdims=True))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pools_in_every_type(backend, dtype):
     dtype = cases.storage(dtype, backend)

@@ -140,6 +140,17 @@ def test_many_boxes(backend, ratio, dtype):
     assert (abs(tensor.grad.data - expected) <= rtol * bound + 512 * eps).all()
 
 
+def test_more_boxes_than_threads(backend):
+    """A block of the gradient sees them 256 at a time."""
+    x = np.zeros((2, 1, 9, 9), np.float32)
+    boxes = many_boxes(600, np.float32)
+    tensor = lamina.tensor(x, requires_grad=True)
+    y = ops.roi_pool(tensor, boxes, 1)
+    grad = cases.integers(y.shape, 2)
+    y.backward(grad)
+    assert_array_equal(tensor.grad.data, reference.roi_pool_backward(grad, x, boxes, 1))
+
+
 def test_same_bits_in_any_schedule(backend):
     x, boxes = cases.reals((2, 5, 12, 40), 1), many_boxes(40, np.float32)
     results = set()

@@ -144,9 +144,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < sizeof(double) ? 4 : 3)
   const int sources = pass.gradient ? pass.multiplier : 1;
   for (int source = 0; source < sources; ++source)
     for (int tap0 = 0; tap0 < pass.kernel[0]; ++tap0) {
-      // Where the planes' sources and filters begin.
-      __syncthreads();  // box and filters of the tap before have been read
-      if (threadIdx.x < pass.box.planes) {
+      // Where the planes' sources and filters begin: read until the box was loaded.
+      if (static_cast<int>(threadIdx.x) < pass.box.planes) {
         const int64_t plane = plane0 + threadIdx.x, depth = plane % pass.result_size[0];
         const int64_t image_channel = plane / pass.result_size[0];
         const int64_t channel = image_channel % pass.channels, n = image_channel / pass.channels;
@@ -168,7 +167,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < sizeof(double) ? 4 : 3)
             plane < pass.planes ? ((pass.gradient ? from : channel) * pass.kernel[0] + tap0) * taps
                                 : -1;
       }
-      __syncthreads();
+      __syncthreads();  // also: box and filters of the tap before have been read
 
       load_box(pass.source, plane_source, pass.box, first_row, first_col, box);
       // Turned round where the gradient is a convolution.
@@ -381,8 +380,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < sizeof(double) ? 3 : 2)
       grad[j] = j < rows ? widen(from[int64_t{j} * pass.y_size[2]]) : A(0);
 
     for (int tap_depth = 0; tap_depth < pass.kernel[0]; ++tap_depth) {
-      __syncthreads();  // the box before has been read
-      if (threadIdx.x < pass.box.planes) {
+      if (static_cast<int>(threadIdx.x) < pass.box.planes) {
         const int64_t own = plane0 + threadIdx.x, image = own / pass.y_size[0];
         const int64_t at = own % pass.y_size[0] * pass.stride[0] - pass.pad[0] +
                            int64_t{tap_depth} * pass.dilation[0];
@@ -392,7 +390,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < sizeof(double) ? 3 : 2)
                       pass.box.source_rows * pass.box.source_cols
                 : -1;
       }
-      __syncthreads();
+      __syncthreads();  // also: the box before has been read
       load_box(pass.x, plane_source, pass.box, row0 * pass.stride[1] - pass.pad[1],
                col0 * pass.stride[2] - pass.pad[2], box);
       __syncthreads();
@@ -406,7 +404,6 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) < sizeof(double) ? 3 : 2)
         else
           add_taps<STRIP, false>(sum, grad, line, rows, count, tap0, pass.kernel[2], row_step,
                                  col_step);
-        __syncwarp();
         warp_sum_scatter<kTapChunk>(sum);
         constexpr int kSame = 32 / kTapChunk;  // lanes with the same total
         if (lane % kSame == 0 && lane / kSame < count)

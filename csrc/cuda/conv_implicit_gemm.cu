@@ -39,12 +39,13 @@ struct ImplicitPass {
   UnrolledShape shape;
   const T *x, *filter, *bias;  // x of image 0; bias [groups][outputs] or null
   T* y;
-  Finish<T> finish;
-  int64_t pixels, image;  // pixels of all images; from an image of x to the next
-  int64_t pitch;          // filter [groups][outputs][pitch], zero from `depth` on
-  int64_t y_plane;
-  int groups, outputs, channels, depth;
-  int y_extent[3], y_first[3], y_step[3];  // position o is y_first + o * y_step of the result
+  Finish<T> finish{};
+  int64_t pixels = 0, image = 0;  // pixels of all images; from an image of x to the next
+  int64_t pitch = 0;              // filter [groups][outputs][pitch], zero from `depth` on
+  int64_t y_plane = 0;
+  int groups = 0, outputs = 0, channels = 0, depth = 0;
+  // Position o is y_first + o * y_step of the result.
+  int y_extent[3] = {}, y_first[3] = {}, y_step[3] = {};
 };
 
 // Rows of this thread's pixel in y.
@@ -262,9 +263,9 @@ struct ImplicitGradient {
   const T *x, *grad_y;
   T* result;        // [groups][outputs][columns], if there is one part
   Acc<T>* partial;  // [parts][groups][outputs][columns], if there are more
-  int64_t pixels, part_size;
-  int64_t image_x, image_y;
-  int groups, outputs, channels, columns, parts;
+  int64_t pixels = 0, part_size = 0;
+  int64_t image_x = 0, image_y = 0;
+  int groups = 0, outputs = 0, channels = 0, columns = 0, parts = 0;
 };
 
 // grad_y is read in vectors of V.

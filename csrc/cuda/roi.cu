@@ -347,9 +347,8 @@ __global__ void __launch_bounds__(kThreads, sizeof(T) == sizeof(double) ? 2 : 3)
                      may_reach(BoxAxis(args, candidate, true), args.scale, i0, i0 + kTileRows) &&
                      may_reach(BoxAxis(args, candidate, false), args.scale, j0, j0 + kTileColumns);
     const unsigned hits = __ballot_sync(0xffffffffu, hit);
-    __syncthreads();  // the last round's list has been read
     if (lane == 0) found[warp] = __popc(hits);
-    __syncthreads();
+    __syncthreads();  // also: the last round's list has been read
     int before = 0, count = 0;
     for (int w = 0; w < kThreads / 32; ++w) {
       if (w < warp) before += found[w];

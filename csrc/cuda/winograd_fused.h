@@ -108,7 +108,8 @@ __global__ void __launch_bounds__(kWinogradThreads, kTwoFusedBlocks<T, TK> ? 2 :
     simt::cp_async_commit();
   };
 
-  constexpr int kUnrolled = kTwoFusedBlocks<T, TK> ? 2 : 4;  // what the registers allow
+  [[maybe_unused]] constexpr int kUnrolled =
+      kTwoFusedBlocks<T, TK> ? 2 : 4;  // what the registers allow
   A sum[2][TK][TT] = {};
   const int lane_k = lane % 8 * V, lane_t = lane / 8 * V;
   copy_filters(0, 0);
@@ -142,7 +143,7 @@ __global__ void __launch_bounds__(kWinogradThreads, kTwoFusedBlocks<T, TK> ? 2 :
     if (more && kTwoFusedBlocks<T, TK>) fetch_patch(c0 + kDepth);
     if (more) put_patch(stage ^ 1);
   }
-  simt::cp_async_wait<0>();
+  simt::cp_async_wait<0>();  // without input channels the first stage is still on its way
 
   // sums [e][tile][8 V outputs], a round for every V outputs of a thread
 #pragma unroll

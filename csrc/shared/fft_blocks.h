@@ -44,7 +44,7 @@ struct FftBlocks {
     gradient_pitch = winograd::round_up(s.c_per_group(), 4);
     const int64_t matrices =
         2 * frequencies * s.groups * ((s.k_per_group() + 63) / 64) * ((s.c_per_group() + 63) / 64);
-    splits = (kFullGrid + matrices - 1) / matrices;
+    splits = matrices ? (kFullGrid + matrices - 1) / matrices : 1;
     if (splits > block / kLeastSplit) splits = block / kLeastSplit;
     if (splits < 1) splits = 1;
     split_tiles = winograd::round_up((block + splits - 1) / splits, 32);

@@ -134,7 +134,7 @@ bool take(Worker& worker, int thread) {
 // ---- barriers
 
 std::string triple(const uint3& index) {
-  return "(" + std::to_string(index.x) + "," + std::to_string(index.y) + "," +
+  return '(' + std::to_string(index.x) + "," + std::to_string(index.y) + "," +
          std::to_string(index.z) + ")";
 }
 
@@ -158,10 +158,10 @@ std::string triple(const uint3& index) {
       found->second.second++;
     }
     for (const auto& [place, who] : places)
-      text += " " + std::to_string(who.second) + " threads (first " + std::to_string(who.first) +
+      text += ' ' + std::to_string(who.second) + " threads (first " + std::to_string(who.first) +
               ") wait in " + place + ";";
   }
-  text += " " + std::to_string(worker.threads - worker.live_threads) + " threads have ended";
+  text += ' ' + std::to_string(worker.threads - worker.live_threads) + " threads have ended";
   abandon(worker, "deadlock", text);
 }
 

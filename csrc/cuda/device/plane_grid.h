@@ -15,8 +15,9 @@ template <class Offset, int AT_ONCE, int LANES = 1>
 struct PlaneGrid {
   static constexpr int kThreads = 256;
   static_assert(kThreads % LANES == 0);
-  static constexpr int64_t kStretch = 4096;     // a stretch is about as long, or one plane
-  static constexpr int64_t kMaxBlocks = 16384;  // about; more planes make threads loop
+  static constexpr int64_t kStretch = 4096;  // a stretch is about as long, or one plane
+  // About; more planes make threads loop.
+  static constexpr int64_t kMaxBlocks = LANES == kThreads ? 4096 : 16384;
 
   Offset positions, planes, together;
 
