@@ -41,6 +41,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "lstm_cell": ((32, 64), (32, 64), (32, 64), (256, 64), (256, 64)),
     "gru_cell": ((32, 64), (32, 64), (192, 64), (192, 64)),
     "gemm": ((128, 64), (128, 64)),
+    "gemm (tf32)": ((128, 64), (128, 64)),
     "im2col": ((2, 8, 16, 16),),
     "max_pool": ((2, 16, 32, 32),),
     "avg_pool": ((2, 16, 32, 32),),
@@ -53,6 +54,7 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "adam": ((64, 256),) * 4,
 }
 
+TF32 = " (tf32)"  # the same with tensor cores, lamina.set_float32_precision("high")
 WITHOUT_GRADIENT = {"nms", "adam"}
 
 
@@ -151,7 +153,8 @@ def by_kernel(found: dict[str, simt.Report]) -> Iterator[None]:
 def plain_reports() -> dict[str, tuple[simt.Report, float, str]]:
     """kernel -> report, operations by definition, shape; of everything but convolution."""
     result: dict[str, tuple[simt.Report, float, str]] = {}
-    for name, shapes in SHAPES.items():
+    for label, shapes in SHAPES.items():
+        name, tf32 = label.removesuffix(TF32), label.endswith(TF32)
         definition = DEFINITIONS[name]
         op = definition.op or name
         if not lamina.kernels(op, backend="simt_check"):
@@ -159,7 +162,7 @@ def plain_reports() -> dict[str, tuple[simt.Report, float, str]]:
         rng = np.random.default_rng(0)
         arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
         found: dict[str, simt.Report] = {}
-        with by_kernel(found):
+        with by_kernel(found), lamina.set_float32_precision("high" if tf32 else "highest"):
             train = name not in WITHOUT_GRADIENT
             inputs = [lamina.tensor(a, requires_grad=True) if train else a for a in arrays]
             y = definition.call(F, "auto", *inputs)
@@ -172,7 +175,7 @@ def plain_reports() -> dict[str, tuple[simt.Report, float, str]]:
         for kernel, report in found.items():
             if kernel.startswith(f"{op} "):
                 known = flops if " fprop " in kernel or name == "gemm" else 0.0
-                result.setdefault(kernel, (report, known, text))
+                result.setdefault(kernel + TF32 * tf32, (report, known, text))
     return result
 
 
@@ -199,22 +202,24 @@ def conv_reports() -> dict[str, tuple[simt.Report, float, str]]:
             if name in result or (layer.algos and kernel.algo not in layer.algos):
                 continue
             inputs, like = calls[kernel.pass_]
-            with simt.check() as report:
-                try:
-                    _C.conv(
-                        "counters",
-                        kernel.pass_,
-                        shape,
-                        *inputs,
-                        np.empty_like(like),
-                        kernel.algo,
-                        -1,
-                    )
-                except ValueError:  # refused
-                    continue
             flops = 0.0 if kernel.pass_ == "bgrad" else 2.0 * shape.macs
             text = "x".join(map(str, layer.x)) + " * " + "x".join(map(str, layer.weight))
-            result[name] = report, flops, text
+            words = ("highest", "high") if kernel.algo == "implicit_gemm" else ("highest",)
+            for precision in words:
+                with simt.check() as report, lamina.set_float32_precision(precision):
+                    try:
+                        _C.conv(
+                            "counters",
+                            kernel.pass_,
+                            shape,
+                            *inputs,
+                            np.empty_like(like),
+                            kernel.algo,
+                            -1,
+                        )
+                    except ValueError:  # refused
+                        continue
+                result[name + TF32 * (precision == "high")] = report, flops, text
     return result
 
 
