@@ -24,7 +24,6 @@ LAMINA_CPU_NAMESPACE_BEGIN
     }                                                                                     \
   };
 
-static constexpr double kInverseSqrt2 = 0.70710678118654752440;
 static constexpr double kInverseSqrt2Pi = 0.39894228040143267794;
 static constexpr double kSqrt2OverPi = 0.79788456080286535588;
 static constexpr double kGeluCubic = 0.044715;
@@ -40,24 +39,44 @@ LAMINA_INLINE Vec<T> gated_slope(Vec<T> x, Vec<T> gate, Vec<T> bump) {
   return absolute<T>(x) == broadcast<T>(T(__builtin_inf())) ? gate : gate + x * bump;
 }
 template <class T>
+LAMINA_INLINE Vec<T> gelu(Vec<T> x) {
+  Vec<T> bell;
+  const Vec<T> tail = normal_tail<T>(x, bell);
+  return gated<T>(x, x < T(0) ? tail : T(1) - tail);
+}
+template <class T>
+LAMINA_INLINE Vec<T> gelu_slope(Vec<T> x) {
+  Vec<T> bell;
+  const Vec<T> tail = normal_tail<T>(x, bell);
+  return gated_slope<T>(x, x < T(0) ? tail : T(1) - tail, T(kInverseSqrt2Pi) * bell);
+}
+// (1 + tanh(u)) / 2 = sigmoid(2 u)
+template <class T>
 LAMINA_INLINE Vec<T> gelu_gate(Vec<T> x) {
-  return tanh<T>(T(kSqrt2OverPi) * (x + T(kGeluCubic) * x * x * x));
+  return T(2 * kSqrt2OverPi) * (x + T(kGeluCubic) * x * x * x);
 }
 template <class T>
 LAMINA_INLINE Vec<T> gelu_tanh_slope(Vec<T> x) {
-  const Vec<T> t = gelu_gate<T>(x);
-  const Vec<T> bump =
-      T(0.5) * (T(1) - t * t) * T(kSqrt2OverPi) * (T(1) + T(3 * kGeluCubic) * x * x);
-  return gated_slope<T>(x, T(0.5) * (T(1) + t), bump);
+  const Vec<T> gate = gelu_gate<T>(x), e = exp<T>(-absolute<T>(gate)), r = T(1) / (T(1) + e);
+  const Vec<T> bump = e * r * r * T(2 * kSqrt2OverPi) * (T(1) + T(3 * kGeluCubic) * x * x);
+  return gated_slope<T>(x, (gate < T(0) ? e : broadcast<T>(T(1))) * r, bump);
+}
+// With w = e^x, tanh(log(1 + w)) = n / (n + 2), n = w (w + 2): 1 to the last bit from kTanhOne on.
+template <class T>
+LAMINA_INLINE Vec<T> mish(Vec<T> x) {
+  const Vec<T> w = exp<T>(limit<T>(x, Real<T>::kExpMin, 2 * Real<T>::kTanhOne)), n = w * (w + T(2));
+  return gated<T>(x, n / (n + T(2)));
 }
 template <class T>
 LAMINA_INLINE Vec<T> mish_slope(Vec<T> x) {
-  const Vec<T> t = tanh<T>(softplus<T>(x));
-  return gated_slope<T>(x, t, (T(1) - t * t) * sigmoid<T>(x));
+  const Vec<T> w = exp<T>(limit<T>(x, Real<T>::kExpMin, 2 * Real<T>::kTanhOne)), n = w * (w + T(2));
+  const Vec<T> r = T(1) / (n + T(2));
+  return gated_slope<T>(x, n * r, T(4) * w * (T(1) + w) * r * r);
 }
 template <class T>
 LAMINA_INLINE Vec<T> silu_slope(Vec<T> x) {
-  return gated_slope<T>(x, sigmoid<T>(x), sigmoid<T>(x) * sigmoid<T>(-x));
+  const Vec<T> e = exp<T>(-absolute<T>(x)), r = T(1) / (T(1) + e);
+  return gated_slope<T>(x, (x < T(0) ? e : broadcast<T>(T(1))) * r, e * r * r);
 }
 template <class T>
 LAMINA_INLINE Vec<T> clamp(Vec<T> x, T low, T high) {
@@ -70,12 +89,10 @@ LAMINA_FUNCTOR(leaky_relu, x > T(0) ? x : a * x, x > T(0) ? one : broadcast<T>(a
 LAMINA_FUNCTOR(elu, x > T(0) ? x : a * expm1<T>(x), x > T(0) ? one : a * exp<T>(x))
 LAMINA_FUNCTOR(selu, b*(x > T(0) ? x : a * expm1<T>(x)), b*(x > T(0) ? one : a * exp<T>(x)))
 LAMINA_FUNCTOR(celu, x > T(0) ? x : a * expm1<T>(x / a), x > T(0) ? one : exp<T>(x / a))
-LAMINA_FUNCTOR(gelu, gated<T>(x, T(0.5) * erfc<T>(x * T(-kInverseSqrt2))),
-               gated_slope<T>(x, T(0.5) * erfc<T>(x * T(-kInverseSqrt2)),
-                              T(kInverseSqrt2Pi) * exp<T>(T(-0.5) * x * x)))
-LAMINA_FUNCTOR(gelu_tanh, gated<T>(x, T(0.5) * (T(1) + gelu_gate<T>(x))), gelu_tanh_slope<T>(x))
+LAMINA_FUNCTOR(gelu, gelu<T>(x), gelu_slope<T>(x))
+LAMINA_FUNCTOR(gelu_tanh, gated<T>(x, sigmoid<T>(gelu_gate<T>(x))), gelu_tanh_slope<T>(x))
 LAMINA_FUNCTOR(silu, gated<T>(x, sigmoid<T>(x)), silu_slope<T>(x))
-LAMINA_FUNCTOR(mish, gated<T>(x, tanh<T>(softplus<T>(x))), mish_slope<T>(x))
+LAMINA_FUNCTOR(mish, mish<T>(x), mish_slope<T>(x))
 LAMINA_FUNCTOR(softplus, x* a > b ? x : softplus<T>(a * x) / a, x* a > b ? one : sigmoid<T>(a * x))
 LAMINA_FUNCTOR(softsign,
                absolute<T>(x) == T(__builtin_inf()) ? copy_sign<T>(broadcast<T>(T(1)), x)
@@ -101,8 +118,8 @@ LAMINA_FUNCTOR(hardswish,
                           : one)
 LAMINA_FUNCTOR(threshold, x <= a ? broadcast<T>(b) : x, x <= a ? zero : one)
 LAMINA_FUNCTOR(logsigmoid, -softplus<T>(-x), sigmoid<T>(-x))
-LAMINA_FUNCTOR(sigmoid, sigmoid<T>(a* x), a* sigmoid<T>(a* x) * sigmoid<T>(-a * x))
-LAMINA_FUNCTOR(tanh, tanh<T>(x), T(1) - tanh<T>(x) * tanh<T>(x))
+LAMINA_FUNCTOR(sigmoid, sigmoid<T>(a* x), a* sigmoid_slope<T>(a* x))
+LAMINA_FUNCTOR(tanh, tanh<T>(x), T(4) * sigmoid_slope<T>(x + x))
 LAMINA_FUNCTOR(step, x != x ? x : x > T(0) ? broadcast<T>(T(1)) : zero, zero)
 #undef LAMINA_FUNCTOR
 
