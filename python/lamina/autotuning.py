@@ -136,9 +136,3 @@ def _alone(path: Path) -> Iterator[None]:
         if fcntl is not None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def obey_environment() -> None:
-    """Turns autotuning on where LAMINA_AUTOTUNE asks for it."""
-    if os.environ.get("LAMINA_AUTOTUNE", "0") not in ("", "0"):
-        autotune(True)

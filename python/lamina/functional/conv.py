@@ -13,9 +13,11 @@ asked for by name runs the forward pass; the backward passes use it too where it
 
 from __future__ import annotations
 
+import importlib
+import os
 from typing import Any, NamedTuple
 
-from .. import _C, arrays, autotuning
+from .. import _C, arrays
 from ..autograd import Function
 from . import _epilogue
 from ._arguments import check_rank, integer, one_of, same_dtype, tuple_of
@@ -39,7 +41,8 @@ ALGORITHMS = (
 )
 
 
-autotuning.obey_environment()
+if os.environ.get("LAMINA_AUTOTUNE", "0") not in ("", "0"):
+    importlib.import_module("lamina.autotuning").autotune(True)
 
 
 class Geometry(NamedTuple):
