@@ -4,39 +4,55 @@
 #include <sched.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
 #include <thread>
-#include <vector>
+#include <utility>
 
 namespace lamina {
 namespace {
 
-constexpr int kSpins = 2000;  // about 20 us: back-to-back kernels find their workers awake
+constexpr auto kAwake = std::chrono::microseconds(30);  // back-to-back kernels find workers awake
+constexpr int kSpinsPerLook = 32;                       // at the clock
 
 thread_local bool inside_task = false;
 
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// One job at a time. Opening it is one store that awake workers see; those asleep are woken, but
+// nobody waits for them: a job is over when its tasks are, and the workers that joined have left.
 class Pool {
  public:
   void run(int64_t tasks, TaskFunction function, void* context, int threads) {
     std::unique_lock<std::mutex> owner(owner_, std::try_to_lock);
     if (!owner.owns_lock()) return run_inline(tasks, function, context);
     start_workers(threads - 1);
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      function_ = function;
-      context_ = context;
-      tasks_ = tasks;
-      next_.store(0, std::memory_order_relaxed);
-      helpers_ = static_cast<int>(tasks - 1 < threads - 1 ? tasks - 1 : threads - 1);
-      pending_.store(helpers_, std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
+    function_ = function;
+    context_ = context;
+    tasks_ = tasks;
+    helpers_ = static_cast<int>(tasks - 1 < threads - 1 ? tasks - 1 : threads - 1);
+    next_.store(0, std::memory_order_relaxed);
+    const uint64_t job = ++last_job_;
+    open_.store(job);
+    if (sleepers_.load() > 0) {
+      {
+        std::lock_guard<std::mutex> lock(mutex_);
+      }  // nobody is between the look and the sleep
+      wake_.notify_all();
     }
-    wake_.notify_all();
     work();
-    for (int spin = 0; pending_.load(std::memory_order_acquire) != 0; ++spin)
-      if (spin > kSpins) std::this_thread::yield();
+    open_.store(0);
+    for (int spin = 0; joined_.load() != 0; ++spin)
+      if (spin < 2000)
+        relax();
+      else
+        std::this_thread::yield();
   }
 
   static void run_inline(int64_t tasks, TaskFunction function, void* context) {
@@ -45,30 +61,41 @@ class Pool {
 
  private:
   void start_workers(int count) {
-    while (static_cast<int>(workers_) < count) {
+    while (workers_ < count) {
       const int id = workers_++;
-      const uint64_t seen = generation_.load(std::memory_order_relaxed);
-      std::thread([this, id, seen] { serve(id, seen); }).detach();
+      std::thread([this, id, seen = last_job_] { serve(id, seen); }).detach();
     }
   }
 
   void serve(int id, uint64_t seen) {
     inside_task = true;
     for (;;) {
-      for (int spin = 0; spin < kSpins && generation_.load(std::memory_order_acquire) == seen;
-           ++spin)
-        relax();
-      bool mine;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
-        seen = generation_.load(std::memory_order_relaxed);
-        mine = id < helpers_;
-      }
-      if (!mine) continue;
-      work();
-      pending_.fetch_sub(1, std::memory_order_release);
+      const uint64_t job = next_job(seen);
+      seen = job;
+      // In this order: the owner closes a job first and then waits for those who joined, so that
+      // one of the two sees the other.
+      joined_.fetch_add(1);
+      if (open_.load() == job && id < helpers_) work();
+      joined_.fetch_sub(1);
     }
+  }
+
+  // The job that is open and was not seen.
+  uint64_t next_job(uint64_t seen) {
+    const auto is_new = [&](uint64_t job) { return job != 0 && job != seen; };
+    const auto asleep_at = std::chrono::steady_clock::now() + kAwake;
+    do {
+      for (int spin = 0; spin < kSpinsPerLook; ++spin) {
+        if (const uint64_t job = open_.load(std::memory_order_acquire); is_new(job)) return job;
+        relax();
+      }
+    } while (std::chrono::steady_clock::now() < asleep_at);
+    uint64_t job = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, [&] { return is_new(job = open_.load()); });
+    sleepers_.fetch_sub(1);
+    return job;
   }
 
   void work() {
@@ -79,23 +106,19 @@ class Pool {
     inside_task = was_inside;
   }
 
-  static void relax() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#endif
-  }
-
-  std::mutex owner_;  // one job at a time
-  std::mutex mutex_;
+  std::mutex owner_;  // of the job
+  std::mutex mutex_;  // of the sleep
   std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int64_t> next_{0};
-  std::atomic<int> pending_{0};
-  TaskFunction function_ = nullptr;
+  uint64_t last_job_ = 0;
+  alignas(64) std::atomic<uint64_t> open_{0};  // the job to join, or 0
+  std::atomic<int> sleepers_{0};
+  TaskFunction function_ = nullptr;  // these do not change between open_ and the last to leave
   void* context_ = nullptr;
   int64_t tasks_ = 0;
   int helpers_ = 0;
   int workers_ = 0;
+  alignas(64) std::atomic<int64_t> next_{0};
+  alignas(64) std::atomic<int> joined_{0};
 };
 
 // Never destroyed: detached workers may outlive static destructors. Replaced in a forked child,
@@ -139,6 +162,10 @@ int num_threads() {
 
 void set_num_threads(int count) {
   thread_count.store(count, std::memory_order_relaxed);
+}
+
+bool set_alone(bool alone) {
+  return std::exchange(inside_task, alone);
 }
 
 void run_tasks(int64_t tasks, TaskFunction function, void* context) {

@@ -14,6 +14,10 @@ namespace lamina {
 int num_threads();
 void set_num_threads(int count);  // count >= 1
 
+// Whether run_tasks on this thread keeps to this thread, as it always does inside a task. For calls
+// too small to share. Returns what was set before.
+bool set_alone(bool alone);
+
 using TaskFunction = void (*)(void* context, int64_t task);
 void run_tasks(int64_t tasks, TaskFunction function, void* context);
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "core/threads.h"
 #include "ops/registry.h"
 
 namespace lamina::ops {
@@ -14,8 +15,13 @@ struct StagedArray {
   void* copy;
 };
 
+// Less memory than this is done before a second thread has begun.
+constexpr size_t kSmallCall = size_t{32} << 10;
+
 struct Call {
   const Backend* backend = nullptr;  // null between calls
+  size_t bytes = 0;                  // of all its arrays
+  bool was_alone = false;
   int device = 0;
   bool on_gpu = false, staging = false;
   std::vector<CallMemory> memory;  // only for a backend that watches it
@@ -40,6 +46,7 @@ CallScope::CallScope(bool on_gpu, void* stream, int device) {
   call.backend = find_backend(current_backend().c_str());
   call.device = device;
   call.memory.clear();
+  call.bytes = 0;
   if (on_gpu && !call.backend) {
     call.on_gpu = false;
     throw std::runtime_error(
@@ -76,6 +83,7 @@ void* call_array(const CallMemory& memory, bool on_gpu) {
   if (on_gpu != call.on_gpu)
     throw std::logic_error(std::string("internal: array '") + memory.name +
                            "' is on another device than the result");
+  call.bytes += memory.bytes;
   if (call.backend && call.backend->begin_call) call.memory.push_back(memory);
   if (!call.staging || memory.bytes == 0) return data;
   for (StagedArray& array : call.staged) {
@@ -102,13 +110,15 @@ void forget_table(TableCopies& copies) {
 }
 
 WatchedCall::WatchedCall() {
-  const Call& call = this_call();
+  Call& call = this_call();
+  if (call.bytes < kSmallCall) call.was_alone = set_alone(true);
   if (call.backend && call.backend->begin_call)
     call.backend->begin_call(call.memory.data(), call.memory.size());
 }
 
 WatchedCall::~WatchedCall() {
   const Call& call = this_call();
+  if (call.bytes < kSmallCall) set_alone(call.was_alone);
   if (call.backend && call.backend->end_call)
     call.backend->end_call(call.memory.data(), call.memory.size());
 }
