@@ -1,231 +1,332 @@
-// conv, winograd: F(2x2, 3x3), 16 products for 36. Stride 1, dilation 1, 3x3 filters.
+// conv, winograd: F(2x2, 3x3), 16 products for 36; winograd2x4: F(2x4, 3x3), 24 for 72; winograd4:
+// F(4x4, 3x3), 36 for 144. Stride 1, dilation 1, 3x3 filters.
 //
-//   fprop  M[e][k][t] = sum over c of U[e][k][c] V[e][c][t] for the 16 elements e of a tile t,
+//   fprop  M[e][k][t] = sum over c of U[e][k][c] V[e][c][t] for the elements e of a tile t,
 //          U = G g G^T, V = B^T d B, y = A^T M A
 //   dgrad  fprop of grad_y with the filters turned by 180 degrees and k, c swapped
 //   wgrad  dU[e][k][c] = sum over t of (A dy A^T)[e][k][t] V[e][c][t], grad_weight = G^T dU G
 //
-// Source        Lavin & Gray 2016.
-// Workspace     U and one block of V and M: 16 (K C / groups + (C + K) tiles of a block).
-// Partitioning  transforms by channel, products by blocks (cpu/gemm.h); blocks of tiles in order.
-// Numerics      adds before it multiplies: about twice the rounding of the direct sum, and Inf or
-// NaN
-//               reaches every output of the tiles it lies in. Exact on small integers.
-#include "cpu/filters.h"
-#include "cpu/gemm.h"
-#include "cpu/phase_plane.h"
+// Source        Lavin & Gray 2016; different tile lengths along the two axes keep the rounding of
+//               the longer one to one axis.
+// Method        A block of tiles at a time: V is written as the packed panels of the product; a
+//               task multiplies kTaskRows output channels by a panel of tiles for all e and
+//               transforms them back at once, while M is in L2.
+// Workspace     U, a block of V, for wgrad a block of A dy A^T too (shared/winograd_blocks.h).
+// Numerics      sums in runs of kRun terms, the runs in order: rms error as of a direct sum for
+//               F(2x2), twice that for F(2x4), four times for F(4x4). Inf or NaN reaches every
+//               output of the tiles it lies in. F(2x2) is exact on small integers.
+// Floor         the products at the FMA peak: 2.25, 3 and 4 times the direct sum's speed.
+#include "cpu/winograd.h"
+
 #include "ops/instantiate.h"
-#include "shared/winograd.h"
+#include "shared/conv_phase.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::ConvArgs;
 using ops::ConvShape;
-using ops::GemmArgs;
 using winograd::Blocks;
-using winograd::kOut;
-using winograd::kTile;
 
-inline constexpr int64_t kElements = kTile * kTile;
+inline constexpr int64_t kRun = 64;       // products summed in registers at a stretch
+inline constexpr int64_t kTaskRows = 64;  // output channels of a task: M stays within L2
+inline constexpr int64_t kFewTasks = 8;   // fewer are cut further
+inline constexpr int64_t kOwnFilters = 1 << 18;  // elements of transformed filters of one task
+inline constexpr int64_t kChunk = 16;     // channels of an input task
 
-// u[e][output][input] for all groups' output channels.
+// c (+)= a b in runs of kRun; `vectors` wide.
 template <class T>
-static void transform_filters(const ConvShape& s, const Filters<T>& filters, T* u) {
-  const int64_t channels = s.c_per_group(), matrix = s.k * channels;
-  parallel_for(s.k, [&](int64_t k) {
-    for (int64_t c = 0; c < channels; c += kLanes<T>) {
-      const int64_t count = min_of<int64_t>(kLanes<T>, channels - c);
-      T taps[3][3][kLanes<T>] = {};
-      for (int64_t i = 0; i < count; ++i) {
-        const T* g = filters.at(s, k, c + i);
-        for (int64_t r = 0; r < 9; ++r) taps[r / 3][r % 3][i] = g[filters.turned ? 8 - r : r];
+static void multiply_panels(int64_t depth, int64_t vectors, const T* a, const T* b, T* c,
+                            int64_t c_step) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  for (int64_t p = 0; p == 0 || p < depth; p += kRun) {
+    const int64_t some = min_of(kRun, depth - p);
+    const T *rows = a + p * kRows, *columns = b + p * vectors * kLanes<T>;
+    switch (vectors) {
+      case 1:
+        gemm_micro<T, 1>(some, rows, columns, c, c_step, p > 0);
+        break;
+      case 2:
+        gemm_micro<T, 2>(some, rows, columns, c, c_step, p > 0);
+        break;
+      default:
+        gemm_micro<T, GemmTile<T>::kVectors>(some, rows, columns, c, c_step, p > 0);
+    }
+  }
+}
+
+// Vectors of the panel of `tiles` tiles.
+template <class T>
+LAMINA_INLINE int64_t panel_vectors(int64_t tiles) {
+  return ceil_div(tiles, kLanes<T>);
+}
+
+// v[e][panel][channel][tiles], elements v_step apart, of tiles [begin, begin + count).
+template <class Tile, class T>
+static void transform_inputs(const ConvShape& s, const Blocks& blocks, int64_t begin, int64_t count,
+                             const T* x, T* v, int64_t v_step) {
+  constexpr int kCols = GemmTile<T>::kCols;
+  const int64_t chunks = ceil_div(s.c, kChunk);
+  parallel_for(ceil_div(count, kCols) * chunks, [&](int64_t task) {
+    const int64_t first = task / chunks * kCols, tiles = min_of<int64_t>(kCols, count - first);
+    const int64_t vectors = panel_vectors<T>(tiles), width = vectors * kLanes<T>;
+    const PanelRuns<T> runs(blocks, begin + first, tiles);
+    TileRows<Tile, T> rows;
+    const int64_t c0 = task % chunks * kChunk, c1 = min_of(s.c, c0 + kChunk);
+    for (int64_t c = c0; c < c1; ++c) {
+      rows.fill(s, runs, x + c * s.in_size(), s.c * s.in_size());
+      T* place = v + first * s.c + c * width;
+      for (int64_t j = 0; j < width; j += kLanes<T>) {
+        Vec<T> elements[Tile::kElements];
+        rows.across(j, elements);
+        for (int e = 0; e < Tile::kElements; ++e) store(place + j + e * v_step, elements[e]);
       }
-      Vec<T> g[3][3], tile[kTile][kTile];
-      for (int r = 0; r < 9; ++r) g[r / 3][r % 3] = load(taps[r / 3][r % 3]);
-      winograd::both_axes<3, kTile>(g, tile, [](const Vec<T>(&in)[3], Vec<T>(&out)[kTile]) {
-        winograd::filter_line(in, out, T(0.5));
-      });
-      for (int e = 0; e < kElements; ++e)
-        store_first(u + e * matrix + k * channels + c, count, tile[e / kTile][e % kTile]);
     }
   });
 }
 
-// The convolution shape whose taps are the Side x Side elements of the tiles at stride 2.
-LAMINA_INLINE ConvShape tile_shape(const ConvShape& s, const Blocks& blocks, int64_t side) {
-  ConvShape tiles = s;
-  tiles.kernel[1] = tiles.kernel[2] = side;
-  tiles.stride[1] = tiles.stride[2] = kOut;
-  tiles.out[1] = blocks.tiles_h, tiles.out[2] = blocks.tiles_w;
-  return tiles;
-}
-
-// Calls body(image, first tile row in it, rows, first tile of the block) for the images of a block.
-template <class Body>
-LAMINA_INLINE void for_each_image(const ConvShape& s, const Blocks& blocks, int64_t row,
-                                  const Body& body) {
-  const int64_t end = min_of(row + blocks.rows, blocks.all_rows(s));
-  for (int64_t at = row; at < end;) {
-    const int64_t first = at % blocks.tiles_h, rows = min_of(blocks.tiles_h - first, end - at);
-    body(at / blocks.tiles_h, first, rows, (at - row) * blocks.tiles_w);
-    at += rows;
+// y of one output channel in a panel of tiles: m[e][width] transformed back, bias added.
+template <class Tile, class T>
+static void transform_outputs(const ConvShape& s, const PanelRuns<T>& runs, int64_t width,
+                              const T* m, T bias, T* plane) {
+  constexpr int kStep = Tile::kOutColumns;
+  alignas(64) T rows[Tile::kOutRows][GemmTile<T>::kCols * kStep];
+  for (int64_t tile = 0; tile < width; tile += kLanes<T>) {
+    Vec<T> half_done[Tile::kOutRows][Tile::kInColumns];
+    for (int j = 0; j < Tile::kInColumns; ++j) {
+      Vec<T> column[Tile::kInRows], line[Tile::kOutRows];
+      for (int i = 0; i < Tile::kInRows; ++i)
+        column[i] = load(m + (i * Tile::kInColumns + j) * width + tile);
+      winograd::output_line(column, line);
+      for (int i = 0; i < Tile::kOutRows; ++i) half_done[i][j] = line[i];
+    }
+    for (int i = 0; i < Tile::kOutRows; ++i) {
+      Vec<T> columns[kStep], joined[kStep];
+      winograd::output_line(half_done[i], columns);
+      for (int j = 0; j < kStep; ++j) columns[j] += bias;
+      join_columns<T, kStep>(columns, joined);
+      for (int j = 0; j < kStep; ++j) store(rows[i] + tile * kStep + j * kLanes<T>, joined[j]);
+    }
+  }
+  for (int index = 0; index < runs.count; ++index) {
+    const TileRun& run = runs.run[index];
+    const int64_t o2 = run.column * kStep, columns = min_of(run.count * kStep, s.out[2] - o2);
+    for (int i = 0; i < Tile::kOutRows && run.row * Tile::kOutRows + i < s.out[1]; ++i) {
+      T* y = plane + run.image * s.k * s.out_size() +
+             (run.row * Tile::kOutRows + i) * s.out[2] + o2;
+      const T* source = rows[i] + run.first * kStep;
+      for (int64_t at = 0; at < columns; at += kLanes<T>)
+        store_first(y + at, columns - at, load_first(source + at, columns - at));
+    }
   }
 }
 
-// v[e][channel][tile of the block] from planes x [n][channels][in], Side x Side elements a tile.
-template <int Side, class T, class Line>
-static void transform_tiles(const ConvShape& s, const Blocks& blocks, int64_t channels, int64_t row,
-                            const T* x, T* v, const Line& line) {
-  const ConvShape shape = tile_shape(s, blocks, Side);
-  const PhasePlane largest(shape, min_of(blocks.rows, blocks.tiles_h));
-  parallel_for(channels, [&](int64_t c) {
-    Scratch<T> copy(largest.size + largest.slack + kLanes<T>);
-    for_each_image(s, blocks, row, [&](int64_t n, int64_t first, int64_t rows, int64_t tile) {
-      const PhasePlane plane(shape, rows);
-      for (int64_t j = 0; j < plane.slack + kLanes<T>; ++j) copy[plane.size + j] = 0;
-      fill_phase_plane(shape, plane, x + (n * channels + c) * s.in_size(), 0, first, copy.get());
-      for (int64_t h = 0; h < rows; ++h)
-        for (int64_t w = 0; w < blocks.tiles_w; w += kLanes<T>) {
-          Vec<T> d[Side][Side], out[kTile][kTile];
-          for (int r = 0; r < Side * Side; ++r)
-            d[r / Side][r % Side] =
-                load(&copy[plane.offset(shape, 0, r / Side, r % Side) + h * plane.pitch + w]);
-          winograd::both_axes<Side, kTile>(d, out, line);
-          T* place = v + c * blocks.pitch + tile + h * blocks.tiles_w + w;
-          const int64_t count = blocks.tiles_w - w;
-          for (int e = 0; e < kElements; ++e, place += channels * blocks.pitch)
-            if (count >= kLanes<T>)
-              store(place, out[e / kTile][e % kTile]);
-            else
-              store_first(place, count, out[e / kTile][e % kTile]);
-        }
-    });
-  });
+// The products of `count` row panels of filters u [e][row panel][input][kRows], elements u_step
+// apart, from row panel p of group g on, by one panel of tiles; the outputs go to y.
+template <class Tile, class T>
+static void multiply_tiles(const ConvShape& s, const Blocks& blocks, int64_t begin, int64_t tiles,
+                           int64_t g, int64_t p, int64_t count, const T* u, int64_t u_step,
+                           const T* v, int64_t v_step, const T* bias, T* y) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
+  const int64_t vectors = panel_vectors<T>(tiles), width = vectors * kLanes<T>;
+  const int64_t m_step = Tile::kElements * width;
+  Scratch<T> m(count * kRows * m_step);
+  for (int e = 0; e < Tile::kElements; ++e)
+    for (int64_t i = 0; i < count; ++i)
+      multiply_panels(inputs, vectors, u + e * u_step + i * kRows * inputs,
+                      v + e * v_step + g * inputs * width, &m[i * kRows * m_step + e * width],
+                      m_step);
+  const PanelRuns<T> runs(blocks, begin, tiles);
+  for (int64_t i = 0; i < min_of(count * kRows, outputs - p * kRows); ++i) {
+    const int64_t channel = g * outputs + p * kRows + i;
+    transform_outputs<Tile>(s, runs, width, &m[i * m_step], bias ? bias[channel] : T(0),
+                            y + channel * s.out_size());
+  }
 }
 
-// y[n][k][out] = A^T m A + bias for the tiles of the block.
-template <class T>
-static void inverse_tiles(const ConvShape& s, const Blocks& blocks, int64_t row, const T* m,
-                          const T* bias, T* y) {
-  parallel_for(s.k, [&](int64_t k) {
-    const T shift = bias ? bias[k] : T(0);
-    for_each_image(s, blocks, row, [&](int64_t n, int64_t first, int64_t rows, int64_t tile) {
-      for (int64_t h = 0; h < rows; ++h)
-        for (int64_t w = 0; w < blocks.tiles_w; w += kLanes<T>) {
-          const T* place = m + k * blocks.pitch + tile + h * blocks.tiles_w + w;
-          Vec<T> sums[kTile][kTile], out[kOut][kOut];
-          for (int e = 0; e < kElements; ++e)  // the last vector reads into the next row or channel
-            sums[e / kTile][e % kTile] = load(place + e * s.k * blocks.pitch);
-          winograd::both_axes<kTile, kOut>(
-              sums, out,
-              [](const Vec<T>(&in)[kTile], Vec<T>(&two)[kOut]) { winograd::output_line(in, two); });
-          for (int64_t r = 0; r < kOut; ++r) {
-            const int64_t p = (first + h) * kOut + r;
-            if (p >= s.out[1]) break;
-            T pairs[kLanes<T>][kOut], columns[kOut][kLanes<T>];
-            for (int j = 0; j < kOut; ++j) store(columns[j], out[r][j]);
-            for (int i = 0; i < kLanes<T>; ++i)
-              for (int j = 0; j < kOut; ++j) pairs[i][j] = columns[j][i] + shift;
-            T* line = y + ((n * s.k + k) * s.out[1] + p) * s.out[2] + w * kOut;
-            const int64_t count = min_of<int64_t>(kOut * kLanes<T>, s.out[2] - w * kOut);
-            __builtin_memcpy(line, pairs, sizeof(T) * count);
-          }
-        }
-    });
-  });
-}
-
-template <class T>
-static void transform_inputs(const ConvShape& s, const Blocks& blocks, int64_t row, const T* x,
-                             T* v) {
-  transform_tiles<kTile>(
-      s, blocks, s.c, row, x, v,
-      [](const Vec<T>(&in)[kTile], Vec<T>(&out)[kTile]) { winograd::input_line(in, out); });
-}
-
-template <class T>
+template <class Tile, class T>
 static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, const T* bias, T* y,
                      T* workspace) {
-  const Blocks blocks(s);
-  T* u = workspace;
-  T* v = u + kElements * s.k * s.c_per_group();
-  T* m = v + kElements * s.c * blocks.pitch;
-  transform_filters(s, filters, u);
-  for (int64_t row = 0; row < blocks.all_rows(s); row += blocks.rows) {
-    transform_inputs(s, blocks, row, x, v);
-    GemmArgs<T> product;
-    product.batch = kElements * s.groups;
-    product.m = s.k_per_group(), product.k = s.c_per_group();
-    product.n = min_of(blocks.rows, blocks.all_rows(s) - row) * blocks.tiles_w;
-    product.a = u, product.lda = product.k, product.stride_a = product.m * product.k;
-    product.b = v, product.ldb = blocks.pitch, product.stride_b = product.k * blocks.pitch;
-    product.c = m, product.ldc = blocks.pitch, product.stride_c = product.m * blocks.pitch;
-    gemm(product);
-    inverse_tiles(s, blocks, row, m, bias, y);
+  constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
+  const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns, false);
+  const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
+  const int64_t row_panels = ceil_div(outputs, kRows), panel_size = kRows * inputs;
+  const int64_t u_step = s.groups * row_panels * panel_size + Blocks::kSkew;
+  const int64_t v_step = s.c * blocks.block + Blocks::kSkew;
+  T *v = workspace, *u = workspace + blocks.input_elements;
+  // One block of tiles and many filters: each task transforms its own, which then stay within L2.
+  const bool own_filters =
+      blocks.all <= blocks.block && Tile::kElements * u_step > Blocks::kSharedFilters;
+  if (!own_filters)
+    parallel_for(s.groups * row_panels, [&](int64_t task) {
+      const int64_t p = task % row_panels * kRows;
+      transform_filters<Tile>(s, filters, task / row_panels, p, min_of<int64_t>(kRows, outputs - p),
+                              u + task * panel_size, u_step);
+    });
+  for (int64_t begin = 0; begin < blocks.all; begin += blocks.block) {
+    const int64_t count = min_of(blocks.block, blocks.all - begin);
+    transform_inputs<Tile>(s, blocks, begin, count, x, v, v_step);
+    const int64_t panels = own_filters ? 1 : ceil_div(count, kCols);
+    int64_t some = own_filters ? kOwnFilters / (Tile::kElements * panel_size) : kTaskRows / kRows;
+    some = max_of<int64_t>(min_of(some, kTaskRows / kRows), 1);
+    while (some > 1 && s.groups * ceil_div(row_panels, some) * panels < kFewTasks)
+      some = ceil_div(some, 2);
+    const int64_t parts = ceil_div(row_panels, some);
+    parallel_for(s.groups * parts * panels, [&](int64_t task) {
+      const int64_t g = task / panels / parts, p = task / panels % parts * some;
+      const int64_t mine = min_of(some, row_panels - p);
+      const auto multiply = [&](int64_t first, const T* filter, int64_t step) {
+        multiply_tiles<Tile>(s, blocks, begin + first, min_of<int64_t>(kCols, count - first), g, p,
+                             mine, filter, step, v + first * s.c, v_step, bias, y);
+      };
+      if (!own_filters) return multiply(task % panels * kCols, u + (g * row_panels + p) * panel_size, u_step);
+      const int64_t step = mine * panel_size + Blocks::kSkew;
+      Scratch<T> own(Tile::kElements * step);
+      for (int64_t i = 0; i < mine; ++i)
+        transform_filters<Tile>(s, filters, g, (p + i) * kRows,
+                                min_of<int64_t>(kRows, outputs - (p + i) * kRows),
+                                &own[i * panel_size], step);
+      for (int64_t first = 0; first < count; first += kCols) multiply(first, own.get(), step);
+    });
   }
 }
 
-template <class T>
-void conv_fprop_winograd(const ConvArgs<T>& args) {
-  const ConvShape& s = args.shape;
-  convolve(s, args.x, forward_filters(args), args.bias, args.result, args.workspace);
+// ---- weight gradient: the tiles are the depth of the products
+
+// Writes lines [line, line + kLanes) of `lines`, kLanes tiles of each, `elements` [line][e], into panels
+// [e][line / Width][tile][Width], elements e_step apart, by transposing squares.
+template <class Tile, int Width, class T>
+static void store_lines(const Vec<T> (&elements)[kLanes<T>][Tile::kElements], int64_t line,
+                        int64_t lines, int64_t tile, int64_t tiles, T* panels, int64_t e_step) {
+  for (int e = 0; e < Tile::kElements; ++e, panels += e_step) {
+    Vec<T> square[kLanes<T>];
+    for (int i = 0; i < kLanes<T>; ++i) square[i] = elements[i][e];
+    transpose<T>(square);
+    for (int i = 0; i < kLanes<T>; ++i)
+      for (int64_t done = 0; done < kLanes<T> && line + done < lines;) {  // runs within a panel
+        const int64_t inside = (line + done) % Width;
+        const int64_t run = min_of<int64_t>(Width - inside, kLanes<T> - done);
+        T* place = panels + ((line + done) / Width * tiles + tile + i) * Width + inside;
+        const T* lanes = reinterpret_cast<const T*>(&square[i]) + done;
+        __builtin_memcpy(place, lanes, sizeof(T) * static_cast<size_t>(run));
+        done += run;
+      }
+  }
 }
 
-template <class T>
-void conv_dgrad_winograd(const ConvArgs<T>& args) {
-  const ConvShape& s = args.shape;
-  convolve(conv_phase(s, 0).shape, args.grad_y, backward_filters(args), args.bias, args.result,
-           args.workspace);
+// panels[e][group][line / Width][tile][Width] of `lines` planes a group and tiles [begin, begin +
+// count), zero padded to `tiles`. Rows (TileRows, OutputRows) transforms one plane.
+template <class Tile, class Rows, int Width, class T>
+static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t lines, int64_t begin,
+                            int64_t count, int64_t tiles, const T* planes, int64_t plane_size,
+                            T* panels, int64_t e_step) {
+  const int64_t padded = ceil_div(lines, Width) * Width, chunks = ceil_div(padded, kLanes<T>);
+  parallel_for(tiles / kLanes<T> * s.groups * chunks, [&](int64_t task) {
+    const int64_t tile = task / (s.groups * chunks) * kLanes<T>, g = task / chunks % s.groups;
+    const int64_t line = task % chunks * kLanes<T>;
+    const int64_t here = min_of<int64_t>(max_of<int64_t>(count - tile, 0), kLanes<T>);
+    const PanelRuns<T> runs(blocks, begin + tile, here);
+    Vec<T> elements[kLanes<T>][Tile::kElements] = {};
+    Rows rows;
+    for (int64_t i = 0; i < kLanes<T> && line + i < lines; ++i) {
+      rows.fill(s, runs, planes + (g * lines + line + i) * plane_size,
+                s.groups * lines * plane_size);
+      rows.across(0, elements[i]);
+    }
+    store_lines<Tile, Width, T>(elements, line, padded, tile, tiles, panels + g * padded * tiles,
+                                e_step);
+  });
 }
 
-template <class T>
-void conv_wgrad_winograd(const ConvArgs<T>& args) {
+template <class Tile, class T>
+static void weight_gradient(const ConvArgs<T>& args) {
+  constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
   const ConvShape& s = args.shape;
-  const Blocks blocks(s);
-  const int64_t channels = s.c_per_group(), matrix = s.k * channels;
-  T* du = args.workspace;
-  T* v = du + kElements * matrix;
-  T* m = v + kElements * s.c * blocks.pitch;
-  for (int64_t i = 0; s.n == 0 && i < kElements * matrix; ++i) du[i] = 0;
-  ConvShape gradient = s;  // grad_y as an input of tiles of 2 x 2 without padding
-  for (int axis = 0; axis < 3; ++axis) gradient.in[axis] = s.out[axis], gradient.pad[axis] = 0;
-  for (int64_t row = 0; row < blocks.all_rows(s); row += blocks.rows) {
-    transform_inputs(s, blocks, row, args.x, v);
-    transform_tiles<kOut>(gradient, blocks, s.k, row, args.grad_y, m,
-                          [](const Vec<T>(&in)[kOut], Vec<T>(&out)[kTile]) {
-                            winograd::output_gradient_line(in, out);
-                          });
-    GemmArgs<T> product;
-    product.batch = kElements * s.groups;
-    product.m = s.k_per_group(), product.n = channels;
-    product.k = min_of(blocks.rows, blocks.all_rows(s) - row) * blocks.tiles_w;
-    product.a = m, product.lda = blocks.pitch, product.stride_a = product.m * blocks.pitch;
-    product.b = v, product.ldb = blocks.pitch, product.stride_b = channels * blocks.pitch;
-    product.trans_b = true;
-    product.c = du, product.ldc = channels, product.stride_c = product.m * channels;
-    product.beta = row == 0 ? T(0) : T(1);
-    gemm(product);
+  const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns, true);
+  const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
+  const int64_t row_panels = ceil_div(outputs, kRows), col_panels = ceil_div(inputs, kCols);
+  const int64_t du_step = s.k * inputs + Blocks::kSkew;
+  const int64_t v_step = s.groups * col_panels * kCols * blocks.block + Blocks::kSkew;
+  const int64_t z_step = s.groups * row_panels * kRows * blocks.block + Blocks::kSkew;
+  T *du = args.workspace, *v = du + blocks.filter_elements, *z = v + blocks.input_elements;
+  for (int64_t i = 0; blocks.all == 0 && i < Tile::kElements * du_step; ++i) du[i] = 0;
+  for (int64_t begin = 0; begin < blocks.all; begin += blocks.block) {
+    const int64_t count = min_of(blocks.block, blocks.all - begin);
+    const int64_t tiles = ceil_div(count, kLanes<T>) * kLanes<T>;
+    transform_lines<Tile, TileRows<Tile, T>, kCols>(s, blocks, inputs, begin, count, tiles, args.x,
+                                                    s.in_size(), v, v_step);
+    transform_lines<Tile, OutputRows<Tile, T>, kRows>(s, blocks, outputs, begin, count, tiles,
+                                                      args.grad_y, s.out_size(), z, z_step);
+    parallel_for(Tile::kElements * s.groups * col_panels, [&](int64_t task) {
+      const int64_t e = task / (s.groups * col_panels), g = task / col_panels % s.groups;
+      const int64_t c0 = task % col_panels * kCols;
+      const T* columns = v + e * v_step + (g * col_panels * kCols + c0) * tiles;
+      alignas(64) T tile[kRows * kCols];
+      for (int64_t k = 0; k < outputs; k += kRows) {
+        const T* rows = z + e * z_step + (g * row_panels * kRows + k) * tiles;
+        multiply_panels(tiles, int64_t{GemmTile<T>::kVectors}, rows, columns, tile, kCols);
+        for (int64_t i = 0; i < min_of<int64_t>(kRows, outputs - k); ++i) {
+          T* line = du + e * du_step + (g * outputs + k + i) * inputs + c0;
+          for (int64_t j = 0; j < min_of<int64_t>(kCols, inputs - c0); j += kLanes<T>) {
+            const int64_t some = inputs - c0 - j;
+            const Vec<T> sum = load(tile + i * kCols + j);
+            store_first(line + j, some, begin == 0 ? sum : load_first(line + j, some) + sum);
+          }
+        }
+      }
+    });
   }
   parallel_for(s.k, [&](int64_t k) {
-    for (int64_t c = 0; c < channels; c += kLanes<T>) {
-      const int64_t count = min_of<int64_t>(kLanes<T>, channels - c);
-      Vec<T> tile[kTile][kTile], out[3][3];
-      for (int e = 0; e < kElements; ++e)
-        tile[e / kTile][e % kTile] = load_first(du + e * matrix + k * channels + c, count);
-      winograd::both_axes<kTile, 3>(tile, out, [](const Vec<T>(&in)[kTile], Vec<T>(&three)[3]) {
-        winograd::filter_gradient_line(in, three, T(0.5));
-      });
-      for (int r = 0; r < 9; ++r) {
-        T lanes[kLanes<T>];
-        store(lanes, out[r / 3][r % 3]);
-        for (int64_t i = 0; i < count; ++i) args.result[(k * channels + c + i) * 9 + r] = lanes[i];
+    for (int64_t c = 0; c < inputs; c += kLanes<T>) {
+      const int64_t count = min_of<int64_t>(kLanes<T>, inputs - c);
+      Vec<T> half_done[Tile::kInRows][3];
+      for (int i = 0; i < Tile::kInRows; ++i) {
+        Vec<T> line[Tile::kInColumns];
+        for (int j = 0; j < Tile::kInColumns; ++j)
+          line[j] = load_first(du + (i * Tile::kInColumns + j) * du_step + k * inputs + c, count);
+        winograd::filter_gradient_line(line, half_done[i]);
+      }
+      for (int j = 0; j < 3; ++j) {
+        Vec<T> column[Tile::kInRows], taps[3];
+        for (int i = 0; i < Tile::kInRows; ++i) column[i] = half_done[i][j];
+        winograd::filter_gradient_line(column, taps);
+        for (int i = 0; i < 3; ++i)
+          for (int64_t lane = 0; lane < count; ++lane)
+            args.result[(k * inputs + c + lane) * 9 + i * 3 + j] = taps[i][lane];
       }
     }
   });
 }
 
-LAMINA_INSTANTIATE(conv_fprop_winograd, ConvArgs)
-LAMINA_INSTANTIATE(conv_dgrad_winograd, ConvArgs)
-LAMINA_INSTANTIATE(conv_wgrad_winograd, ConvArgs)
+template <class Tile, class T>
+static void forward(const ConvArgs<T>& args) {
+  convolve<Tile>(args.shape, args.x, forward_filters(args), args.bias, args.result, args.workspace);
+}
+template <class Tile, class T>
+static void backward(const ConvArgs<T>& args) {
+  convolve<Tile>(conv_phase(args.shape, 0).shape, args.grad_y, backward_filters(args), args.bias,
+                 args.result, args.workspace);
+}
+
+#define LAMINA_WINOGRAD(algo, rows, columns)               \
+  template <class T>                                       \
+  void conv_fprop_##algo(const ConvArgs<T>& args) {        \
+    forward<WinogradTile<rows, columns>>(args);            \
+  }                                                        \
+  template <class T>                                       \
+  void conv_dgrad_##algo(const ConvArgs<T>& args) {        \
+    backward<WinogradTile<rows, columns>>(args);           \
+  }                                                        \
+  template <class T>                                       \
+  void conv_wgrad_##algo(const ConvArgs<T>& args) {        \
+    weight_gradient<WinogradTile<rows, columns>>(args);    \
+  }                                                        \
+  LAMINA_INSTANTIATE(conv_fprop_##algo, ConvArgs)          \
+  LAMINA_INSTANTIATE(conv_dgrad_##algo, ConvArgs)          \
+  LAMINA_INSTANTIATE(conv_wgrad_##algo, ConvArgs)
+
+LAMINA_WINOGRAD(winograd, 2, 2)
+LAMINA_WINOGRAD(winograd2x4, 2, 4)
+LAMINA_WINOGRAD(winograd4, 4, 4)
 
 LAMINA_CPU_NAMESPACE_END

@@ -28,32 +28,35 @@ struct GemmTile {
   static constexpr int64_t kBlockDepth = 256;  // packed a and b together stay within L2
 };
 
-// tile[kRows][kCols] = panel of a [depth][kRows] times panel of b [depth][kCols].
-template <class T>
-[[gnu::noinline]] static void gemm_micro(int64_t depth, const T* a, const T* b, T* tile) {
-  using Tile = GemmTile<T>;
-  Vec<T> sum[Tile::kRows][Tile::kVectors] = {};
-  for (int64_t p = 0; p < depth; ++p, a += Tile::kRows, b += Tile::kCols) {
-    Vec<T> line[Tile::kVectors];
+// c[kRows][Vectors * kLanes], rows at c_step, = or += (add) a panel of a [depth][kRows] times a
+// panel of b [depth][Vectors * kLanes].
+template <class T, int Vectors>
+[[gnu::noinline]] static void gemm_micro(int64_t depth, const T* a, const T* b, T* c,
+                                         int64_t c_step, bool add) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  Vec<T> sum[kRows][Vectors] = {};
+  for (int64_t p = 0; p < depth; ++p, a += kRows, b += Vectors * kLanes<T>) {
+    Vec<T> line[Vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < Tile::kVectors; ++j) line[j] = load(b + j * kLanes<T>);
+    for (int j = 0; j < Vectors; ++j) line[j] = load(b + j * kLanes<T>);
 #pragma GCC unroll 8
-    for (int i = 0; i < Tile::kRows; ++i)
+    for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < Tile::kVectors; ++j) sum[i][j] += a[i] * line[j];
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += a[i] * line[j];
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < Tile::kRows; ++i)
+  for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-    for (int j = 0; j < Tile::kVectors; ++j)
-      store(tile + i * Tile::kCols + j * kLanes<T>, sum[i][j]);
+    for (int j = 0; j < Vectors; ++j) {
+      T* place = c + i * c_step + j * kLanes<T>;
+      store(place, add ? load(place) + sum[i][j] : sum[i][j]);
+    }
 }
 
 // Runs every block of `batch` products. The callers' functions see element coordinates:
-//   pack_a(batch, i, rows, p, depth, panel)  fills panel[depth][kRows] with a[i..][p..], zero
-//   padded pack_b(batch, j, cols, p, depth, panel)  fills panel[depth][kCols] with b[p..][j..],
-//   zero padded write(batch, i, rows, j, cols, tile, p)  adds tile[kRows][kCols] to c; p == 0 is
-//   the first part
+//   pack_a(batch, i, rows, p, depth, panel)  panel[depth][kRows] = a[i..][p..], zero padded
+//   pack_b(batch, j, cols, p, depth, panel)  panel[depth][kCols] = b[p..][j..], zero padded
+//   write(batch, i, rows, j, cols, tile, p)  adds tile[kRows][kCols] to c; p == 0: the first part
 template <class T, class PackA, class PackB, class Write>
 static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const PackA& pack_a,
                         const PackB& pack_b, const Write& write) {
@@ -75,7 +78,8 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Pa
         pack_b(index, j, min_of<int64_t>(Tile::kCols, j1 - j), p, depth, &b[(j - j0) * depth]);
       for (int64_t j = j0; j < j1; j += Tile::kCols)
         for (int64_t i = i0; i < i1; i += Tile::kRows) {
-          gemm_micro<T>(depth, &a[(i - i0) * depth], &b[(j - j0) * depth], tile);
+          gemm_micro<T, Tile::kVectors>(depth, &a[(i - i0) * depth], &b[(j - j0) * depth], tile,
+                                        Tile::kCols, false);
           write(index, i, min_of<int64_t>(Tile::kRows, i1 - i), j,
                 min_of<int64_t>(Tile::kCols, j1 - j), tile, p);
         }

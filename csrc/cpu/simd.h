@@ -84,23 +84,20 @@ LAMINA_INLINE Vec<T> load_lanes(const T* p, int64_t from, int64_t to, T fill = T
   return load(lanes);
 #endif
 }
-// First n elements; the other lanes read as `fill`, and are left alone on the way back.
+// The same for storing: the other lanes' memory is left alone.
 template <class T>
-LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill = T(0)) {
-  if (n >= kLanes<T>) return load(p);
-  return load_lanes(p, 0, n, fill);
-}
-template <class T>
-LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
-  if (n >= kLanes<T>) return store(p, v);
+LAMINA_INLINE void store_lanes(T* p, int64_t from, int64_t to, Vec<T> v) {
+  from = from < 0 ? 0 : from, to = to > kLanes<T> ? kLanes<T> : to;
 #if defined(__AVX512F__)
-  const unsigned mask = n <= 0 ? 0 : ~0u >> (32 - n);
+  const unsigned mask = to <= from ? 0 : (~0u >> (32 - (to - from))) << from;
   if constexpr (sizeof(T) == 4)
     _mm512_mask_storeu_ps(p, __mmask16(mask), (__m512)v);
   else
     _mm512_mask_storeu_pd(p, __mmask8(mask), (__m512d)v);
 #elif defined(__AVX2__)
-  const Mask<T> mask = lane_numbers<T>() < static_cast<LaneInteger<T> >(n);
+  const Mask<T> lane = lane_numbers<T>();
+  const Mask<T> mask =
+      (lane >= static_cast<LaneInteger<T> >(from)) & (lane < static_cast<LaneInteger<T> >(to));
   if constexpr (sizeof(T) == 4)
     _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
   else
@@ -108,8 +105,17 @@ LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
 #else
   T lanes[kLanes<T>];
   store(lanes, v);
-  for (int64_t i = 0; i < n; ++i) p[i] = lanes[i];
+  for (int64_t i = from; i < to; ++i) p[i] = lanes[i];
 #endif
+}
+// First n elements.
+template <class T>
+LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill = T(0)) {
+  return n >= kLanes<T> ? load(p) : load_lanes(p, 0, n, fill);
+}
+template <class T>
+LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
+  n >= kLanes<T> ? store(p, v) : store_lanes(p, 0, n, v);
 }
 
 template <class V, class M>

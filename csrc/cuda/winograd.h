@@ -32,22 +32,14 @@ struct OutputGradientLine {
   }
 };
 struct FilterLine {
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[4]) const {
-    winograd::filter_line(in, out, A(0.5));
-  }
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[3], A (&out)[6]) const {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
     winograd::filter_line(in, out);
   }
 };
 struct FilterGradientLine {
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[4], A (&out)[3]) const {
-    winograd::filter_gradient_line(in, out, A(0.5));
-  }
-  template <class A>
-  __host__ __device__ constexpr void operator()(const A (&in)[6], A (&out)[3]) const {
+  template <class In, class Out>
+  __host__ __device__ constexpr void operator()(const In& in, Out& out) const {
     winograd::filter_gradient_line(in, out);
   }
 };

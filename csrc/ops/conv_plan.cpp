@@ -10,7 +10,7 @@
 #include "ops/precision.h"
 #include "shared/conv_phase.h"
 #include "shared/fft_tiles.h"
-#include "shared/winograd.h"
+#include "shared/winograd_blocks.h"
 
 namespace lamina::ops {
 
@@ -109,16 +109,20 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
 
 // ---- winograd and fft
 
+template <int ROWS, int COLUMNS>
 int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
-  return winograd::workspace_elements(forward_shape(pass, s));
+  return winograd::Blocks(forward_shape(pass, s), ROWS, COLUMNS, pass == ConvPass::wgrad)
+      .workspace_elements();
 }
-// 16 products for 36, and transforms of the filters and of every tile.
+// The products, and transforms of the filters and of every tile.
+template <int ROWS, int COLUMNS>
 double winograd_cost(ConvPass pass, const ConvShape& s) {
-  const double kMacsPerTransform = pass == ConvPass::wgrad ? 150 : 100;
-  const winograd::Blocks blocks(forward_shape(pass, s));
-  const double tiles = static_cast<double>(s.n * blocks.tiles_h * blocks.tiles_w);
-  const double transformed = 16 * (filters(s) + tiles * static_cast<double>(s.c + s.k));
-  return 1.35 * 16 * tiles * filters(s) + kMacsPerTransform * transformed;
+  const double kMacsPerTransform = pass == ConvPass::wgrad ? 60 : 30;
+  const winograd::Blocks blocks(forward_shape(pass, s), ROWS, COLUMNS, pass == ConvPass::wgrad);
+  const double elements = static_cast<double>(blocks.elements);
+  const double tiles = std::ceil(static_cast<double>(blocks.all) / 16) * 16;
+  const double transformed = elements * (filters(s) + tiles * static_cast<double>(s.c + s.k));
+  return elements * tiles * filters(s) + kMacsPerTransform * transformed;
 }
 
 int64_t fft_elements(ConvPass pass, const ConvShape& s) {
@@ -144,7 +148,10 @@ constexpr ConvRule kRules[] = {
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
     {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
-    {"winograd", needs_winograd, winograd_elements, winograd_cost},
+    {"winograd", needs_winograd, winograd_elements<2, 2>, winograd_cost<2, 2>},
+    {"winograd2x4", needs_winograd, winograd_elements<2, 4>, winograd_cost<2, 4>},
+    {"winograd4", needs_winograd, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
+     "rounds about four times as much as direct: ask for it by name"},
     {"fft", needs_fft, fft_elements, fft_cost},
 };
 

@@ -11,11 +11,19 @@
 // less than half of that with the points 0, +-1, +-2.
 #pragma once
 
-#include "ops/conv.h"
+#include <type_traits>
+#include <utility>
 
 namespace lamina::winograd {
 
-inline constexpr int kTile = 4, kOut = 2, kFilter = 3;
+// A constant of the element type of V: a number, or a vector of numbers.
+template <class V>
+[[gnu::always_inline]] constexpr auto constant(double value) {
+  if constexpr (requires(V v) { v[0]; })
+    return static_cast<std::remove_cvref_t<decltype(std::declval<V>()[0])>>(value);
+  else
+    return V(value);
+}
 
 // B^T d
 template <class V>
@@ -24,10 +32,10 @@ template <class V>
 }
 
 // G g
-template <class V, class S>
-[[gnu::always_inline]] constexpr void filter_line(const V (&g)[3], V (&u)[4], S half) {
+template <class V>
+[[gnu::always_inline]] constexpr void filter_line(const V (&g)[3], V (&u)[4]) {
   const V ends = g[0] + g[2];
-  u[0] = g[0], u[1] = (ends + g[1]) * half, u[2] = (ends - g[1]) * half, u[3] = g[2];
+  u[0] = g[0], u[1] = (ends + g[1]) * constant<V>(0.5), u[2] = (ends - g[1]) * constant<V>(0.5), u[3] = g[2];
 }
 
 // A^T m
@@ -43,10 +51,10 @@ template <class V>
 }
 
 // G^T du
-template <class V, class S>
-[[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[4], V (&dg)[3], S half) {
-  dg[0] = du[0] + (du[1] + du[2]) * half, dg[1] = (du[1] - du[2]) * half;
-  dg[2] = (du[1] + du[2]) * half + du[3];
+template <class V>
+[[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[4], V (&dg)[3]) {
+  dg[0] = du[0] + (du[1] + du[2]) * constant<V>(0.5), dg[1] = (du[1] - du[2]) * constant<V>(0.5);
+  dg[2] = (du[1] + du[2]) * constant<V>(0.5) + du[3];
 }
 
 // ---- F(4x4, 3x3): A^T holds the powers of the points, B^T the coefficients of the polynomials
@@ -61,21 +69,21 @@ inline constexpr double kFarNorm = 1 / (2 * kFar2 * (kFar2 - kNear2));
 // B^T d
 template <class V>
 [[gnu::always_inline]] constexpr void input_line(const V (&d)[6], V (&v)[6]) {
-  const V even_near = d[4] - V(kFar2) * d[2], odd_near = V(kNear) * (d[3] - V(kFar2) * d[1]);
-  const V even_far = d[4] - V(kNear2) * d[2], odd_far = V(kFar) * (d[3] - V(kNear2) * d[1]);
-  v[0] = V(kNear2 * kFar2) * d[0] - V(kNear2 + kFar2) * d[2] + d[4];
+  const V even_near = d[4] - constant<V>(kFar2) * d[2], odd_near = constant<V>(kNear) * (d[3] - constant<V>(kFar2) * d[1]);
+  const V even_far = d[4] - constant<V>(kNear2) * d[2], odd_far = constant<V>(kFar) * (d[3] - constant<V>(kNear2) * d[1]);
+  v[0] = constant<V>(kNear2 * kFar2) * d[0] - constant<V>(kNear2 + kFar2) * d[2] + d[4];
   v[1] = even_near + odd_near, v[2] = even_near - odd_near;
   v[3] = even_far + odd_far, v[4] = even_far - odd_far;
-  v[5] = V(kNear2 * kFar2) * d[1] - V(kNear2 + kFar2) * d[3] + d[5];
+  v[5] = constant<V>(kNear2 * kFar2) * d[1] - constant<V>(kNear2 + kFar2) * d[3] + d[5];
 }
 
 // G g
 template <class V>
 [[gnu::always_inline]] constexpr void filter_line(const V (&g)[3], V (&u)[6]) {
-  const V even_near = V(kNearNorm) * (g[0] + V(kNear2) * g[2]),
-          odd_near = V(kNearNorm * kNear) * g[1];
-  const V even_far = V(kFarNorm) * (g[0] + V(kFar2) * g[2]), odd_far = V(kFarNorm * kFar) * g[1];
-  u[0] = V(kZeroNorm) * g[0];
+  const V even_near = constant<V>(kNearNorm) * (g[0] + constant<V>(kNear2) * g[2]),
+          odd_near = constant<V>(kNearNorm * kNear) * g[1];
+  const V even_far = constant<V>(kFarNorm) * (g[0] + constant<V>(kFar2) * g[2]), odd_far = constant<V>(kFarNorm * kFar) * g[1];
+  u[0] = constant<V>(kZeroNorm) * g[0];
   u[1] = even_near + odd_near, u[2] = even_near - odd_near;
   u[3] = even_far + odd_far, u[4] = even_far - odd_far;
   u[5] = g[2];
@@ -84,19 +92,19 @@ template <class V>
 // A^T m
 template <class V>
 [[gnu::always_inline]] constexpr void output_line(const V (&m)[6], V (&y)[4]) {
-  const V even_near = m[1] + m[2], odd_near = V(kNear) * (m[1] - m[2]);
-  const V even_far = m[3] + m[4], odd_far = V(kFar) * (m[3] - m[4]);
+  const V even_near = m[1] + m[2], odd_near = constant<V>(kNear) * (m[1] - m[2]);
+  const V even_far = m[3] + m[4], odd_far = constant<V>(kFar) * (m[3] - m[4]);
   y[0] = m[0] + even_near + even_far;
   y[1] = odd_near + odd_far;
-  y[2] = V(kNear2) * even_near + V(kFar2) * even_far;
-  y[3] = V(kNear2) * odd_near + V(kFar2) * odd_far + m[5];
+  y[2] = constant<V>(kNear2) * even_near + constant<V>(kFar2) * even_far;
+  y[3] = constant<V>(kNear2) * odd_near + constant<V>(kFar2) * odd_far + m[5];
 }
 
 // A dy
 template <class V>
 [[gnu::always_inline]] constexpr void output_gradient_line(const V (&dy)[4], V (&m)[6]) {
-  const V even_near = dy[0] + V(kNear2) * dy[2], odd_near = V(kNear) * (dy[1] + V(kNear2) * dy[3]);
-  const V even_far = dy[0] + V(kFar2) * dy[2], odd_far = V(kFar) * (dy[1] + V(kFar2) * dy[3]);
+  const V even_near = dy[0] + constant<V>(kNear2) * dy[2], odd_near = constant<V>(kNear) * (dy[1] + constant<V>(kNear2) * dy[3]);
+  const V even_far = dy[0] + constant<V>(kFar2) * dy[2], odd_far = constant<V>(kFar) * (dy[1] + constant<V>(kFar2) * dy[3]);
   m[0] = dy[0];
   m[1] = even_near + odd_near, m[2] = even_near - odd_near;
   m[3] = even_far + odd_far, m[4] = even_far - odd_far;
@@ -106,11 +114,11 @@ template <class V>
 // G^T du
 template <class V>
 [[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[6], V (&dg)[3]) {
-  const V even_near = V(kNearNorm) * (du[1] + du[2]), odd_near = V(kNearNorm) * (du[1] - du[2]);
-  const V even_far = V(kFarNorm) * (du[3] + du[4]), odd_far = V(kFarNorm) * (du[3] - du[4]);
-  dg[0] = V(kZeroNorm) * du[0] + even_near + even_far;
-  dg[1] = V(kNear) * odd_near + V(kFar) * odd_far;
-  dg[2] = V(kNear2) * even_near + V(kFar2) * even_far + du[5];
+  const V even_near = constant<V>(kNearNorm) * (du[1] + du[2]), odd_near = constant<V>(kNearNorm) * (du[1] - du[2]);
+  const V even_far = constant<V>(kFarNorm) * (du[3] + du[4]), odd_far = constant<V>(kFarNorm) * (du[3] - du[4]);
+  dg[0] = constant<V>(kZeroNorm) * du[0] + even_near + even_far;
+  dg[1] = constant<V>(kNear) * odd_near + constant<V>(kFar) * odd_far;
+  dg[2] = constant<V>(kNear2) * even_near + constant<V>(kFar2) * even_far + du[5];
 }
 
 // ---- tiles
@@ -132,26 +140,6 @@ template <int From, int To, class V, class Line>
     line(source, result);
     for (int column = 0; column < To; ++column) out[row][column] = result[column];
   }
-}
-
-// How the output is cut: tile rows of all images in order, a block of them at a time.
-struct Blocks {
-  int64_t tiles_h, tiles_w;  // per image
-  int64_t rows;              // tile rows of a block
-  int64_t pitch;             // row length of the blocks' matrices, off powers of two
-
-  constexpr explicit Blocks(const ops::ConvShape& s) {
-    constexpr int64_t kTilesPerBlock = 512;  // 16 matrices of C x 512 floats stay near the caches
-    tiles_h = (s.out[1] + kOut - 1) / kOut, tiles_w = (s.out[2] + kOut - 1) / kOut;
-    rows = tiles_w < kTilesPerBlock && tiles_w > 0 ? kTilesPerBlock / tiles_w : 1;
-    if (rows > s.n * tiles_h) rows = s.n * tiles_h;
-    pitch = (rows * tiles_w + 15) / 16 * 16 + 16;
-  }
-  constexpr int64_t all_rows(const ops::ConvShape& s) const { return s.n * tiles_h; }
-};
-
-constexpr int64_t workspace_elements(const ops::ConvShape& s) {
-  return kTile * kTile * (s.k * s.c_per_group() + (s.c + s.k) * Blocks(s).pitch);
 }
 
 }  // namespace lamina::winograd

@@ -35,6 +35,7 @@ ALGORITHMS = (
     "im2col",
     "implicit_gemm",
     "winograd",
+    "winograd2x4",
     "winograd4",
     "fft",
     "depthwise",

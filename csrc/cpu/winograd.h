@@ -1,0 +1,216 @@
+// The transforms of Winograd's convolution on vectors of tiles, and the packed panels they write and
+// read (cpu/gemm.h): tiles are the columns of the products.
+#pragma once
+
+#include "cpu/filters.h"
+#include "cpu/gemm.h"
+#include "shared/winograd.h"
+#include "shared/winograd_blocks.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+// F(Rows x Columns, 3x3). Lines along the two axes of a tile may have different lengths.
+template <int Rows, int Columns>
+struct WinogradTile {
+  static constexpr int kOutRows = Rows, kOutColumns = Columns;
+  static constexpr int kInRows = Rows + 2, kInColumns = Columns + 2;
+  static constexpr int kElements = kInRows * kInColumns;
+};
+
+// ---- columns of a row of pixels as vectors of tiles: Step = output columns of a tile
+
+// out[i][t] = element t * Step + i of the Step vectors in.
+template <class T, int Step>
+LAMINA_INLINE void split_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
+  static_assert(Step == 2 || Step == 4);
+  if constexpr (Step == 2) {
+    out[0] = every_second<T, false>(in[0], in[1]), out[1] = every_second<T, true>(in[0], in[1]);
+  } else {
+    const Vec<T> even[2] = {every_second<T, false>(in[0], in[1]),
+                            every_second<T, false>(in[2], in[3])};
+    const Vec<T> odd[2] = {every_second<T, true>(in[0], in[1]),
+                           every_second<T, true>(in[2], in[3])};
+    out[0] = every_second<T, false>(even[0], even[1]);
+    out[1] = every_second<T, false>(odd[0], odd[1]);
+    out[2] = every_second<T, true>(even[0], even[1]);
+    out[3] = every_second<T, true>(odd[0], odd[1]);
+  }
+}
+// The inverse.
+template <class T, int Step>
+LAMINA_INLINE void join_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
+  static_assert(Step == 2 || Step == 4);
+  if constexpr (Step == 2) {
+    out[0] = interleave<T, false>(in[0], in[1]), out[1] = interleave<T, true>(in[0], in[1]);
+  } else {
+    const Vec<T> even[2] = {interleave<T, false>(in[0], in[2]), interleave<T, true>(in[0], in[2])};
+    const Vec<T> odd[2] = {interleave<T, false>(in[1], in[3]), interleave<T, true>(in[1], in[3])};
+    for (int half = 0; half < 2; ++half) {
+      out[2 * half] = interleave<T, false>(even[half], odd[half]);
+      out[2 * half + 1] = interleave<T, true>(even[half], odd[half]);
+    }
+  }
+}
+
+// ---- where the tiles of a panel lie
+
+// Tiles [first, first + count) of a panel: neighbours in one tile row.
+struct TileRun {
+  int64_t image, row, column;  // in tiles
+  int64_t first, count;
+};
+
+template <class T>
+struct PanelRuns {
+  TileRun run[GemmTile<T>::kCols];
+  int count = 0;
+
+  // Tiles [begin, begin + tiles) of all images.
+  LAMINA_INLINE PanelRuns(const winograd::Blocks& blocks, int64_t begin, int64_t tiles) {
+    int64_t column = begin % blocks.tiles_w, row = begin / blocks.tiles_w % blocks.tiles_h;
+    int64_t image = begin / (blocks.tiles_w * blocks.tiles_h);
+    for (int64_t done = 0; done < tiles;) {
+      const int64_t some = min_of(blocks.tiles_w - column, tiles - done);
+      run[count++] = {image, row, column, done, some};
+      done += some, column = 0;
+      if (++row == blocks.tiles_h) row = 0, ++image;
+    }
+  }
+};
+
+// ---- transforms
+
+// u[e][input][kRows] of outputs [k, k + rows) of group g, elements u_step apart; inputs and outputs
+// are those of the product.
+template <class Tile, class T>
+static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters, int64_t g,
+                              int64_t k, int64_t rows, T* u, int64_t u_step) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  const int64_t inputs = s.c_per_group(), size = inputs * kRows;
+  const T* first = filters.at(s, g * s.k_per_group() + k, 0);
+  alignas(64) T taps[9][kLanes<T>] = {};
+  for (int64_t at = 0; at < size; at += kLanes<T>) {
+    for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+      const int64_t c = (at + lane) / kRows, row = (at + lane) % kRows;
+      if (c >= inputs || row >= rows) continue;
+      const T* filter = first + row * filters.lane + c * filters.channel;
+#pragma GCC unroll 9
+      for (int r = 0; r < 9; ++r) taps[r][lane] = filter[r];
+    }
+    Vec<T> half_done[Tile::kInRows][3];
+    for (int j = 0; j < 3; ++j) {
+      Vec<T> g[3], line[Tile::kInRows];
+      for (int i = 0; i < 3; ++i) g[i] = load(taps[filters.turned ? 8 - i * 3 - j : i * 3 + j]);
+      winograd::filter_line(g, line);
+      for (int i = 0; i < Tile::kInRows; ++i) half_done[i][j] = line[i];
+    }
+    for (int i = 0; i < Tile::kInRows; ++i) {
+      Vec<T> line[Tile::kInColumns];
+      winograd::filter_line(half_done[i], line);
+      for (int j = 0; j < Tile::kInColumns; ++j)
+        store_first(u + at + (i * Tile::kInColumns + j) * u_step, size - at, line[j]);
+    }
+  }
+}
+
+// Tile rows of one channel after the vertical transform: `near` holds the columns of every tile one
+// after the other, `far` those kOutColumns further right, where the next tile begins.
+template <class Tile, class T>
+struct TileRows {
+  static constexpr int kLength = GemmTile<T>::kCols * Tile::kOutColumns + 2 * kLanes<T>;
+  alignas(64) T near[Tile::kInRows][kLength] = {};
+  alignas(64) T far[Tile::kInRows][kLength] = {};
+
+  // plane: the channel in image 0, images image_step apart.
+  LAMINA_INLINE void fill(const ops::ConvShape& s, const PanelRuns<T>& runs, const T* plane,
+                          int64_t image_step) {
+    constexpr int kStep = Tile::kOutColumns;
+    for (int index = 0; index < runs.count; ++index) {
+      const TileRun& run = runs.run[index];
+      const int64_t i1 = run.row * Tile::kOutRows - s.pad[1], i2 = run.column * kStep - s.pad[2];
+      const T* source = plane + run.image * image_step + i1 * s.in[2] + i2;
+      for (int64_t at = 0; at < run.count * kStep + 2; at += kLanes<T>) {
+        const int64_t first = min_of<int64_t>(max_of<int64_t>(-(i2 + at), 0), kLanes<T>);
+        const int64_t end =
+            min_of<int64_t>(max_of<int64_t>(s.in[2] - (i2 + at), first), kLanes<T>);
+        Vec<T> d[Tile::kInRows], v[Tile::kInRows];
+        for (int r = 0; r < Tile::kInRows; ++r)
+          d[r] = i1 + r >= 0 && i1 + r < s.in[1]
+                     ? load_between(source + r * s.in[2] + at, first, end)
+                     : Vec<T>{};
+        winograd::input_line(d, v);
+        const int64_t place = run.first * kStep + at;
+        for (int r = 0; r < Tile::kInRows; ++r) {
+          store(near[r] + place, v[r]);
+          if (at == 0)
+            store_between(far[r] + place - kStep, kStep, kLanes<T>, v[r]);
+          else
+            store(far[r] + place - kStep, v[r]);
+        }
+      }
+    }
+  }
+
+  // v[e] of the tiles [tile, tile + kLanes).
+  LAMINA_INLINE void across(int64_t tile, Vec<T> (&v)[Tile::kElements]) const {
+    constexpr int kStep = Tile::kOutColumns;
+    for (int r = 0; r < Tile::kInRows; ++r) {
+      Vec<T> row[kStep], here[kStep], next[kStep], d[Tile::kInColumns], line[Tile::kInColumns];
+      for (int j = 0; j < kStep; ++j) row[j] = load(near[r] + tile * kStep + j * kLanes<T>);
+      split_columns<T, kStep>(row, here);
+      for (int j = 0; j < kStep; ++j) row[j] = load(far[r] + tile * kStep + j * kLanes<T>);
+      split_columns<T, kStep>(row, next);
+      for (int j = 0; j < kStep; ++j) d[j] = here[j];
+      d[kStep] = next[0], d[kStep + 1] = next[1];
+      winograd::input_line(d, line);
+      for (int j = 0; j < Tile::kInColumns; ++j) v[r * Tile::kInColumns + j] = line[j];
+    }
+  }
+};
+
+// Tile rows of one channel of output gradients, zeros beyond the last row and column.
+template <class Tile, class T>
+struct OutputRows {
+  static constexpr int kLength = GemmTile<T>::kCols * Tile::kOutColumns + kLanes<T>;
+  alignas(64) T rows[Tile::kOutRows][kLength] = {};
+
+  LAMINA_INLINE void fill(const ops::ConvShape& s, const PanelRuns<T>& runs, const T* plane,
+                          int64_t image_step) {
+    constexpr int kStep = Tile::kOutColumns;
+    for (int index = 0; index < runs.count; ++index) {
+      const TileRun& run = runs.run[index];
+      const int64_t o1 = run.row * Tile::kOutRows, o2 = run.column * kStep;
+      const T* source = plane + run.image * image_step + o1 * s.out[2] + o2;
+      for (int64_t at = 0; at < run.count * kStep; at += kLanes<T>) {
+        const int64_t end = min_of<int64_t>(max_of<int64_t>(s.out[2] - (o2 + at), 0), kLanes<T>);
+        for (int r = 0; r < Tile::kOutRows; ++r)
+          store(rows[r] + run.first * kStep + at,
+                o1 + r < s.out[1] ? load_between(source + r * s.out[2] + at, 0, end) : Vec<T>{});
+      }
+    }
+  }
+
+  // A dy A^T of the tiles [tile, tile + kLanes).
+  LAMINA_INLINE void across(int64_t tile, Vec<T> (&z)[Tile::kElements]) const {
+    constexpr int kStep = Tile::kOutColumns;
+    Vec<T> dy[Tile::kOutRows][kStep], half_done[Tile::kInRows][kStep];
+    for (int r = 0; r < Tile::kOutRows; ++r) {
+      Vec<T> row[kStep];
+      for (int j = 0; j < kStep; ++j) row[j] = load(rows[r] + tile * kStep + j * kLanes<T>);
+      split_columns<T, kStep>(row, dy[r]);
+    }
+    for (int j = 0; j < kStep; ++j) {
+      Vec<T> column[Tile::kOutRows], line[Tile::kInRows];
+      for (int r = 0; r < Tile::kOutRows; ++r) column[r] = dy[r][j];
+      winograd::output_gradient_line(column, line);
+      for (int r = 0; r < Tile::kInRows; ++r) half_done[r][j] = line[r];
+    }
+    for (int r = 0; r < Tile::kInRows; ++r) {
+      Vec<T> line[Tile::kInColumns];
+      winograd::output_gradient_line(half_done[r], line);
+      for (int j = 0; j < Tile::kInColumns; ++j) z[r * Tile::kInColumns + j] = line[j];
+    }
+  }
+};
+
+LAMINA_CPU_NAMESPACE_END
