@@ -33,7 +33,7 @@ def run_named(kernel, function):
 
 
 def assert_equal(algo, actual, expected, *operands):
-    """Equal bits; for `fft` and `winograd4` within the error bound of their transforms.
+    """Equal bits; for `fft`, `winograd2x4` and `winograd4` within the error bound of their transforms.
 
     A transform of n points errs by at most about eps log2(n) of the norm of its input (Higham 2002,
     section 24.1). Two of them, their product and the inverse, n = 64 x 64 at most, summed over
@@ -42,7 +42,7 @@ def assert_equal(algo, actual, expected, *operands):
     F(4x4, 3x3): the absolute row sums of A^T, G and B^T are at most 8.25, 1.39 and 5.29, squared
     for two axes (Barabasz et al. 2020), times sums of absolute products, at most |a| |b|.
     """
-    if algo not in ("fft", "winograd4"):
+    if algo not in ("fft", "winograd2x4", "winograd4"):
         assert_array_equal(actual, expected)
         return
     a, b = (np.linalg.norm(operand.astype(np.float64)) for operand in operands)

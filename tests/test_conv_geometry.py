@@ -1,6 +1,6 @@
 """Convolution over random geometries: every kernel and pass against NumPy, and rounding on reals.
 
-Small integers are exact for every algorithm but `fft` and `winograd4`. On reals, sums of n products
+Small integers are exact for every algorithm but `fft`, `winograd2x4` and `winograd4`. On reals, sums of n products
 err by at most n eps of the sum of absolute products (Higham 2002, section 3.1); Winograd's and
 Fourier's bounds are norm-wise and stated where they are used.
 """
@@ -72,7 +72,7 @@ def test_every_kernel_on_any_geometry(convolution):
             y.backward(grad_y)
         results = y.data, tensors[0].grad.data, tensors[1].grad.data
         for actual, wanted in zip(results, expected, strict=True):
-            if kernel.algo in ("fft", "winograd4"):  # transforms round; integers are 1 apart
+            if kernel.algo in ("fft", "winograd2x4", "winograd4"):  # transforms round; integers are 1 apart
                 actual = np.rint(actual)
             assert_array_equal(actual, wanted, err_msg=str(kernel))
 
@@ -94,6 +94,8 @@ def test_rounding(kernel, dtype):
     if kernel.algo == "winograd":
         # Norms of A^T, G and B^T are 3, 1.5 and 2, squared for two axes (Barabasz et al. 2020).
         bound = (3 * 1.5 * 2) ** 2 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
+    elif kernel.algo == "winograd2x4":  # one axis of each
+        bound = 9 * 8.25 * 1.39 * 5.29 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
     elif kernel.algo == "winograd4":
         bound = (8.25 * 1.39 * 5.29) ** 2 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
     elif kernel.algo == "fft":

@@ -8,10 +8,12 @@
 //
 // Source        Lavin & Gray 2016; different tile lengths along the two axes keep the rounding of
 //               the longer one to one axis.
-// Method        A block of tiles at a time: V is written as the packed panels of the product; a
-//               task multiplies kTaskRows output channels by a panel of tiles for all e and
-//               transforms them back at once, while M is in L2.
-// Workspace     U, a block of V, for wgrad a block of A dy A^T too (shared/winograd_blocks.h).
+// Method        V is written as the packed panels of the product. A task takes a group of tiles:
+//               it transforms their inputs into L2, multiplies kTaskRows output channels at a time
+//               for all e, and transforms those back at once, while M is in L2. Where the tiles are
+//               few, the inputs are transformed for all tasks, and a task takes some filters.
+// Workspace     U, or V where the tiles are few; for wgrad U and blocks of V and A dy A^T
+//               (shared/winograd_blocks.h).
 // Numerics      sums in runs of kRun terms, the runs in order: rms error as of a direct sum for
 //               F(2x2), twice that for F(2x4), four times for F(4x4). Inf or NaN reaches every
 //               output of the tiles it lies in. F(2x2) is exact on small integers.
@@ -26,70 +28,65 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::ConvArgs;
 using ops::ConvShape;
 using winograd::Blocks;
+using winograd::Groups;
+using winograd::kSkew;
+using winograd::Tiles;
 
-inline constexpr int64_t kRun = 64;       // products summed in registers at a stretch
-inline constexpr int64_t kTaskRows = 64;  // output channels of a task: M stays within L2
-inline constexpr int64_t kFewTasks = 8;   // fewer are cut further
-inline constexpr int64_t kOwnFilters = 1 << 18;  // elements of transformed filters of one task
-inline constexpr int64_t kChunk = 16;     // channels of an input task
+inline constexpr int64_t kRun = 64;              // products summed in registers at a stretch
+inline constexpr int64_t kTaskRows = 64;         // output channels at a time: M stays within L2
+inline constexpr int64_t kAhead = 4;             // channels by which inputs are prefetched
+inline constexpr int64_t kChunk = 16;            // channels of a task of transform_inputs
+inline constexpr int64_t kOwnFilters = 1 << 18;  // elements of the filters of a task
+inline constexpr int64_t kFewTasks = 8;          // fewer are cut further
 
-// c (+)= a b in runs of kRun; `vectors` wide.
+// c[kRows][vectors * kLanes] = a b in runs of kRun.
 template <class T>
 static void multiply_panels(int64_t depth, int64_t vectors, const T* a, const T* b, T* c,
                             int64_t c_step) {
-  constexpr int kRows = GemmTile<T>::kRows;
+  constexpr int kRows = GemmTile<T>::kRows, kVectors = GemmTile<T>::kVectors;
   for (int64_t p = 0; p == 0 || p < depth; p += kRun) {
     const int64_t some = min_of(kRun, depth - p);
     const T *rows = a + p * kRows, *columns = b + p * vectors * kLanes<T>;
-    switch (vectors) {
-      case 1:
-        gemm_micro<T, 1>(some, rows, columns, c, c_step, p > 0);
-        break;
-      case 2:
-        gemm_micro<T, 2>(some, rows, columns, c, c_step, p > 0);
-        break;
-      default:
-        gemm_micro<T, GemmTile<T>::kVectors>(some, rows, columns, c, c_step, p > 0);
+    if (vectors == kVectors)
+      gemm_micro<T, kVectors>(some, rows, columns, c, c_step, p > 0);
+    else if (vectors == 2)
+      gemm_micro<T, 2>(some, rows, columns, c, c_step, p > 0);
+    else
+      gemm_micro<T, 1>(some, rows, columns, c, c_step, p > 0);
+  }
+}
+
+// Columns of the panels of `tiles` tiles.
+template <class T>
+LAMINA_INLINE int64_t padded_tiles(int64_t tiles) {
+  return ceil_div(tiles, kLanes<T>) * kLanes<T>;
+}
+
+// v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step apart.
+template <class Tile, class T>
+static void transform_inputs(const ConvShape& s, const TileRuns& runs, int64_t width, int64_t c0,
+                             int64_t c1, const T* x, T* v, int64_t v_step) {
+  constexpr int kCols = GemmTile<T>::kCols;
+  TileRows<Tile, T> rows;
+  for (int64_t c = c0; c < c1; ++c) {
+    if (c + kAhead < c1) rows.prefetch(s, runs, x + (c + kAhead) * s.in_size(), s.c * s.in_size());
+    rows.fill(s, runs, x + c * s.in_size(), s.c * s.in_size());
+    for (int64_t tile = 0; tile < width; tile += kLanes<T>) {
+      const int64_t panel = tile / kCols * kCols;
+      T* place = v + panel * s.c + c * min_of(width - panel, int64_t{kCols}) + tile - panel;
+      Vec<T> elements[Tile::kElements];
+      rows.across(tile, elements);
+      for (int e = 0; e < Tile::kElements; ++e) store(place + e * v_step, elements[e]);
     }
   }
 }
 
-// Vectors of the panel of `tiles` tiles.
-template <class T>
-LAMINA_INLINE int64_t panel_vectors(int64_t tiles) {
-  return ceil_div(tiles, kLanes<T>);
-}
-
-// v[e][panel][channel][tiles], elements v_step apart, of tiles [begin, begin + count).
+// y of one output channel in a group of tiles: m[e][width] transformed back, bias added.
 template <class Tile, class T>
-static void transform_inputs(const ConvShape& s, const Blocks& blocks, int64_t begin, int64_t count,
-                             const T* x, T* v, int64_t v_step) {
-  constexpr int kCols = GemmTile<T>::kCols;
-  const int64_t chunks = ceil_div(s.c, kChunk);
-  parallel_for(ceil_div(count, kCols) * chunks, [&](int64_t task) {
-    const int64_t first = task / chunks * kCols, tiles = min_of<int64_t>(kCols, count - first);
-    const int64_t vectors = panel_vectors<T>(tiles), width = vectors * kLanes<T>;
-    const PanelRuns<T> runs(blocks, begin + first, tiles);
-    TileRows<Tile, T> rows;
-    const int64_t c0 = task % chunks * kChunk, c1 = min_of(s.c, c0 + kChunk);
-    for (int64_t c = c0; c < c1; ++c) {
-      rows.fill(s, runs, x + c * s.in_size(), s.c * s.in_size());
-      T* place = v + first * s.c + c * width;
-      for (int64_t j = 0; j < width; j += kLanes<T>) {
-        Vec<T> elements[Tile::kElements];
-        rows.across(j, elements);
-        for (int e = 0; e < Tile::kElements; ++e) store(place + j + e * v_step, elements[e]);
-      }
-    }
-  });
-}
-
-// y of one output channel in a panel of tiles: m[e][width] transformed back, bias added.
-template <class Tile, class T>
-static void transform_outputs(const ConvShape& s, const PanelRuns<T>& runs, int64_t width,
-                              const T* m, T bias, T* plane) {
+static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t width, const T* m,
+                              T bias, T* plane) {
   constexpr int kStep = Tile::kOutColumns;
-  alignas(64) T rows[Tile::kOutRows][GemmTile<T>::kCols * kStep];
+  alignas(64) T rows[Tile::kOutRows][Groups::kWide * kStep];
   for (int64_t tile = 0; tile < width; tile += kLanes<T>) {
     Vec<T> half_done[Tile::kOutRows][Tile::kInColumns];
     for (int j = 0; j < Tile::kInColumns; ++j) {
@@ -120,23 +117,24 @@ static void transform_outputs(const ConvShape& s, const PanelRuns<T>& runs, int6
   }
 }
 
-// The products of `count` row panels of filters u [e][row panel][input][kRows], elements u_step
-// apart, from row panel p of group g on, by one panel of tiles; the outputs go to y.
+// The outputs of `count` row panels of filters from panel p of channel group g on, in a group of
+// tiles: u [e][row panel][input][kRows], elements u_step apart, times v.
 template <class Tile, class T>
-static void multiply_tiles(const ConvShape& s, const Blocks& blocks, int64_t begin, int64_t tiles,
-                           int64_t g, int64_t p, int64_t count, const T* u, int64_t u_step,
-                           const T* v, int64_t v_step, const T* bias, T* y) {
-  constexpr int kRows = GemmTile<T>::kRows;
+static void multiply_tiles(const ConvShape& s, const TileRuns& runs, int64_t width, int64_t g,
+                           int64_t p, int64_t count, const T* u, int64_t u_step, const T* v,
+                           int64_t v_step, const T* bias, T* y) {
+  constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
-  const int64_t vectors = panel_vectors<T>(tiles), width = vectors * kLanes<T>;
   const int64_t m_step = Tile::kElements * width;
   Scratch<T> m(count * kRows * m_step);
   for (int e = 0; e < Tile::kElements; ++e)
-    for (int64_t i = 0; i < count; ++i)
-      multiply_panels(inputs, vectors, u + e * u_step + i * kRows * inputs,
-                      v + e * v_step + g * inputs * width, &m[i * kRows * m_step + e * width],
-                      m_step);
-  const PanelRuns<T> runs(blocks, begin, tiles);
+    for (int64_t panel = 0; panel < width; panel += kCols) {
+      const int64_t columns = min_of(width - panel, int64_t{kCols});
+      for (int64_t i = 0; i < count; ++i)
+        multiply_panels(inputs, columns / kLanes<T>, u + e * u_step + i * kRows * inputs,
+                        v + e * v_step + panel * s.c + g * inputs * columns,
+                        &m[i * kRows * m_step + e * width + panel], m_step);
+    }
   for (int64_t i = 0; i < min_of(count * kRows, outputs - p * kRows); ++i) {
     const int64_t channel = g * outputs + p * kRows + i;
     transform_outputs<Tile>(s, runs, width, &m[i * m_step], bias ? bias[channel] : T(0),
@@ -144,51 +142,79 @@ static void multiply_tiles(const ConvShape& s, const Blocks& blocks, int64_t beg
   }
 }
 
+// Row panels [p, p + count) of the filters of channel group g.
+template <class Tile, class T>
+static void transform_panels(const ConvShape& s, const Filters<T>& filters, int64_t g, int64_t p,
+                             int64_t count, T* u, int64_t u_step) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  for (int64_t k = p * kRows; k < (p + count) * kRows; k += kRows, u += kRows * s.c_per_group())
+    transform_filters<Tile>(s, filters, g, k, min_of<int64_t>(kRows, s.k_per_group() - k), u,
+                            u_step);
+}
+
+template <class Tile, class T>
+static void convolve_by_tile(const ConvShape& s, const Groups& groups, const T* x,
+                             const Filters<T>& filters, const T* bias, T* y, T* u) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
+  const int64_t u_step = s.groups * panels * panel_size + kSkew;
+  const int64_t v_step = s.c * groups.tiles + kSkew;
+  parallel_for(s.groups * panels, [&](int64_t task) {
+    transform_panels<Tile>(s, filters, task / panels, task % panels, 1, u + task * panel_size,
+                           u_step);
+  });
+  parallel_for(groups.count(), [&](int64_t task) {
+    const int64_t begin = task * groups.tiles, tiles = min_of(groups.tiles, groups.all - begin);
+    const int64_t width = padded_tiles<T>(tiles);
+    const TileRuns runs(groups, begin, tiles);
+    Scratch<T> v(Tile::kElements * v_step);
+    transform_inputs<Tile>(s, runs, width, 0, s.c, x, v.get(), v_step);
+    for (int64_t g = 0; g < s.groups; ++g)
+      for (int64_t p = 0; p < panels; p += kTaskRows / kRows)
+        multiply_tiles<Tile>(s, runs, width, g, p, min_of(kTaskRows / kRows, panels - p),
+                             u + (g * panels + p) * panel_size, u_step, v.get(), v_step, bias, y);
+  });
+}
+
+template <class Tile, class T>
+static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T* x,
+                               const Filters<T>& filters, const T* bias, T* y, T* v) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  const int64_t chunks = ceil_div(s.c, kChunk), v_step = s.c * groups.count() * groups.tiles + kSkew;
+  const auto tiles_of = [&](int64_t group) {
+    return min_of(groups.tiles, groups.all - group * groups.tiles);
+  };
+  parallel_for(groups.count() * chunks, [&](int64_t task) {
+    const int64_t group = task / chunks, c = task % chunks * kChunk;
+    const TileRuns runs(groups, group * groups.tiles, tiles_of(group));
+    transform_inputs<Tile>(s, runs, padded_tiles<T>(tiles_of(group)), c, min_of(s.c, c + kChunk), x,
+                           v + group * groups.tiles * s.c, v_step);
+  });
+  const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
+  int64_t some = max_of<int64_t>(kOwnFilters / (Tile::kElements * panel_size), 1);
+  some = min_of(some, kTaskRows / kRows);
+  while (some > 1 && s.groups * ceil_div(panels, some) < kFewTasks) some = ceil_div(some, 2);
+  const int64_t parts = ceil_div(panels, some);
+  parallel_for(s.groups * parts, [&](int64_t task) {
+    const int64_t g = task / parts, p = task % parts * some, count = min_of(some, panels - p);
+    const int64_t u_step = count * panel_size + kSkew;
+    Scratch<T> u(Tile::kElements * u_step);
+    transform_panels<Tile>(s, filters, g, p, count, u.get(), u_step);
+    for (int64_t group = 0; group < groups.count(); ++group)
+      multiply_tiles<Tile>(s, TileRuns(groups, group * groups.tiles, tiles_of(group)),
+                           padded_tiles<T>(tiles_of(group)), g, p, count, u.get(), u_step,
+                           v + group * groups.tiles * s.c, v_step, bias, y);
+  });
+}
+
 template <class Tile, class T>
 static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, const T* bias, T* y,
                      T* workspace) {
-  constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
-  const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns, false);
-  const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
-  const int64_t row_panels = ceil_div(outputs, kRows), panel_size = kRows * inputs;
-  const int64_t u_step = s.groups * row_panels * panel_size + Blocks::kSkew;
-  const int64_t v_step = s.c * blocks.block + Blocks::kSkew;
-  T *v = workspace, *u = workspace + blocks.input_elements;
-  // One block of tiles and many filters: each task transforms its own, which then stay within L2.
-  const bool own_filters =
-      blocks.all <= blocks.block && Tile::kElements * u_step > Blocks::kSharedFilters;
-  if (!own_filters)
-    parallel_for(s.groups * row_panels, [&](int64_t task) {
-      const int64_t p = task % row_panels * kRows;
-      transform_filters<Tile>(s, filters, task / row_panels, p, min_of<int64_t>(kRows, outputs - p),
-                              u + task * panel_size, u_step);
-    });
-  for (int64_t begin = 0; begin < blocks.all; begin += blocks.block) {
-    const int64_t count = min_of(blocks.block, blocks.all - begin);
-    transform_inputs<Tile>(s, blocks, begin, count, x, v, v_step);
-    const int64_t panels = own_filters ? 1 : ceil_div(count, kCols);
-    int64_t some = own_filters ? kOwnFilters / (Tile::kElements * panel_size) : kTaskRows / kRows;
-    some = max_of<int64_t>(min_of(some, kTaskRows / kRows), 1);
-    while (some > 1 && s.groups * ceil_div(row_panels, some) * panels < kFewTasks)
-      some = ceil_div(some, 2);
-    const int64_t parts = ceil_div(row_panels, some);
-    parallel_for(s.groups * parts * panels, [&](int64_t task) {
-      const int64_t g = task / panels / parts, p = task / panels % parts * some;
-      const int64_t mine = min_of(some, row_panels - p);
-      const auto multiply = [&](int64_t first, const T* filter, int64_t step) {
-        multiply_tiles<Tile>(s, blocks, begin + first, min_of<int64_t>(kCols, count - first), g, p,
-                             mine, filter, step, v + first * s.c, v_step, bias, y);
-      };
-      if (!own_filters) return multiply(task % panels * kCols, u + (g * row_panels + p) * panel_size, u_step);
-      const int64_t step = mine * panel_size + Blocks::kSkew;
-      Scratch<T> own(Tile::kElements * step);
-      for (int64_t i = 0; i < mine; ++i)
-        transform_filters<Tile>(s, filters, g, (p + i) * kRows,
-                                min_of<int64_t>(kRows, outputs - (p + i) * kRows),
-                                &own[i * panel_size], step);
-      for (int64_t first = 0; first < count; first += kCols) multiply(first, own.get(), step);
-    });
-  }
+  const Groups groups(s, Tile::kOutRows, Tile::kOutColumns);
+  if (groups.by_filter)
+    convolve_by_filter<Tile>(s, groups, x, filters, bias, y, workspace);
+  else
+    convolve_by_tile<Tile>(s, groups, x, filters, bias, y, workspace);
 }
 
 // ---- weight gradient: the tiles are the depth of the products
@@ -225,7 +251,7 @@ static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t li
     const int64_t tile = task / (s.groups * chunks) * kLanes<T>, g = task / chunks % s.groups;
     const int64_t line = task % chunks * kLanes<T>;
     const int64_t here = min_of<int64_t>(max_of<int64_t>(count - tile, 0), kLanes<T>);
-    const PanelRuns<T> runs(blocks, begin + tile, here);
+    const TileRuns runs(blocks, begin + tile, here);
     Vec<T> elements[kLanes<T>][Tile::kElements] = {};
     Rows rows;
     for (int64_t i = 0; i < kLanes<T> && line + i < lines; ++i) {
@@ -242,13 +268,13 @@ template <class Tile, class T>
 static void weight_gradient(const ConvArgs<T>& args) {
   constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
   const ConvShape& s = args.shape;
-  const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns, true);
+  const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns);
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
   const int64_t row_panels = ceil_div(outputs, kRows), col_panels = ceil_div(inputs, kCols);
-  const int64_t du_step = s.k * inputs + Blocks::kSkew;
-  const int64_t v_step = s.groups * col_panels * kCols * blocks.block + Blocks::kSkew;
-  const int64_t z_step = s.groups * row_panels * kRows * blocks.block + Blocks::kSkew;
-  T *du = args.workspace, *v = du + blocks.filter_elements, *z = v + blocks.input_elements;
+  const int64_t du_step = s.k * inputs + kSkew;
+  const int64_t v_step = s.groups * col_panels * kCols * blocks.block + kSkew;
+  const int64_t z_step = s.groups * row_panels * kRows * blocks.block + kSkew;
+  T *du = args.workspace, *v = du + blocks.filter_elements(s), *z = v + blocks.input_elements;
   for (int64_t i = 0; blocks.all == 0 && i < Tile::kElements * du_step; ++i) du[i] = 0;
   for (int64_t begin = 0; begin < blocks.all; begin += blocks.block) {
     const int64_t count = min_of(blocks.block, blocks.all - begin);

@@ -52,28 +52,27 @@ LAMINA_INLINE void join_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
   }
 }
 
-// ---- where the tiles of a panel lie
+// ---- where the tiles of a group lie
 
-// Tiles [first, first + count) of a panel: neighbours in one tile row.
+// Tiles [first, first + count) of a group: neighbours in one tile row.
 struct TileRun {
   int64_t image, row, column;  // in tiles
   int64_t first, count;
 };
 
-template <class T>
-struct PanelRuns {
-  TileRun run[GemmTile<T>::kCols];
+struct TileRuns {
+  TileRun run[winograd::Groups::kWide];
   int count = 0;
 
   // Tiles [begin, begin + tiles) of all images.
-  LAMINA_INLINE PanelRuns(const winograd::Blocks& blocks, int64_t begin, int64_t tiles) {
-    int64_t column = begin % blocks.tiles_w, row = begin / blocks.tiles_w % blocks.tiles_h;
-    int64_t image = begin / (blocks.tiles_w * blocks.tiles_h);
+  LAMINA_INLINE TileRuns(const winograd::Tiles& all, int64_t begin, int64_t tiles) {
+    int64_t column = begin % all.tiles_w, row = begin / all.tiles_w % all.tiles_h;
+    int64_t image = begin / (all.tiles_w * all.tiles_h);
     for (int64_t done = 0; done < tiles;) {
-      const int64_t some = min_of(blocks.tiles_w - column, tiles - done);
+      const int64_t some = min_of(all.tiles_w - column, tiles - done);
       run[count++] = {image, row, column, done, some};
       done += some, column = 0;
-      if (++row == blocks.tiles_h) row = 0, ++image;
+      if (++row == all.tiles_h) row = 0, ++image;
     }
   }
 };
@@ -117,12 +116,12 @@ static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters
 // after the other, `far` those kOutColumns further right, where the next tile begins.
 template <class Tile, class T>
 struct TileRows {
-  static constexpr int kLength = GemmTile<T>::kCols * Tile::kOutColumns + 2 * kLanes<T>;
+  static constexpr int kLength = winograd::Groups::kWide * Tile::kOutColumns + 2 * kLanes<T>;
   alignas(64) T near[Tile::kInRows][kLength] = {};
   alignas(64) T far[Tile::kInRows][kLength] = {};
 
   // plane: the channel in image 0, images image_step apart.
-  LAMINA_INLINE void fill(const ops::ConvShape& s, const PanelRuns<T>& runs, const T* plane,
+  LAMINA_INLINE void fill(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
                           int64_t image_step) {
     constexpr int kStep = Tile::kOutColumns;
     for (int index = 0; index < runs.count; ++index) {
@@ -134,10 +133,13 @@ struct TileRows {
         const int64_t end =
             min_of<int64_t>(max_of<int64_t>(s.in[2] - (i2 + at), first), kLanes<T>);
         Vec<T> d[Tile::kInRows], v[Tile::kInRows];
-        for (int r = 0; r < Tile::kInRows; ++r)
-          d[r] = i1 + r >= 0 && i1 + r < s.in[1]
-                     ? load_between(source + r * s.in[2] + at, first, end)
-                     : Vec<T>{};
+        if (first == 0 && end == kLanes<T> && i1 >= 0 && i1 + Tile::kInRows <= s.in[1])
+          for (int r = 0; r < Tile::kInRows; ++r) d[r] = load(source + r * s.in[2] + at);
+        else
+          for (int r = 0; r < Tile::kInRows; ++r)
+            d[r] = i1 + r >= 0 && i1 + r < s.in[1]
+                       ? load_between(source + r * s.in[2] + at, first, end)
+                       : Vec<T>{};
         winograd::input_line(d, v);
         const int64_t place = run.first * kStep + at;
         for (int r = 0; r < Tile::kInRows; ++r) {
@@ -148,6 +150,21 @@ struct TileRows {
             store(far[r] + place - kStep, v[r]);
         }
       }
+    }
+  }
+
+  // Asks for what fill() will read: rows of a plane are too short for the hardware to see them come.
+  LAMINA_INLINE static void prefetch(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
+                                     int64_t image_step) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int index = 0; index < runs.count; ++index) {
+      const TileRun& run = runs.run[index];
+      const int64_t i1 = run.row * Tile::kOutRows - s.pad[1];
+      const int64_t begin = max_of<int64_t>(run.column * Tile::kOutColumns - s.pad[2], 0);
+      const int64_t end = begin + run.count * Tile::kOutColumns + kLine;
+      for (int64_t r = max_of<int64_t>(i1, 0); r < min_of(i1 + Tile::kInRows, s.in[1]); ++r)
+        for (int64_t at = begin; at < min_of(end, s.in[2]); at += kLine)
+          __builtin_prefetch(plane + run.image * image_step + r * s.in[2] + at);
     }
   }
 
@@ -171,10 +188,10 @@ struct TileRows {
 // Tile rows of one channel of output gradients, zeros beyond the last row and column.
 template <class Tile, class T>
 struct OutputRows {
-  static constexpr int kLength = GemmTile<T>::kCols * Tile::kOutColumns + kLanes<T>;
+  static constexpr int kLength = winograd::Groups::kWide * Tile::kOutColumns + kLanes<T>;
   alignas(64) T rows[Tile::kOutRows][kLength] = {};
 
-  LAMINA_INLINE void fill(const ops::ConvShape& s, const PanelRuns<T>& runs, const T* plane,
+  LAMINA_INLINE void fill(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
                           int64_t image_step) {
     constexpr int kStep = Tile::kOutColumns;
     for (int index = 0; index < runs.count; ++index) {

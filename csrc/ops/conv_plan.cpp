@@ -111,18 +111,19 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
 
 template <int ROWS, int COLUMNS>
 int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
-  return winograd::Blocks(forward_shape(pass, s), ROWS, COLUMNS, pass == ConvPass::wgrad)
-      .workspace_elements();
+  if (pass == ConvPass::wgrad) return winograd::Blocks(s, ROWS, COLUMNS).workspace_elements(s);
+  const ConvShape shape = forward_shape(pass, s);
+  return winograd::Groups(shape, ROWS, COLUMNS).workspace_elements(shape);
 }
 // The products, and transforms of the filters and of every tile.
 template <int ROWS, int COLUMNS>
 double winograd_cost(ConvPass pass, const ConvShape& s) {
   const double kMacsPerTransform = pass == ConvPass::wgrad ? 60 : 30;
-  const winograd::Blocks blocks(forward_shape(pass, s), ROWS, COLUMNS, pass == ConvPass::wgrad);
-  const double elements = static_cast<double>(blocks.elements);
-  const double tiles = std::ceil(static_cast<double>(blocks.all) / 16) * 16;
-  const double transformed = elements * (filters(s) + tiles * static_cast<double>(s.c + s.k));
-  return elements * tiles * filters(s) + kMacsPerTransform * transformed;
+  const winograd::Tiles tiles(forward_shape(pass, s), ROWS, COLUMNS);
+  const double elements = static_cast<double>(tiles.elements);
+  const double all = std::ceil(static_cast<double>(tiles.all) / 16) * 16;
+  const double transformed = elements * (filters(s) + all * static_cast<double>(s.c + s.k));
+  return elements * all * filters(s) + kMacsPerTransform * transformed;
 }
 
 int64_t fft_elements(ConvPass pass, const ConvShape& s) {

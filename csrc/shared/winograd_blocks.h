@@ -1,50 +1,75 @@
-// How the CPU kernels cut a Winograd convolution: the tiles of all images in order, a block of them
-// at a time, so that a block's transformed inputs stay within the caches.
+// How the CPU kernels cut a Winograd convolution into tasks and blocks of tiles; the tiles of all
+// images count in order.
 #pragma once
 
 #include "ops/conv.h"
 
 namespace lamina::winograd {
 
-struct Blocks {
-  static constexpr int64_t kPanel = 48;  // a multiple of every instruction set's panel of tiles
+// Elements of a transformed tile lie this many more floats apart than they need: out of each
+// other's cache sets.
+inline constexpr int64_t kSkew = 16;
 
-  int64_t elements;                  // of a transformed tile
-  int64_t tiles_h, tiles_w, all;     // of an output plane; of all images
-  int64_t block;                     // tiles of a block, a multiple of kPanel
-  int64_t filter_elements;           // at most, of all filters transformed
-  int64_t input_elements;            // at most, of a block of inputs
-  int64_t output_gradient_elements;  // at most, of a block of output gradients
+struct Tiles {
+  int64_t elements;               // of a transformed tile
+  int64_t tiles_h, tiles_w, all;  // of an output plane; of all images
 
-  // Tiles of out_rows x out_columns outputs of a 3x3 filter. The weight gradient adds to all
-  // transformed filters after every block, and therefore wants larger ones.
-  constexpr Blocks(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns, bool gradient)
+  // Tiles of out_rows x out_columns outputs of a 3x3 filter.
+  constexpr Tiles(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
       : elements((out_rows + 2) * (out_columns + 2)),
         tiles_h((s.out[1] + out_rows - 1) / out_rows),
         tiles_w((s.out[2] + out_columns - 1) / out_columns),
-        all(s.n * tiles_h * tiles_w) {
-    constexpr int64_t kElements = int64_t{1} << 21, kGradientElements = int64_t{1} << 21;
-    const int64_t per_tile = elements * (gradient ? s.c + s.k : s.c);
-    const int64_t fitting = (gradient ? kGradientElements : kElements) / (per_tile > 0 ? per_tile : 1);
-    const int64_t least = gradient ? 5 * kPanel : kPanel;
-    block = (fitting > least ? fitting : least) / kPanel * kPanel;
-    const int64_t covering = (all + kPanel - 1) / kPanel * kPanel;
+        all(s.n * tiles_h * tiles_w) {}
+
+  // Panels of the products round a group's outputs up by at most 7.
+  constexpr int64_t filter_elements(const ops::ConvShape& s) const {
+    return elements * (s.groups * (s.k_per_group() + 7) * s.c_per_group() + kSkew);
+  }
+};
+
+// fprop and dgrad: a task takes a group of tiles and all filters or, where the tiles are few, some
+// filters and all tiles.
+struct Groups : Tiles {
+  int64_t tiles;   // of a group
+  bool by_filter;  // tasks transform filters of their own and share the inputs
+
+  constexpr Groups(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
+      : Tiles(s, out_rows, out_columns),
+        tiles(all < 24 * kWide ? kNarrow : kWide),
+        by_filter(all < 12 * kNarrow || all < s.k_per_group()) {}
+
+  constexpr int64_t count() const { return (all + tiles - 1) / tiles; }
+  constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
+    return by_filter ? elements * (s.c * count() * tiles + kSkew) : filter_elements(s);
+  }
+
+  static constexpr int64_t kWide = 48, kNarrow = 32;  // both in whole vectors of any width
+};
+
+// wgrad: the transformed inputs and output gradients of a block of tiles are multiplied and added to
+// all transformed filters at once.
+struct Blocks : Tiles {
+  int64_t block;                     // tiles of a block, a multiple of kUnit
+  int64_t input_elements;            // at most, of a block
+  int64_t output_gradient_elements;  // likewise
+
+  constexpr Blocks(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
+      : Tiles(s, out_rows, out_columns) {
+    constexpr int64_t kFitting = int64_t{1} << 21, kLeast = 15 * kUnit, kWidestPanel = 48;
+    const int64_t per_tile = elements * (s.c + s.k);
+    const int64_t fitting = kFitting / (per_tile > 0 ? per_tile : 1) / kUnit * kUnit;
+    const int64_t covering = (all + kUnit - 1) / kUnit * kUnit;
+    block = fitting > kLeast ? fitting : kLeast;
     if (block > covering) block = covering;
-    // Panels round the channels up to at most 8 outputs and kPanel inputs; kSkew keeps the elements
-    // of a tile out of each other's cache sets.
-    filter_elements = elements * (s.groups * (s.k_per_group() + 7) * s.c_per_group() + kSkew);
-    const int64_t inputs = gradient ? s.groups * (s.c_per_group() + kPanel) : s.c;
-    input_elements = elements * (inputs * block + kSkew);
-    output_gradient_elements =
-        gradient ? elements * (s.groups * (s.k_per_group() + 7) * block + kSkew) : 0;
+    input_elements = elements * (s.groups * (s.c_per_group() + kWidestPanel) * block + kSkew);
+    output_gradient_elements = elements * (s.groups * (s.k_per_group() + 7) * block + kSkew);
   }
 
-  static constexpr int64_t kSkew = 16;
-  static constexpr int64_t kSharedFilters = int64_t{1} << 20;  // more are not written for all tasks
-
-  constexpr int64_t workspace_elements() const {
-    return filter_elements + input_elements + output_gradient_elements;
+  constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
+    return filter_elements(s) + input_elements + output_gradient_elements;
   }
+
+  static constexpr int64_t kUnit = 16;
 };
 
 }  // namespace lamina::winograd
