@@ -219,109 +219,145 @@ static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, 
 
 // ---- weight gradient: the tiles are the depth of the products
 
-// Writes lines [line, line + kLanes) of `lines`, kLanes tiles of each, `elements` [line][e], into panels
-// [e][line / Width][tile][Width], elements e_step apart, by transposing squares.
-template <class Tile, int Width, class T>
-static void store_lines(const Vec<T> (&elements)[kLanes<T>][Tile::kElements], int64_t line,
-                        int64_t lines, int64_t tile, int64_t tiles, T* panels, int64_t e_step) {
+// Lines [line, line + kLanes) of kLanes tiles, `elements` [line][e], into panels
+// [e][line / wide][tile][wide], elements e_step apart, by transposing squares. The last panel is
+// narrower: there are `lines` in all. Run divides the width of every panel.
+template <class Tile, int Run, class T>
+static void store_lines(const Vec<T> (&elements)[kLanes<T>][Tile::kElements], int64_t wide,
+                        int64_t line, int64_t lines, int64_t tile, int64_t tiles, T* panels,
+                        int64_t e_step) {
   for (int e = 0; e < Tile::kElements; ++e, panels += e_step) {
     Vec<T> square[kLanes<T>];
     for (int i = 0; i < kLanes<T>; ++i) square[i] = elements[i][e];
     transpose<T>(square);
-    for (int i = 0; i < kLanes<T>; ++i)
-      for (int64_t done = 0; done < kLanes<T> && line + done < lines;) {  // runs within a panel
-        const int64_t inside = (line + done) % Width;
-        const int64_t run = min_of<int64_t>(Width - inside, kLanes<T> - done);
-        T* place = panels + ((line + done) / Width * tiles + tile + i) * Width + inside;
-        const T* lanes = reinterpret_cast<const T*>(&square[i]) + done;
-        __builtin_memcpy(place, lanes, sizeof(T) * static_cast<size_t>(run));
-        done += run;
-      }
+    for (int first = 0; first < kLanes<T> && line + first < lines; first += Run) {
+      const int64_t panel = (line + first) / wide * wide;
+      const int64_t width = min_of(wide, lines - panel);
+      T* place = panels + panel * tiles + tile * width + line + first - panel;
+      for (int i = 0; i < kLanes<T>; ++i, place += width)
+        __builtin_memcpy(place, reinterpret_cast<const T*>(&square[i]) + first, sizeof(T) * Run);
+    }
   }
 }
 
-// panels[e][group][line / Width][tile][Width] of `lines` planes a group and tiles [begin, begin +
-// count), zero padded to `tiles`. Rows (TileRows, OutputRows) transforms one plane.
-template <class Tile, class Rows, int Width, class T>
-static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t lines, int64_t begin,
-                            int64_t count, int64_t tiles, const T* planes, int64_t plane_size,
-                            T* panels, int64_t e_step) {
-  const int64_t padded = ceil_div(lines, Width) * Width, chunks = ceil_div(padded, kLanes<T>);
+// panels[e][group][line / wide][tile][wide] of `lines` planes a group and tiles [begin, begin +
+// count), zero padded to `padded` lines and `tiles` tiles. Rows (TileRows, OutputRows) transforms
+// one plane.
+template <class Tile, class Rows, int Run, class T>
+static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t wide, int64_t lines,
+                            int64_t padded, int64_t begin, int64_t count, int64_t tiles, const T* planes,
+                            int64_t plane_size, T* panels, int64_t e_step) {
+  const int64_t chunks = ceil_div(padded, kLanes<T>);
   parallel_for(tiles / kLanes<T> * s.groups * chunks, [&](int64_t task) {
     const int64_t tile = task / (s.groups * chunks) * kLanes<T>, g = task / chunks % s.groups;
     const int64_t line = task % chunks * kLanes<T>;
-    const int64_t here = min_of<int64_t>(max_of<int64_t>(count - tile, 0), kLanes<T>);
-    const TileRuns runs(blocks, begin + tile, here);
-    Vec<T> elements[kLanes<T>][Tile::kElements] = {};
+    const TileRuns runs(blocks, begin + tile, min_of<int64_t>(count - tile, kLanes<T>));
+    Vec<T> elements[kLanes<T>][Tile::kElements];
     Rows rows;
-    for (int64_t i = 0; i < kLanes<T> && line + i < lines; ++i) {
-      rows.fill(s, runs, planes + (g * lines + line + i) * plane_size,
-                s.groups * lines * plane_size);
-      rows.across(0, elements[i]);
-    }
-    store_lines<Tile, Width, T>(elements, line, padded, tile, tiles, panels + g * padded * tiles,
+    const T* first = planes + (g * lines + line) * plane_size;
+    for (int64_t i = 0; i < kLanes<T>; ++i)
+      if (line + i < lines) {
+        if (line + i + kAhead < lines)
+          Rows::prefetch(s, runs, first + (i + kAhead) * plane_size, s.groups * lines * plane_size);
+        rows.fill(s, runs, first + i * plane_size, s.groups * lines * plane_size);
+        rows.across(0, elements[i]);
+      } else {
+        for (int e = 0; e < Tile::kElements; ++e) elements[i][e] = Vec<T>{};
+      }
+    store_lines<Tile, Run, T>(elements, wide, line, padded, tile, tiles, panels + g * padded * tiles,
                                 e_step);
   });
+}
+
+// grad_weight[count][3][3] = G^T dU G of up to kLanes neighbouring inputs: du[e][count], elements
+// e_step apart.
+template <class Tile, class T>
+static void store_filter_gradients(const T* du, int64_t e_step, int64_t count, T* grad_weight) {
+  Vec<T> half_done[Tile::kInRows][3];
+  for (int i = 0; i < Tile::kInRows; ++i) {
+    Vec<T> line[Tile::kInColumns];
+    for (int j = 0; j < Tile::kInColumns; ++j)
+      line[j] = load_first(du + (i * Tile::kInColumns + j) * e_step, count);
+    winograd::filter_gradient_line(line, half_done[i]);
+  }
+  Vec<T> taps[kLanes<T> > 9 ? kLanes<T> : 9] = {};
+  for (int j = 0; j < 3; ++j) {
+    Vec<T> column[Tile::kInRows], line[3];
+    for (int i = 0; i < Tile::kInRows; ++i) column[i] = half_done[i][j];
+    winograd::filter_gradient_line(column, line);
+    for (int i = 0; i < 3; ++i) taps[i * 3 + j] = line[i];
+  }
+  if constexpr (kLanes<T> > 9) {  // a filter's taps in one vector; the next one covers its rest
+    transpose<T>(taps);
+    for (int64_t lane = 0; lane < count; ++lane)
+      store_first(grad_weight + lane * 9, lane + 1 < count ? kLanes<T> : 9, taps[lane]);
+  } else {
+    for (int64_t lane = 0; lane < count; ++lane)
+      for (int r = 0; r < 9; ++r) grad_weight[lane * 9 + r] = taps[r][lane];
+  }
 }
 
 template <class Tile, class T>
 static void weight_gradient(const ConvArgs<T>& args) {
   constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
+  constexpr int kRowRun = static_cast<int>(greatest_divisor(kRows, kLanes<T>));
   const ConvShape& s = args.shape;
   const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns);
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
-  const int64_t row_panels = ceil_div(outputs, kRows), col_panels = ceil_div(inputs, kCols);
+  const int64_t rows_padded = ceil_div(outputs, kRows) * kRows;
+  const int64_t columns_padded = padded_tiles<T>(inputs);
+  const int64_t vectors = columns_padded / kLanes<T>;  // in panels of about the same width
+  const int64_t wide = ceil_div(vectors, ceil_div(inputs, kCols)) * kLanes<T>;
+  const int64_t col_panels = ceil_div(inputs, wide);
   const int64_t du_step = s.k * inputs + kSkew;
-  const int64_t v_step = s.groups * col_panels * kCols * blocks.block + kSkew;
-  const int64_t z_step = s.groups * row_panels * kRows * blocks.block + kSkew;
-  T *du = args.workspace, *v = du + blocks.filter_elements(s), *z = v + blocks.input_elements;
-  for (int64_t i = 0; blocks.all == 0 && i < Tile::kElements * du_step; ++i) du[i] = 0;
-  for (int64_t begin = 0; begin < blocks.all; begin += blocks.block) {
-    const int64_t count = min_of(blocks.block, blocks.all - begin);
-    const int64_t tiles = ceil_div(count, kLanes<T>) * kLanes<T>;
-    transform_lines<Tile, TileRows<Tile, T>, kCols>(s, blocks, inputs, begin, count, tiles, args.x,
-                                                    s.in_size(), v, v_step);
-    transform_lines<Tile, OutputRows<Tile, T>, kRows>(s, blocks, outputs, begin, count, tiles,
-                                                      args.grad_y, s.out_size(), z, z_step);
-    parallel_for(Tile::kElements * s.groups * col_panels, [&](int64_t task) {
-      const int64_t e = task / (s.groups * col_panels), g = task / col_panels % s.groups;
-      const int64_t c0 = task % col_panels * kCols;
-      const T* columns = v + e * v_step + (g * col_panels * kCols + c0) * tiles;
-      alignas(64) T tile[kRows * kCols];
-      for (int64_t k = 0; k < outputs; k += kRows) {
-        const T* rows = z + e * z_step + (g * row_panels * kRows + k) * tiles;
-        multiply_panels(tiles, int64_t{GemmTile<T>::kVectors}, rows, columns, tile, kCols);
-        for (int64_t i = 0; i < min_of<int64_t>(kRows, outputs - k); ++i) {
-          T* line = du + e * du_step + (g * outputs + k + i) * inputs + c0;
-          for (int64_t j = 0; j < min_of<int64_t>(kCols, inputs - c0); j += kLanes<T>) {
-            const int64_t some = inputs - c0 - j;
-            const Vec<T> sum = load(tile + i * kCols + j);
-            store_first(line + j, some, begin == 0 ? sum : load_first(line + j, some) + sum);
-          }
+  const int64_t v_step = s.groups * columns_padded * blocks.block + kSkew;
+  const int64_t z_step = s.groups * rows_padded * blocks.block + kSkew;
+  T *v = args.workspace, *z = v + blocks.input_elements, *du = z + blocks.output_gradient_elements;
+  const bool at_once = blocks.all <= blocks.block;  // dU lives for one task only
+  for (int64_t begin = 0; begin == 0 || begin < blocks.all; begin += blocks.block) {
+    const int64_t count = min_of(blocks.block, blocks.all - begin), tiles = padded_tiles<T>(count);
+    transform_lines<Tile, TileRows<Tile, T>, kLanes<T>>(s, blocks, wide, inputs, columns_padded, begin, count,
+                                                    tiles, args.x, s.in_size(), v, v_step);
+    transform_lines<Tile, OutputRows<Tile, T>, kRowRun>(s, blocks, kRows, outputs, rows_padded, begin, count,
+                                                      tiles, args.grad_y, s.out_size(), z, z_step);
+    int64_t task_rows = ceil_div(kTaskRows, kRows) * kRows;
+    while (task_rows > kRows && s.groups * col_panels * ceil_div(outputs, task_rows) < kFewTasks)
+      task_rows = ceil_div(task_rows / 2, kRows) * kRows;
+    const int64_t row_tasks = ceil_div(outputs, task_rows);
+    parallel_for(s.groups * col_panels * row_tasks, [&](int64_t task) {
+      const int64_t g = task / row_tasks / col_panels, c0 = task / row_tasks % col_panels * wide;
+      const int64_t k0 = task % row_tasks * task_rows, k1 = min_of(outputs, k0 + task_rows);
+      const int64_t width = min_of(wide, columns_padded - c0);
+      const int64_t e_step = ceil_div(k1 - k0, kRows) * kRows * width + kSkew;
+      Scratch<T> product(Tile::kElements * e_step);
+      for (int e = 0; e < Tile::kElements; ++e)
+        for (int64_t k = k0; k < k1; k += kRows)
+          multiply_panels(tiles, width / kLanes<T>, z + e * z_step + (g * rows_padded + k) * tiles,
+                          v + e * v_step + (g * columns_padded + c0) * tiles,
+                          &product[e * e_step + (k - k0) * width], width);
+      for (int64_t k = k0; k < k1; ++k)
+        for (int64_t j = 0; j < min_of(width, inputs - c0); j += kLanes<T>) {
+          const int64_t some = min_of<int64_t>(kLanes<T>, inputs - c0 - j);
+          const int64_t at = (g * outputs + k) * inputs + c0 + j;
+          const T* sums = &product[(k - k0) * width + j];
+          if (at_once)
+            store_filter_gradients<Tile>(sums, e_step, some, args.result + at * 9);
+          else
+            for (int e = 0; e < Tile::kElements; ++e) {
+              T* place = du + e * du_step + at;
+              const Vec<T> sum = load(sums + e * e_step);
+              store_first(place, some, begin == 0 ? sum : load_first(place, some) + sum);
+            }
         }
-      }
     });
   }
-  parallel_for(s.k, [&](int64_t k) {
-    for (int64_t c = 0; c < inputs; c += kLanes<T>) {
-      const int64_t count = min_of<int64_t>(kLanes<T>, inputs - c);
-      Vec<T> half_done[Tile::kInRows][3];
-      for (int i = 0; i < Tile::kInRows; ++i) {
-        Vec<T> line[Tile::kInColumns];
-        for (int j = 0; j < Tile::kInColumns; ++j)
-          line[j] = load_first(du + (i * Tile::kInColumns + j) * du_step + k * inputs + c, count);
-        winograd::filter_gradient_line(line, half_done[i]);
-      }
-      for (int j = 0; j < 3; ++j) {
-        Vec<T> column[Tile::kInRows], taps[3];
-        for (int i = 0; i < Tile::kInRows; ++i) column[i] = half_done[i][j];
-        winograd::filter_gradient_line(column, taps);
-        for (int i = 0; i < 3; ++i)
-          for (int64_t lane = 0; lane < count; ++lane)
-            args.result[(k * inputs + c + lane) * 9 + i * 3 + j] = taps[i][lane];
-      }
-    }
-  });
+  if (!at_once)
+    parallel_for(s.k, [&](int64_t k) {
+      for (int64_t c = 0; c < inputs; c += kLanes<T>)
+        store_filter_gradients<Tile>(du + k * inputs + c, du_step,
+                                     min_of<int64_t>(kLanes<T>, inputs - c),
+                                     args.result + (k * inputs + c) * 9);
+    });
 }
 
 template <class Tile, class T>

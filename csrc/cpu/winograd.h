@@ -112,6 +112,18 @@ static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters
   }
 }
 
+// Asks for what fill() will read of a plane [height][width]: its rows are too short for the hardware
+// to see them come.
+template <class T>
+LAMINA_INLINE void prefetch_block(const T* plane, int64_t height, int64_t width, int64_t row,
+                                  int64_t rows, int64_t column, int64_t columns) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t r = max_of<int64_t>(row, 0); r < min_of(row + rows, height); ++r)
+    for (int64_t at = max_of<int64_t>(column, 0); at < min_of(column + columns + kLine, width);
+         at += kLine)
+      __builtin_prefetch(plane + r * width + at);
+}
+
 // Tile rows of one channel after the vertical transform: `near` holds the columns of every tile one
 // after the other, `far` those kOutColumns further right, where the next tile begins.
 template <class Tile, class T>
@@ -153,18 +165,13 @@ struct TileRows {
     }
   }
 
-  // Asks for what fill() will read: rows of a plane are too short for the hardware to see them come.
   LAMINA_INLINE static void prefetch(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
                                      int64_t image_step) {
-    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
-      const int64_t i1 = run.row * Tile::kOutRows - s.pad[1];
-      const int64_t begin = max_of<int64_t>(run.column * Tile::kOutColumns - s.pad[2], 0);
-      const int64_t end = begin + run.count * Tile::kOutColumns + kLine;
-      for (int64_t r = max_of<int64_t>(i1, 0); r < min_of(i1 + Tile::kInRows, s.in[1]); ++r)
-        for (int64_t at = begin; at < min_of(end, s.in[2]); at += kLine)
-          __builtin_prefetch(plane + run.image * image_step + r * s.in[2] + at);
+      prefetch_block(plane + run.image * image_step, s.in[1], s.in[2],
+                     run.row * Tile::kOutRows - s.pad[1], Tile::kInRows,
+                     run.column * Tile::kOutColumns - s.pad[2], run.count * Tile::kOutColumns + 2);
     }
   }
 
@@ -204,6 +211,16 @@ struct OutputRows {
           store(rows[r] + run.first * kStep + at,
                 o1 + r < s.out[1] ? load_between(source + r * s.out[2] + at, 0, end) : Vec<T>{});
       }
+    }
+  }
+
+  LAMINA_INLINE static void prefetch(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
+                                     int64_t image_step) {
+    for (int index = 0; index < runs.count; ++index) {
+      const TileRun& run = runs.run[index];
+      prefetch_block(plane + run.image * image_step, s.out[1], s.out[2], run.row * Tile::kOutRows,
+                     Tile::kOutRows, run.column * Tile::kOutColumns,
+                     run.count * Tile::kOutColumns);
     }
   }
 

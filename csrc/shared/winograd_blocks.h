@@ -55,18 +55,22 @@ struct Blocks : Tiles {
 
   constexpr Blocks(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
       : Tiles(s, out_rows, out_columns) {
-    constexpr int64_t kFitting = int64_t{1} << 21, kLeast = 15 * kUnit, kWidestPanel = 48;
+    // All filters are read and written once a block: few of them stay in L2, beside small blocks.
+    constexpr int64_t kFewFilters = int64_t{1} << 17, kWidestPanel = 48;
+    const bool few = elements * s.weight_elems() / 9 <= kFewFilters;
+    const int64_t capacity = int64_t{1} << (few ? 18 : 21), least = (few ? 3 : 15) * kUnit;
     const int64_t per_tile = elements * (s.c + s.k);
-    const int64_t fitting = kFitting / (per_tile > 0 ? per_tile : 1) / kUnit * kUnit;
+    const int64_t fitting = capacity / (per_tile > 0 ? per_tile : 1) / kUnit * kUnit;
     const int64_t covering = (all + kUnit - 1) / kUnit * kUnit;
-    block = fitting > kLeast ? fitting : kLeast;
+    block = fitting > least ? fitting : least;
     if (block > covering) block = covering;
     input_elements = elements * (s.groups * (s.c_per_group() + kWidestPanel) * block + kSkew);
     output_gradient_elements = elements * (s.groups * (s.k_per_group() + 7) * block + kSkew);
   }
 
   constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
-    return filter_elements(s) + input_elements + output_gradient_elements;
+    const int64_t block_elements = input_elements + output_gradient_elements;
+    return all <= block ? block_elements : block_elements + filter_elements(s);
   }
 
   static constexpr int64_t kUnit = 16;
