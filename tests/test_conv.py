@@ -33,7 +33,7 @@ def run_named(kernel, function):
 
 
 def assert_equal(algo, actual, expected, *operands):
-    """Equal bits; for `fft`, `winograd2x4` and `winograd4` within the error bound of their transforms.
+    """Equal bits; for `fft`, `winograd2x4`, `winograd4` within the error bound of their transforms.
 
     A transform of n points errs by at most about eps log2(n) of the norm of its input (Higham 2002,
     section 24.1). Two of them, their product and the inverse, n = 64 x 64 at most, summed over

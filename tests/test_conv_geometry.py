@@ -1,8 +1,8 @@
 """Convolution over random geometries: every kernel and pass against NumPy, and rounding on reals.
 
-Small integers are exact for every algorithm but `fft`, `winograd2x4` and `winograd4`. On reals, sums of n products
-err by at most n eps of the sum of absolute products (Higham 2002, section 3.1); Winograd's and
-Fourier's bounds are norm-wise and stated where they are used.
+Small integers are exact for every algorithm but `fft`, `winograd2x4` and `winograd4`.
+On reals, sums of n products err by at most n eps of the sum of absolute products (Higham 2002,
+section 3.1); Winograd's and Fourier's bounds are norm-wise and stated where they are used.
 """
 
 from __future__ import annotations
@@ -72,7 +72,11 @@ def test_every_kernel_on_any_geometry(convolution):
             y.backward(grad_y)
         results = y.data, tensors[0].grad.data, tensors[1].grad.data
         for actual, wanted in zip(results, expected, strict=True):
-            if kernel.algo in ("fft", "winograd2x4", "winograd4"):  # transforms round; integers are 1 apart
+            if kernel.algo in (
+                "fft",
+                "winograd2x4",
+                "winograd4",
+            ):  # transforms round; integers are 1 apart
                 actual = np.rint(actual)
             assert_array_equal(actual, wanted, err_msg=str(kernel))
 

@@ -18,8 +18,8 @@
 //               F(2x2), twice that for F(2x4), four times for F(4x4). Inf or NaN reaches every
 //               output of the tiles it lies in. F(2x2) is exact on small integers.
 // Floor         the products at the FMA peak: 2.25, 3 and 4 times the direct sum's speed.
+#include "cpu/activate.h"
 #include "cpu/winograd.h"
-
 #include "ops/instantiate.h"
 #include "shared/conv_phase.h"
 
@@ -62,7 +62,8 @@ LAMINA_INLINE int64_t padded_tiles(int64_t tiles) {
   return ceil_div(tiles, kLanes<T>) * kLanes<T>;
 }
 
-// v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step apart.
+// v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step
+// apart.
 template <class Tile, class T>
 static void transform_inputs(const ConvShape& s, const TileRuns& runs, int64_t width, int64_t c0,
                              int64_t c1, const T* x, T* v, int64_t v_step) {
@@ -81,11 +82,20 @@ static void transform_inputs(const ConvShape& s, const TileRuns& runs, int64_t w
   }
 }
 
-// y of one output channel in a group of tiles: m[e][width] transformed back, bias added.
+// What the products become: activation(sums + bias[channel] + residual) in y.
+template <class T>
+struct Output {
+  const T* bias;  // or null
+  ops::Epilogue<T> epilogue;
+  T* y;
+};
+
+// One output channel in a group of tiles: m[e][width] transformed back.
 template <class Tile, class T>
 static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t width, const T* m,
-                              T bias, T* plane) {
+                              const Output<T>& output, int64_t channel) {
   constexpr int kStep = Tile::kOutColumns;
+  const T bias = output.bias ? output.bias[channel] : T(0);
   alignas(64) T rows[Tile::kOutRows][Groups::kWide * kStep];
   for (int64_t tile = 0; tile < width; tile += kLanes<T>) {
     Vec<T> half_done[Tile::kOutRows][Tile::kInColumns];
@@ -108,11 +118,15 @@ static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t 
     const TileRun& run = runs.run[index];
     const int64_t o2 = run.column * kStep, columns = min_of(run.count * kStep, s.out[2] - o2);
     for (int i = 0; i < Tile::kOutRows && run.row * Tile::kOutRows + i < s.out[1]; ++i) {
-      T* y = plane + run.image * s.k * s.out_size() +
-             (run.row * Tile::kOutRows + i) * s.out[2] + o2;
+      const int64_t place = (run.image * s.k + channel) * s.out_size() +
+                            (run.row * Tile::kOutRows + i) * s.out[2] + o2;
       const T* source = rows[i] + run.first * kStep;
-      for (int64_t at = 0; at < columns; at += kLanes<T>)
-        store_first(y + at, columns - at, load_first(source + at, columns - at));
+      const T* residual = output.epilogue.residual;
+      for (int64_t at = 0; at < columns; at += kLanes<T>) {
+        Vec<T> sum = load_first(source + at, columns - at);
+        if (residual) sum += load_first(residual + place + at, columns - at);
+        store_first(output.y + place + at, columns - at, activate(output.epilogue, sum));
+      }
     }
   }
 }
@@ -122,7 +136,7 @@ static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t 
 template <class Tile, class T>
 static void multiply_tiles(const ConvShape& s, const TileRuns& runs, int64_t width, int64_t g,
                            int64_t p, int64_t count, const T* u, int64_t u_step, const T* v,
-                           int64_t v_step, const T* bias, T* y) {
+                           int64_t v_step, const Output<T>& output) {
   constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
   const int64_t m_step = Tile::kElements * width;
@@ -135,11 +149,8 @@ static void multiply_tiles(const ConvShape& s, const TileRuns& runs, int64_t wid
                         v + e * v_step + panel * s.c + g * inputs * columns,
                         &m[i * kRows * m_step + e * width + panel], m_step);
     }
-  for (int64_t i = 0; i < min_of(count * kRows, outputs - p * kRows); ++i) {
-    const int64_t channel = g * outputs + p * kRows + i;
-    transform_outputs<Tile>(s, runs, width, &m[i * m_step], bias ? bias[channel] : T(0),
-                            y + channel * s.out_size());
-  }
+  for (int64_t i = 0; i < min_of(count * kRows, outputs - p * kRows); ++i)
+    transform_outputs<Tile>(s, runs, width, &m[i * m_step], output, g * outputs + p * kRows + i);
 }
 
 // Row panels [p, p + count) of the filters of channel group g.
@@ -154,7 +165,7 @@ static void transform_panels(const ConvShape& s, const Filters<T>& filters, int6
 
 template <class Tile, class T>
 static void convolve_by_tile(const ConvShape& s, const Groups& groups, const T* x,
-                             const Filters<T>& filters, const T* bias, T* y, T* u) {
+                             const Filters<T>& filters, const Output<T>& output, T* u) {
   constexpr int kRows = GemmTile<T>::kRows;
   const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
   const int64_t u_step = s.groups * panels * panel_size + kSkew;
@@ -172,15 +183,16 @@ static void convolve_by_tile(const ConvShape& s, const Groups& groups, const T* 
     for (int64_t g = 0; g < s.groups; ++g)
       for (int64_t p = 0; p < panels; p += kTaskRows / kRows)
         multiply_tiles<Tile>(s, runs, width, g, p, min_of(kTaskRows / kRows, panels - p),
-                             u + (g * panels + p) * panel_size, u_step, v.get(), v_step, bias, y);
+                             u + (g * panels + p) * panel_size, u_step, v.get(), v_step, output);
   });
 }
 
 template <class Tile, class T>
 static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T* x,
-                               const Filters<T>& filters, const T* bias, T* y, T* v) {
+                               const Filters<T>& filters, const Output<T>& output, T* v) {
   constexpr int kRows = GemmTile<T>::kRows;
-  const int64_t chunks = ceil_div(s.c, kChunk), v_step = s.c * groups.count() * groups.tiles + kSkew;
+  const int64_t chunks = ceil_div(s.c, kChunk),
+                v_step = s.c * groups.count() * groups.tiles + kSkew;
   const auto tiles_of = [&](int64_t group) {
     return min_of(groups.tiles, groups.all - group * groups.tiles);
   };
@@ -203,18 +215,19 @@ static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T
     for (int64_t group = 0; group < groups.count(); ++group)
       multiply_tiles<Tile>(s, TileRuns(groups, group * groups.tiles, tiles_of(group)),
                            padded_tiles<T>(tiles_of(group)), g, p, count, u.get(), u_step,
-                           v + group * groups.tiles * s.c, v_step, bias, y);
+                           v + group * groups.tiles * s.c, v_step, output);
   });
 }
 
 template <class Tile, class T>
-static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, const T* bias, T* y,
-                     T* workspace) {
+static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters,
+                     const ConvArgs<T>& args) {
   const Groups groups(s, Tile::kOutRows, Tile::kOutColumns);
+  const Output<T> output = {args.bias, args.epilogue, args.result};
   if (groups.by_filter)
-    convolve_by_filter<Tile>(s, groups, x, filters, bias, y, workspace);
+    convolve_by_filter<Tile>(s, groups, x, filters, output, args.workspace);
   else
-    convolve_by_tile<Tile>(s, groups, x, filters, bias, y, workspace);
+    convolve_by_tile<Tile>(s, groups, x, filters, output, args.workspace);
 }
 
 // ---- weight gradient: the tiles are the depth of the products
@@ -245,8 +258,8 @@ static void store_lines(const Vec<T> (&elements)[kLanes<T>][Tile::kElements], in
 // one plane.
 template <class Tile, class Rows, int Run, class T>
 static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t wide, int64_t lines,
-                            int64_t padded, int64_t begin, int64_t count, int64_t tiles, const T* planes,
-                            int64_t plane_size, T* panels, int64_t e_step) {
+                            int64_t padded, int64_t begin, int64_t count, int64_t tiles,
+                            const T* planes, int64_t plane_size, T* panels, int64_t e_step) {
   const int64_t chunks = ceil_div(padded, kLanes<T>);
   parallel_for(tiles / kLanes<T> * s.groups * chunks, [&](int64_t task) {
     const int64_t tile = task / (s.groups * chunks) * kLanes<T>, g = task / chunks % s.groups;
@@ -264,8 +277,8 @@ static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t wi
       } else {
         for (int e = 0; e < Tile::kElements; ++e) elements[i][e] = Vec<T>{};
       }
-    store_lines<Tile, Run, T>(elements, wide, line, padded, tile, tiles, panels + g * padded * tiles,
-                                e_step);
+    store_lines<Tile, Run, T>(elements, wide, line, padded, tile, tiles,
+                              panels + g * padded * tiles, e_step);
   });
 }
 
@@ -316,10 +329,12 @@ static void weight_gradient(const ConvArgs<T>& args) {
   const bool at_once = blocks.all <= blocks.block;  // dU lives for one task only
   for (int64_t begin = 0; begin == 0 || begin < blocks.all; begin += blocks.block) {
     const int64_t count = min_of(blocks.block, blocks.all - begin), tiles = padded_tiles<T>(count);
-    transform_lines<Tile, TileRows<Tile, T>, kLanes<T>>(s, blocks, wide, inputs, columns_padded, begin, count,
-                                                    tiles, args.x, s.in_size(), v, v_step);
-    transform_lines<Tile, OutputRows<Tile, T>, kRowRun>(s, blocks, kRows, outputs, rows_padded, begin, count,
-                                                      tiles, args.grad_y, s.out_size(), z, z_step);
+    transform_lines<Tile, TileRows<Tile, T>, kLanes<T>>(s, blocks, wide, inputs, columns_padded,
+                                                        begin, count, tiles, args.x, s.in_size(), v,
+                                                        v_step);
+    transform_lines<Tile, OutputRows<Tile, T>, kRowRun>(s, blocks, kRows, outputs, rows_padded,
+                                                        begin, count, tiles, args.grad_y,
+                                                        s.out_size(), z, z_step);
     int64_t task_rows = ceil_div(kTaskRows, kRows) * kRows;
     while (task_rows > kRows && s.groups * col_panels * ceil_div(outputs, task_rows) < kFewTasks)
       task_rows = ceil_div(task_rows / 2, kRows) * kRows;
@@ -362,29 +377,28 @@ static void weight_gradient(const ConvArgs<T>& args) {
 
 template <class Tile, class T>
 static void forward(const ConvArgs<T>& args) {
-  convolve<Tile>(args.shape, args.x, forward_filters(args), args.bias, args.result, args.workspace);
+  convolve<Tile>(args.shape, args.x, forward_filters(args), args);
 }
 template <class Tile, class T>
 static void backward(const ConvArgs<T>& args) {
-  convolve<Tile>(conv_phase(args.shape, 0).shape, args.grad_y, backward_filters(args), args.bias,
-                 args.result, args.workspace);
+  convolve<Tile>(conv_phase(args.shape, 0).shape, args.grad_y, backward_filters(args), args);
 }
 
-#define LAMINA_WINOGRAD(algo, rows, columns)               \
-  template <class T>                                       \
-  void conv_fprop_##algo(const ConvArgs<T>& args) {        \
-    forward<WinogradTile<rows, columns>>(args);            \
-  }                                                        \
-  template <class T>                                       \
-  void conv_dgrad_##algo(const ConvArgs<T>& args) {        \
-    backward<WinogradTile<rows, columns>>(args);           \
-  }                                                        \
-  template <class T>                                       \
-  void conv_wgrad_##algo(const ConvArgs<T>& args) {        \
-    weight_gradient<WinogradTile<rows, columns>>(args);    \
-  }                                                        \
-  LAMINA_INSTANTIATE(conv_fprop_##algo, ConvArgs)          \
-  LAMINA_INSTANTIATE(conv_dgrad_##algo, ConvArgs)          \
+#define LAMINA_WINOGRAD(algo, rows, columns)            \
+  template <class T>                                    \
+  void conv_fprop_##algo(const ConvArgs<T>& args) {     \
+    forward<WinogradTile<rows, columns>>(args);         \
+  }                                                     \
+  template <class T>                                    \
+  void conv_dgrad_##algo(const ConvArgs<T>& args) {     \
+    backward<WinogradTile<rows, columns>>(args);        \
+  }                                                     \
+  template <class T>                                    \
+  void conv_wgrad_##algo(const ConvArgs<T>& args) {     \
+    weight_gradient<WinogradTile<rows, columns>>(args); \
+  }                                                     \
+  LAMINA_INSTANTIATE(conv_fprop_##algo, ConvArgs)       \
+  LAMINA_INSTANTIATE(conv_dgrad_##algo, ConvArgs)       \
   LAMINA_INSTANTIATE(conv_wgrad_##algo, ConvArgs)
 
 LAMINA_WINOGRAD(winograd, 2, 2)

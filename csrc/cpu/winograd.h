@@ -1,5 +1,5 @@
-// The transforms of Winograd's convolution on vectors of tiles, and the packed panels they write and
-// read (cpu/gemm.h): tiles are the columns of the products.
+// The transforms of Winograd's convolution on vectors of tiles, and the packed panels they write
+// and read (cpu/gemm.h): tiles are the columns of the products.
 #pragma once
 
 #include "cpu/filters.h"
@@ -24,16 +24,15 @@ template <class T, int Step>
 LAMINA_INLINE void split_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
   static_assert(Step == 2 || Step == 4);
   if constexpr (Step == 2) {
-    out[0] = every_second<T, false>(in[0], in[1]), out[1] = every_second<T, true>(in[0], in[1]);
+    out[0] = every_other<T, false>(in[0], in[1]), out[1] = every_other<T, true>(in[0], in[1]);
   } else {
-    const Vec<T> even[2] = {every_second<T, false>(in[0], in[1]),
-                            every_second<T, false>(in[2], in[3])};
-    const Vec<T> odd[2] = {every_second<T, true>(in[0], in[1]),
-                           every_second<T, true>(in[2], in[3])};
-    out[0] = every_second<T, false>(even[0], even[1]);
-    out[1] = every_second<T, false>(odd[0], odd[1]);
-    out[2] = every_second<T, true>(even[0], even[1]);
-    out[3] = every_second<T, true>(odd[0], odd[1]);
+    const Vec<T> even[2] = {every_other<T, false>(in[0], in[1]),
+                            every_other<T, false>(in[2], in[3])};
+    const Vec<T> odd[2] = {every_other<T, true>(in[0], in[1]), every_other<T, true>(in[2], in[3])};
+    out[0] = every_other<T, false>(even[0], even[1]);
+    out[1] = every_other<T, false>(odd[0], odd[1]);
+    out[2] = every_other<T, true>(even[0], even[1]);
+    out[3] = every_other<T, true>(odd[0], odd[1]);
   }
 }
 // The inverse.
@@ -112,8 +111,8 @@ static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters
   }
 }
 
-// Asks for what fill() will read of a plane [height][width]: its rows are too short for the hardware
-// to see them come.
+// Asks for what fill() will read of a plane [height][width]: its rows are too short for the
+// hardware to see them come.
 template <class T>
 LAMINA_INLINE void prefetch_block(const T* plane, int64_t height, int64_t width, int64_t row,
                                   int64_t rows, int64_t column, int64_t columns) {
@@ -141,23 +140,21 @@ struct TileRows {
       const int64_t i1 = run.row * Tile::kOutRows - s.pad[1], i2 = run.column * kStep - s.pad[2];
       const T* source = plane + run.image * image_step + i1 * s.in[2] + i2;
       for (int64_t at = 0; at < run.count * kStep + 2; at += kLanes<T>) {
-        const int64_t first = min_of<int64_t>(max_of<int64_t>(-(i2 + at), 0), kLanes<T>);
-        const int64_t end =
-            min_of<int64_t>(max_of<int64_t>(s.in[2] - (i2 + at), first), kLanes<T>);
+        const int64_t first = -(i2 + at), end = s.in[2] - (i2 + at);  // lanes inside the image
         Vec<T> d[Tile::kInRows], v[Tile::kInRows];
-        if (first == 0 && end == kLanes<T> && i1 >= 0 && i1 + Tile::kInRows <= s.in[1])
+        if (first <= 0 && end >= kLanes<T> && i1 >= 0 && i1 + Tile::kInRows <= s.in[1])
           for (int r = 0; r < Tile::kInRows; ++r) d[r] = load(source + r * s.in[2] + at);
         else
           for (int r = 0; r < Tile::kInRows; ++r)
             d[r] = i1 + r >= 0 && i1 + r < s.in[1]
-                       ? load_between(source + r * s.in[2] + at, first, end)
+                       ? load_lanes(source + r * s.in[2] + at, first, end)
                        : Vec<T>{};
         winograd::input_line(d, v);
         const int64_t place = run.first * kStep + at;
         for (int r = 0; r < Tile::kInRows; ++r) {
           store(near[r] + place, v[r]);
           if (at == 0)
-            store_between(far[r] + place - kStep, kStep, kLanes<T>, v[r]);
+            store_lanes(far[r] + place - kStep, kStep, kLanes<T>, v[r]);
           else
             store(far[r] + place - kStep, v[r]);
         }
@@ -206,10 +203,10 @@ struct OutputRows {
       const int64_t o1 = run.row * Tile::kOutRows, o2 = run.column * kStep;
       const T* source = plane + run.image * image_step + o1 * s.out[2] + o2;
       for (int64_t at = 0; at < run.count * kStep; at += kLanes<T>) {
-        const int64_t end = min_of<int64_t>(max_of<int64_t>(s.out[2] - (o2 + at), 0), kLanes<T>);
+        const int64_t end = s.out[2] - (o2 + at);
         for (int r = 0; r < Tile::kOutRows; ++r)
           store(rows[r] + run.first * kStep + at,
-                o1 + r < s.out[1] ? load_between(source + r * s.out[2] + at, 0, end) : Vec<T>{});
+                o1 + r < s.out[1] ? load_lanes(source + r * s.out[2] + at, 0, end) : Vec<T>{});
       }
     }
   }
@@ -219,8 +216,7 @@ struct OutputRows {
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
       prefetch_block(plane + run.image * image_step, s.out[1], s.out[2], run.row * Tile::kOutRows,
-                     Tile::kOutRows, run.column * Tile::kOutColumns,
-                     run.count * Tile::kOutColumns);
+                     Tile::kOutRows, run.column * Tile::kOutColumns, run.count * Tile::kOutColumns);
     }
   }
 

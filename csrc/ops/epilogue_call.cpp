@@ -7,7 +7,11 @@ bool applies_epilogue(const Kernel& kernel, Activation kind) {
   struct Name {
     const char *op, *pass, *algo;
   };
-  static constexpr Name kOnCpu[] = {{"none", "", ""}};
+  static constexpr Name kOnCpu[] = {
+      {"conv", "fprop", "winograd"},    {"conv", "dgrad", "winograd"},
+      {"conv", "fprop", "winograd2x4"}, {"conv", "dgrad", "winograd2x4"},
+      {"conv", "fprop", "winograd4"},   {"conv", "dgrad", "winograd4"},
+  };
   if (std::strcmp(kernel.backend, "ref") == 0) return true;
   if (std::strcmp(kernel.backend, "cpu") != 0)
     return is_piecewise_linear(kind) || takes_a_gate(kind);

@@ -35,7 +35,8 @@ template <class V>
 template <class V>
 [[gnu::always_inline]] constexpr void filter_line(const V (&g)[3], V (&u)[4]) {
   const V ends = g[0] + g[2];
-  u[0] = g[0], u[1] = (ends + g[1]) * constant<V>(0.5), u[2] = (ends - g[1]) * constant<V>(0.5), u[3] = g[2];
+  u[0] = g[0], u[1] = (ends + g[1]) * constant<V>(0.5), u[2] = (ends - g[1]) * constant<V>(0.5),
+  u[3] = g[2];
 }
 
 // A^T m
@@ -69,8 +70,10 @@ inline constexpr double kFarNorm = 1 / (2 * kFar2 * (kFar2 - kNear2));
 // B^T d
 template <class V>
 [[gnu::always_inline]] constexpr void input_line(const V (&d)[6], V (&v)[6]) {
-  const V even_near = d[4] - constant<V>(kFar2) * d[2], odd_near = constant<V>(kNear) * (d[3] - constant<V>(kFar2) * d[1]);
-  const V even_far = d[4] - constant<V>(kNear2) * d[2], odd_far = constant<V>(kFar) * (d[3] - constant<V>(kNear2) * d[1]);
+  const V even_near = d[4] - constant<V>(kFar2) * d[2],
+          odd_near = constant<V>(kNear) * (d[3] - constant<V>(kFar2) * d[1]);
+  const V even_far = d[4] - constant<V>(kNear2) * d[2],
+          odd_far = constant<V>(kFar) * (d[3] - constant<V>(kNear2) * d[1]);
   v[0] = constant<V>(kNear2 * kFar2) * d[0] - constant<V>(kNear2 + kFar2) * d[2] + d[4];
   v[1] = even_near + odd_near, v[2] = even_near - odd_near;
   v[3] = even_far + odd_far, v[4] = even_far - odd_far;
@@ -82,7 +85,8 @@ template <class V>
 [[gnu::always_inline]] constexpr void filter_line(const V (&g)[3], V (&u)[6]) {
   const V even_near = constant<V>(kNearNorm) * (g[0] + constant<V>(kNear2) * g[2]),
           odd_near = constant<V>(kNearNorm * kNear) * g[1];
-  const V even_far = constant<V>(kFarNorm) * (g[0] + constant<V>(kFar2) * g[2]), odd_far = constant<V>(kFarNorm * kFar) * g[1];
+  const V even_far = constant<V>(kFarNorm) * (g[0] + constant<V>(kFar2) * g[2]),
+          odd_far = constant<V>(kFarNorm * kFar) * g[1];
   u[0] = constant<V>(kZeroNorm) * g[0];
   u[1] = even_near + odd_near, u[2] = even_near - odd_near;
   u[3] = even_far + odd_far, u[4] = even_far - odd_far;
@@ -103,8 +107,10 @@ template <class V>
 // A dy
 template <class V>
 [[gnu::always_inline]] constexpr void output_gradient_line(const V (&dy)[4], V (&m)[6]) {
-  const V even_near = dy[0] + constant<V>(kNear2) * dy[2], odd_near = constant<V>(kNear) * (dy[1] + constant<V>(kNear2) * dy[3]);
-  const V even_far = dy[0] + constant<V>(kFar2) * dy[2], odd_far = constant<V>(kFar) * (dy[1] + constant<V>(kFar2) * dy[3]);
+  const V even_near = dy[0] + constant<V>(kNear2) * dy[2],
+          odd_near = constant<V>(kNear) * (dy[1] + constant<V>(kNear2) * dy[3]);
+  const V even_far = dy[0] + constant<V>(kFar2) * dy[2],
+          odd_far = constant<V>(kFar) * (dy[1] + constant<V>(kFar2) * dy[3]);
   m[0] = dy[0];
   m[1] = even_near + odd_near, m[2] = even_near - odd_near;
   m[3] = even_far + odd_far, m[4] = even_far - odd_far;
@@ -114,8 +120,10 @@ template <class V>
 // G^T du
 template <class V>
 [[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[6], V (&dg)[3]) {
-  const V even_near = constant<V>(kNearNorm) * (du[1] + du[2]), odd_near = constant<V>(kNearNorm) * (du[1] - du[2]);
-  const V even_far = constant<V>(kFarNorm) * (du[3] + du[4]), odd_far = constant<V>(kFarNorm) * (du[3] - du[4]);
+  const V even_near = constant<V>(kNearNorm) * (du[1] + du[2]),
+          odd_near = constant<V>(kNearNorm) * (du[1] - du[2]);
+  const V even_far = constant<V>(kFarNorm) * (du[3] + du[4]),
+          odd_far = constant<V>(kFarNorm) * (du[3] - du[4]);
   dg[0] = constant<V>(kZeroNorm) * du[0] + even_near + even_far;
   dg[1] = constant<V>(kNear) * odd_near + constant<V>(kFar) * odd_far;
   dg[2] = constant<V>(kNear2) * even_near + constant<V>(kFar2) * even_far + du[5];

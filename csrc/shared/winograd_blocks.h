@@ -46,8 +46,8 @@ struct Groups : Tiles {
   static constexpr int64_t kWide = 48, kNarrow = 32;  // both in whole vectors of any width
 };
 
-// wgrad: the transformed inputs and output gradients of a block of tiles are multiplied and added to
-// all transformed filters at once.
+// wgrad: the transformed inputs and output gradients of a block of tiles are multiplied and added
+// to all transformed filters at once.
 struct Blocks : Tiles {
   int64_t block;                     // tiles of a block, a multiple of kUnit
   int64_t input_elements;            // at most, of a block
