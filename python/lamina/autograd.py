@@ -136,15 +136,21 @@ class Node:
     A source is the Node that made the argument, or the leaf Tensor itself.
     """
 
+    __slots__ = ("__weakref__", "ctx", "edges", "function", "hooks", "outputs", "versions")
+
     def __init__(
-        self, function: type[Function], ctx: Context, edges: tuple[Edge | None, ...]
+        self,
+        function: type[Function],
+        ctx: Context,
+        edges: tuple[Edge | None, ...],
+        versions: list[tuple[Version, int]],
     ) -> None:
         self.function = function
         self.ctx: Context | None = ctx
         self.edges = edges
+        self.versions = versions
         self.outputs: list[tuple[tuple[int, ...], Any, bool, Any]] = []
         self.hooks: dict[int, dict[int, Callable[..., Any]]] = {}
-        self.versions: list[tuple[Version, int]] = []
 
     @property
     def name(self) -> str:
@@ -204,6 +210,8 @@ class Function:
 
     # Whether `forward` leaves all arithmetic to compiled kernels: nothing for NumPy to warn of.
     kernels_only = False
+    # Whether nobody else holds the gradients that `backward` returns, but for one it was given.
+    gradients_are_new = False
 
     @staticmethod
     def forward(ctx: Context, *args: Any, **kwargs: Any) -> Any:
@@ -247,12 +255,8 @@ class Function:
         for output in outputs:
             output._share_version(tensors)
         if True in needs:
-            node = Node(
-                cls,
-                ctx,
-                tuple([a._edge() if need else None for a, need in zip(args, needs, strict=True)]),
-            )
-            node.versions = _versions(ctx.saved, tensors, outputs)
+            edges = [a._edge() if need else None for a, need in zip(args, needs, strict=True)]
+            node = Node(cls, ctx, tuple(edges), _versions(ctx.saved, tensors, outputs))
             marked = ctx.non_differentiable
             for index, output in enumerate(outputs):
                 array = output._data
@@ -323,10 +327,13 @@ class _Sums:
         self.arrays: dict[tuple[int, int], Any] = {}
         self.owned: set[tuple[int, int]] = set()
 
-    def add(self, source: Node | Tensor, index: int, gradient: Any) -> None:
+    def add(self, source: Node | Tensor, index: int, gradient: Any, new: bool = False) -> None:
+        """`new`: nobody else holds the array."""
         key = (id(source), index)
         if key not in self.arrays:
             self.arrays[key] = gradient
+            if new:
+                self.owned.add(key)
         elif key in self.owned:
             self.arrays[key] += gradient
         else:
@@ -396,27 +403,33 @@ def backward(
     with no_grad(), np.errstate(all="ignore"):
         for source in _topological_order(roots):
             if not isinstance(source, Node):
-                gradient = sums.take(source, 0, source._hooks)
+                hooks = source._hooks
+                gradient = sums.take(source, 0, hooks)
                 if gradient is None:
                     continue
                 for key in wanted.get((id(source), 0), ()):
                     into[key] = gradient  # type: ignore[index]
                 if into is None:
-                    source._accumulate(gradient)
+                    source._accumulate(gradient, not hooks and (id(source), 0) in sums.owned)
                 continue
             arrived = []
             for index in range(len(source.outputs)):
                 gradient = sums.take(source, index, source.hooks.get(index))
-                for key in wanted.get((id(source), index), ()):
+                for key in wanted.get((id(source), index), ()) if wanted else ():
                     into[key] = gradient  # type: ignore[index]
                 arrived.append(gradient)
-            if all(gradient is None for gradient in arrived):
+            if all([gradient is None for gradient in arrived]):
                 continue
             results = source.call_backward(arrived)
+            new = source.function.gradients_are_new
             for edge, result in zip(source.edges, results, strict=True):
-                if edge is not None and result is not None:
-                    op = f"{source.function.__name__}.backward"
-                    sums.add(*edge, _checked(op, result, *_described(*edge)))
+                if edge is None or result is None:
+                    continue
+                shape, dtype = _described(*edge)
+                if type(result) is not np.ndarray or result.shape != shape or result.dtype != dtype:
+                    result = _checked(f"{source.function.__name__}.backward", result, shape, dtype)
+                passed_on = any([result is gradient for gradient in arrived])
+                sums.add(*edge, result, new and not passed_on)
             if not retain_graph and source.ctx is not None and source.ctx.saved:
                 source.ctx = None
 

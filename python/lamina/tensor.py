@@ -345,10 +345,11 @@ class Tensor(Methods):
     def _record(self, node: Node, index: int) -> None:
         self.grad_fn, self._index, self._requires_grad = node, index, True
 
-    def _accumulate(self, gradient: Any) -> None:
+    def _accumulate(self, gradient: Any, owned: bool = False) -> None:
+        """Adds to `.grad`; an array that is not `owned` may be shared with another gradient."""
         if self._grad is None:
-            # A copy: the array may be shared with another tensor's gradient.
-            self._grad = Tensor(gradient.copy())
+            keep = owned and gradient.flags.c_contiguous
+            self._grad = Tensor._wrap(gradient if keep else gradient.copy())
         elif self._grad._data.flags.c_contiguous and getattr(
             self._grad._data.flags, "writeable", True
         ):

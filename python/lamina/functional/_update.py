@@ -24,6 +24,9 @@ def optimizer_step(
     """
     if not param.size:
         return
+    if grad.dtype == param.dtype and all(map(_C.is_ready, (param, grad, *states))):
+        _C.optimizer_step(kind, param, grad, states, coefficients, decay, keep)
+        return
     updated = [param, *states]
     if not param.flags.c_contiguous and param.flags.f_contiguous:
         updated, grad = [array.T for array in updated], grad.T

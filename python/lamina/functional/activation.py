@@ -50,6 +50,7 @@ class Activation(Function):
     """kind, a, b as in csrc/ops/activation.h."""
 
     kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, op: str, kind: str, a: float, b: float) -> Any:

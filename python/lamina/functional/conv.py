@@ -157,6 +157,7 @@ class Conv(Function):
     """
 
     kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(
@@ -204,6 +205,7 @@ class ConvInputGrad(Function):
     """
 
     kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(

@@ -34,6 +34,7 @@ def _gemm(
 
 class Linear(Function):
     kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(

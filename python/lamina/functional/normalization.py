@@ -48,6 +48,9 @@ def _epsilon(op: str, eps: Any) -> float:
 class BatchNorm(Function):
     """Returns y and the statistics used: mean [C] and biased variance [C]."""
 
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(
         ctx: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, eps: float
@@ -160,6 +163,9 @@ def _tensors(op: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) ->
 
 class GroupNorm(Function):
     """layout: (outer, groups, channels, inner) as in csrc/ops/normalization.h."""
+
+    kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(

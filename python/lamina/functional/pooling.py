@@ -42,6 +42,7 @@ class MaxPool(Function):
     """windows: one table per axis; out: the output's spatial shape."""
 
     kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, op: str, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
@@ -67,6 +68,7 @@ class MaxPool(Function):
 
 class AvgPool(Function):
     kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, op: str, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:

@@ -19,6 +19,9 @@ __all__ = ["gumbel_softmax", "log_softmax", "softmax", "softmax2d", "softmin"]
 
 
 class Softmax(Function):
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, op: str, dim: int, log: bool) -> Any:
         x = arrays.asarray(op, "input", x)

@@ -109,16 +109,18 @@ class Optimizer:
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is None:
-                    continue
-                with no_grad():
-                    array = param._writable(f"{type(self).__name__}.step")
-                grad = -param.grad.data if group.get("maximize") else param.grad.data
-                state = self.state.setdefault(param, {})
-                state["step"] = state.get("step", 0) + 1
-                with np.errstate(all="ignore"):  # infinities and NaN stay in the parameters
+        op = f"{type(self).__name__}.step"
+        with no_grad(), np.errstate(all="ignore"):  # infinities and NaN stay in the parameters
+            for group in self.param_groups:
+                maximize = group.get("maximize")
+                for param in group["params"]:
+                    gradient = param._grad
+                    if gradient is None:
+                        continue
+                    array = param._writable(op)
+                    state = self.state.setdefault(param, {})
+                    state["step"] = state.get("step", 0) + 1
+                    grad = -gradient.data if maximize else gradient.data
                     self.update(array, grad, state, group)
         return loss
 
