@@ -132,14 +132,21 @@ LAMINA_INLINE V minimum(V a, V b) {
   return (a < b) | (a != a) ? a : b;
 }
 
+// a's lanes WIDTH further on come to each lane.
+template <class T, int WIDTH>
+LAMINA_INLINE Vec<T> lanes_ahead(Vec<T> a) {
+  Mask<T> order{};
+  for (int i = 0; i < kLanes<T>; ++i) order[i] = (i + WIDTH) % kLanes<T>;
+  return __builtin_shuffle(a, order);
+}
 // Sum over lanes in a fixed tree order.
-template <class T>
+template <class T, int WIDTH = kLanes<T> / 2>
 LAMINA_INLINE T sum_lanes(Vec<T> v) {
-  T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int width = kLanes<T> / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-  return lanes[0];
+  v += lanes_ahead<T, WIDTH>(v);
+  if constexpr (WIDTH == 1)
+    return v[0];
+  else
+    return sum_lanes<T, WIDTH / 2>(v);
 }
 
 // The lower (or upper) halves of a and b, interleaved.
