@@ -46,14 +46,14 @@ void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
       const int64_t count = pieces.axis * args.c;
       const Workspace partial(2 * count * static_cast<int64_t>(sizeof(A)));
       A *means = partial.get<A>(), *squares = means + count;
-      launch(line_moments_kernel<T, Lines>, grid, Lines::kThreads, 0, shape, args.x, means,
+      launch(line_moments_kernel<T, Lines>, grid, Lines::threads(shape), 0, shape, args.x, means,
              squares);
       launch(combine_moments_kernel<T>, line_grid<Columns>(pieces), Columns::kThreads, 0, pieces,
              shape, shape.lines() / args.c, A(args.n * args.inner), means, squares, A(args.eps),
              args.mean, args.var, false);
     }
-    launch(apply_kernel<T, Lines>, grid, Lines::kThreads, 0, shape.second_reading(), plan.owner,
-           statistics, args.weight, args.bias, args.x, args.result);
+    launch(apply_kernel<T, Lines>, grid, Lines::threads(shape), 0, shape.second_reading(),
+           plan.owner, statistics, args.weight, args.bias, args.x, args.result);
   });
 }
 
@@ -70,13 +70,13 @@ void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
     A *sums = partial.get<A>(), *dots = sums + count;
     Coefficients<T> coefficients{nullptr, nullptr};
     if (args.training) coefficients = {dots + count, dots + count + args.c};
-    launch(line_sums_kernel<T, Lines>, grid, Lines::kThreads, 0, shape, plan.owner, statistics,
-           args.grad_y, args.x, sums, dots);
+    launch(line_sums_kernel<T, Lines>, grid, Lines::threads(shape), 0, shape, plan.owner,
+           statistics, args.grad_y, args.x, sums, dots);
     launch(channel_sums_kernel<T>, line_grid<Columns>(pieces), Columns::kThreads, 0, pieces,
            plan.owner, statistics, false, sums, dots, args.weight, A(args.n * args.inner),
            coefficients, args.grad_weight, args.grad_bias);
-    launch(gradient_kernel<T, Lines>, grid, Lines::kThreads, 0, shape.second_reading(), plan.owner,
-           statistics, coefficients, args.weight, args.grad_y, args.x, args.result);
+    launch(gradient_kernel<T, Lines>, grid, Lines::threads(shape), 0, shape.second_reading(),
+           plan.owner, statistics, coefficients, args.weight, args.grad_y, args.x, args.result);
   });
 }
 
@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(Lines::kThreads, 1)
 
 // inner == 1: grad_x of a row.
 template <class T, class Lines, bool ONE>
-__global__ void __launch_bounds__(Lines::kThreads)
+__global__ void __launch_bounds__(Lines::kThreads, 1)
     row_gradient_kernel(LineShape shape, RowWeights<T> weights, Statistics<T> statistics,
                         const T* grad_y, const T* x, T* grad_x) {
   using A = Acc<T>;
@@ -227,8 +227,8 @@ void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
                    [&]<class Lines, bool ONE>(const LineShape& shape) {
                      if constexpr (!std::is_same_v<Lines, Columns>)
                        launch(row_norm_kernel<T, Lines, ONE>, line_grid<Lines>(shape),
-                              Lines::kThreads, 0, shape, weights, A(args.eps), args.x, args.result,
-                              args.mean, args.rstd);
+                              Lines::threads(shape), 0, shape, weights, A(args.eps), args.x,
+                              args.result, args.mean, args.rstd);
                    });
     return;
   }
@@ -237,7 +237,7 @@ void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
     const int64_t count = pieces.axis * rows.outer;
     const Workspace partial(2 * count * static_cast<int64_t>(sizeof(A)));
     A *means = partial.get<A>(), *squares = means + count;
-    launch(line_moments_kernel<T, Lines>, line_grid<Lines>(shape), Lines::kThreads, 0, shape,
+    launch(line_moments_kernel<T, Lines>, line_grid<Lines>(shape), Lines::threads(shape), 0, shape,
            args.x, means, squares);
     launch(combine_moments_kernel<T>, line_grid<Columns>(pieces), Columns::kThreads, 0, pieces,
            shape, int64_t{1}, A(rows.axis), means, squares, A(args.eps), args.mean, args.rstd,
@@ -248,7 +248,7 @@ void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
   const Statistics<T> statistics{args.mean, args.rstd, A(args.eps), true};
   visit_parts<T>(planes, wide && args.inner % kWide<T> == 0,
                  [&]<class Lines>(const LineShape& shape) {
-                   launch(apply_kernel<T, Lines>, line_grid<Lines>(shape), Lines::kThreads, 0,
+                   launch(apply_kernel<T, Lines>, line_grid<Lines>(shape), Lines::threads(shape), 0,
                           shape.second_reading(), owner, statistics, args.weight, args.bias, args.x,
                           args.result);
                  });
@@ -270,7 +270,7 @@ static void group_norm_planes_dgrad(const GroupNormArgs<T>& args, const Statisti
     const Workspace partial(2 * (count + rows) * static_cast<int64_t>(sizeof(A)));
     A *sums = partial.get<A>(), *dots = sums + count;
     const Coefficients<T> coefficients{dots + count, dots + count + rows}, none{nullptr, nullptr};
-    launch(line_sums_kernel<T, Lines>, grid, Lines::kThreads, 0, shape, owner, statistics,
+    launch(line_sums_kernel<T, Lines>, grid, Lines::threads(shape), 0, shape, owner, statistics,
            args.grad_y, args.x, sums, dots);
     launch(row_coefficients_kernel<T>, grid_size(ceil_div(rows, kRowThreads / 32)), kRowThreads, 0,
            rows, shape.parts(), args.channels, args.groups, statistics, sums, dots, args.weight,
@@ -278,7 +278,7 @@ static void group_norm_planes_dgrad(const GroupNormArgs<T>& args, const Statisti
     launch(channel_sums_kernel<T>, line_grid<Columns>(pieces), Columns::kThreads, 0, pieces, owner,
            statistics, false, sums, dots, args.weight, size, none, args.grad_weight,
            args.grad_bias);
-    launch(gradient_kernel<T, Lines>, grid, Lines::kThreads, 0, shape.second_reading(), owner,
+    launch(gradient_kernel<T, Lines>, grid, Lines::threads(shape), 0, shape.second_reading(), owner,
            statistics, coefficients, args.weight, args.grad_y, args.x, args.result);
   });
 }
@@ -294,8 +294,8 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
       args.channels % kWide<T> == 0 && is_wide(args.x, args.grad_y, args.weight, args.result);
   visit_lines<T>(rows, wide, [&]<class Lines, bool ONE>(const LineShape& shape) {
     if constexpr (!std::is_same_v<Lines, Columns>)
-      launch(row_gradient_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::kThreads, 0, shape,
-             weights, statistics, args.grad_y, args.x, args.result);
+      launch(row_gradient_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::threads(shape), 0,
+             shape, weights, statistics, args.grad_y, args.x, args.result);
   });
   LineShape columns{1, args.outer, args.groups * args.channels};
   columns.width_log2 = Columns::choose_width_log2(columns, kSlots<T>);

@@ -57,8 +57,9 @@ __device__ __forceinline__ LineStats<Acc<T>> line_stats(const Lines& lines, cons
 
 // ---- softmax
 
+// One block a multiprocessor in all bounds: ptxas would otherwise spill to fit more of them.
 template <class T, class Lines, bool ONE>
-__global__ void __launch_bounds__(Lines::kThreads)
+__global__ void __launch_bounds__(Lines::kThreads, 1)
     softmax_fprop_kernel(LineShape shape, bool log_of, const T* x, T* y) {
   using A = Acc<T>;
   const Lines lines(shape);
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(Lines::kThreads)
 }
 
 template <class T, class Lines, bool ONE>
-__global__ void __launch_bounds__(Lines::kThreads)
+__global__ void __launch_bounds__(Lines::kThreads, 1)
     softmax_dgrad_kernel(LineShape shape, bool log_of, const T* y, const T* grad_y, T* grad_x) {
   using A = Acc<T>;
   const Lines lines(shape);
@@ -105,8 +106,8 @@ void softmax_fprop_lines(const SoftmaxArgs<T>& args) {
   const LineShape lines{args.outer, args.axis, args.inner};
   const bool wide = args.axis % kWide<T> == 0 && is_wide(args.x, args.result);
   visit_lines<T>(lines, wide, [&]<class Lines, bool ONE>(const LineShape& shape) {
-    launch(softmax_fprop_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::kThreads, 0, shape,
-           args.log, args.x, args.result);
+    launch(softmax_fprop_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::threads(shape), 0,
+           shape, args.log, args.x, args.result);
   });
 }
 
@@ -115,8 +116,8 @@ void softmax_dgrad_lines(const SoftmaxArgs<T>& args) {
   const LineShape lines{args.outer, args.axis, args.inner};
   const bool wide = args.axis % kWide<T> == 0 && is_wide(args.y, args.grad_y, args.result);
   visit_lines<T>(lines, wide, [&]<class Lines, bool ONE>(const LineShape& shape) {
-    launch(softmax_dgrad_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::kThreads, 0, shape,
-           args.log, args.y, args.grad_y, args.result);
+    launch(softmax_dgrad_kernel<T, Lines, ONE>, line_grid<Lines>(shape), Lines::threads(shape), 0,
+           shape, args.log, args.y, args.grad_y, args.result);
   });
 }
 
@@ -150,7 +151,6 @@ struct CrossEntropyRule {
   }
 };
 
-// One block a multiprocessor in the bounds: ptxas would otherwise spill to fit more of them.
 template <class T, class Lines, bool ONE>
 __global__ void __launch_bounds__(Lines::kThreads, 1)
     cross_entropy_fprop_kernel(CrossEntropyRule<T> rule, T* loss) {
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(Lines::kThreads, 1)
 }
 
 template <class T, class Lines, bool ONE>
-__global__ void __launch_bounds__(Lines::kThreads)
+__global__ void __launch_bounds__(Lines::kThreads, 1)
     cross_entropy_dgrad_kernel(CrossEntropyRule<T> rule, const T* grad_loss, T* grad_x) {
   using A = Acc<T>;
   if (*rule.bad >= 0) return;
@@ -231,8 +231,8 @@ template <class T>
 void cross_entropy_fprop_fused(const CrossEntropyArgs<T>& args) {
   run_cross_entropy(args, is_wide(args.x),
                     [&]<class Lines, bool ONE>(const CrossEntropyRule<T>& rule, dim3 grid) {
-                      launch(cross_entropy_fprop_kernel<T, Lines, ONE>, grid, Lines::kThreads, 0,
-                             rule, args.result);
+                      launch(cross_entropy_fprop_kernel<T, Lines, ONE>, grid,
+                             Lines::threads(rule.shape), 0, rule, args.result);
                     });
 }
 
@@ -240,8 +240,8 @@ template <class T>
 void cross_entropy_dgrad_fused(const CrossEntropyArgs<T>& args) {
   run_cross_entropy(args, is_wide(args.x, args.result),
                     [&]<class Lines, bool ONE>(const CrossEntropyRule<T>& rule, dim3 grid) {
-                      launch(cross_entropy_dgrad_kernel<T, Lines, ONE>, grid, Lines::kThreads, 0,
-                             rule, args.grad_loss, args.result);
+                      launch(cross_entropy_dgrad_kernel<T, Lines, ONE>, grid,
+                             Lines::threads(rule.shape), 0, rule, args.grad_loss, args.result);
                     });
 }
 

@@ -72,9 +72,9 @@ __device__ __forceinline__ Moments<Acc<T>> thread_moments(const Lines& lines, co
   return moments;
 }
 
-// means and squares [part][line].
+// means and squares [part][line]. One block in the bounds, or ptxas spills to fit in more.
 template <class T, class Lines>
-__global__ void __launch_bounds__(Lines::kThreads)
+__global__ void __launch_bounds__(Lines::kThreads, 1)
     line_moments_kernel(LineShape shape, const T* x, Acc<T>* means, Acc<T>* squares) {
   using A = Acc<T>;
   const Lines lines(shape);

@@ -25,6 +25,7 @@ struct LineShape {
   int64_t outer, axis, inner;
   int64_t part = axis;
   int width_log2 = 0;      // for Columns
+  int ranks_log2 = 0;      // for Rows
   bool backwards = false;  // the first block takes the last lines, which a cache may still hold
 
   __host__ __device__ constexpr int64_t parts() const {
@@ -97,46 +98,51 @@ struct LineAccess {
   }
 };
 
-// inner == 1: RANKS neighbouring threads a line (8, 32, or a whole block), vectors of N elements;
-// N > 1 only where N divides the axis and the arrays are aligned.
-template <int RANKS, int N>
-struct Rows : LineAccess<Rows<RANKS, N>, N> {
-  static constexpr int kThreads = RANKS <= 32 ? 256 : RANKS;
-  static_assert(RANKS <= 32 || RANKS == kThreads);
+// inner == 1: 2^ranks_log2 neighbouring threads a line (8, 32, or a whole block of more), vectors
+// of N elements; N > 1 only where N divides the axis and the arrays are aligned.
+template <int N>
+struct Rows : LineAccess<Rows<N>, N> {
+  static constexpr int kThreads = 512;  // at most
+  static constexpr int kThreadsOfWarps = 256;
 
   int64_t begin, end, base, line;
-  int rank;
+  int rank, ranks_log2;
   bool valid;
 
   __device__ __forceinline__ explicit Rows(const LineShape& shape)
       : begin(blockIdx.y * shape.part),
         end(min(begin + shape.part, shape.axis)),
-        line(int64_t{shape.block()} * (kThreads / RANKS) + threadIdx.x / RANKS),
-        rank(static_cast<int>(threadIdx.x % RANKS)) {
+        line(int64_t{shape.block()} * (blockDim.x >> shape.ranks_log2) +
+             (threadIdx.x >> shape.ranks_log2)),
+        rank(static_cast<int>(threadIdx.x) & ((1 << shape.ranks_log2) - 1)),
+        ranks_log2(shape.ranks_log2) {
     base = line * shape.axis;
     valid = line < shape.outer;
   }
-  static int64_t blocks(const LineShape& shape) {
-    return (shape.outer + kThreads / RANKS - 1) / (kThreads / RANKS);
+  static int threads(const LineShape& shape) {
+    return shape.ranks_log2 > 5 ? 1 << shape.ranks_log2 : kThreadsOfWarps;
   }
-  __device__ __forceinline__ int ranks() const { return RANKS; }
+  static int64_t blocks(const LineShape& shape) {
+    const int lines = threads(shape) >> shape.ranks_log2;
+    return (shape.outer + lines - 1) / lines;
+  }
+  __device__ __forceinline__ int ranks() const { return 1 << ranks_log2; }
   __device__ __forceinline__ int64_t step() const { return 1; }
   // Of slot 0 in memory, and from one vector of slots to the next.
   __device__ __forceinline__ int64_t offset(int64_t first) const { return first + rank * N; }
-  __device__ __forceinline__ int stride() const { return RANKS * N; }
+  __device__ __forceinline__ int stride() const { return N << ranks_log2; }
   __device__ __forceinline__ int at(int slot) const {
-    return (slot / N * RANKS + rank) * N + slot % N;
+    return ((slot / N << ranks_log2) + rank) * N + slot % N;
   }
   // Every thread of the line gets the reduction over the line's threads.
   template <class A, class Combine>
   __device__ __forceinline__ A reduce(A value, Combine combine) const {
-    if constexpr (RANKS > 32) {
-      return block_reduce<RANKS>(value, combine);
-    } else {
-      for (int lane = RANKS / 2; lane > 0; lane /= 2)
-        value = combine(value, __shfl_xor_sync(0xffffffffu, value, lane));
-      return value;
-    }
+#pragma unroll
+    for (int lane = 16; lane > 0; lane /= 2)
+      if (lane < ranks()) value = combine(value, __shfl_xor_sync(0xffffffffu, value, lane));
+    if (ranks() <= 32) return value;
+    __shared__ A partial[kThreads / 32];
+    return combine_warps(value, ranks() / 32, partial, combine);
   }
 };
 
@@ -164,6 +170,7 @@ struct Columns : LineAccess<Columns, 1> {
   __host__ __device__ static constexpr int64_t tiles(const LineShape& shape) {
     return (shape.inner + (1 << shape.width_log2) - 1) >> shape.width_log2;
   }
+  static int threads(const LineShape&) { return kThreads; }
   static int64_t blocks(const LineShape& shape) { return shape.outer * tiles(shape); }
 
   __device__ __forceinline__ explicit Columns(const LineShape& shape)
@@ -216,35 +223,30 @@ inline constexpr int64_t kLineInRegisters = kBlockRanks * kSlots<T>;
 // line fits into the slots of its threads. `wide`: vectors are possible.
 template <class T, class Body>
 void visit_lines(LineShape shape, bool wide, Body body) {
-  constexpr int kN = kWide<T>;
   if (shape.inner != 1) {
     shape.width_log2 = Columns::choose_width_log2(shape, kSlots<T>);
     if (shape.axis <= (Columns::kThreads >> shape.width_log2) * kSlots<T>)
       body.template operator()<Columns, true>(shape);
     else
       body.template operator()<Columns, false>(shape);
-  } else if (shape.axis <= 16) {
-    body.template operator()<Rows<8, 1>, true>(shape);
-  } else if (shape.axis <= 32 * kSlots<T>) {
+    return;
+  }
+  shape.ranks_log2 = shape.axis <= 16                ? 3
+                     : shape.axis <= 32 * kSlots<T>  ? 5
+                     : shape.axis <= 128 * kSlots<T> ? 7
+                                                     : 9;
+  static_assert(kBlockRanks == 1 << 9);
+  wide = wide && shape.axis > 16;
+  if (shape.axis <= kLineInRegisters<T>) {
     if (wide)
-      body.template operator()<Rows<32, kN>, true>(shape);
+      body.template operator()<Rows<kWide<T>>, true>(shape);
     else
-      body.template operator()<Rows<32, 1>, true>(shape);
-  } else if (shape.axis <= 128 * kSlots<T>) {
-    if (wide)
-      body.template operator()<Rows<128, kN>, true>(shape);
-    else
-      body.template operator()<Rows<128, 1>, true>(shape);
-  } else if (shape.axis <= kBlockRanks * kSlots<T>) {
-    if (wide)
-      body.template operator()<Rows<kBlockRanks, kN>, true>(shape);
-    else
-      body.template operator()<Rows<kBlockRanks, 1>, true>(shape);
+      body.template operator()<Rows<1>, true>(shape);
   } else {
     if (wide)
-      body.template operator()<Rows<kBlockRanks, kN>, false>(shape);
+      body.template operator()<Rows<kWide<T>>, false>(shape);
     else
-      body.template operator()<Rows<kBlockRanks, 1>, false>(shape);
+      body.template operator()<Rows<1>, false>(shape);
   }
 }
 
@@ -259,24 +261,22 @@ inline void choose_parts(LineShape& shape, int64_t blocks, int64_t load) {
 // body.template operator()<Lines>(shape).
 template <class T, class Body>
 void visit_parts(LineShape shape, bool wide, Body body) {
-  constexpr int kN = kWide<T>;
   if (shape.inner != 1) {
     shape.width_log2 = Columns::choose_width_log2(shape, kSlots<T>);
     choose_parts(shape, Columns::blocks(shape),
                  (Columns::kThreads >> shape.width_log2) * kSlots<T>);
     body.template operator()<Columns>(shape);
-  } else if (shape.axis <= 32 * kSlots<T>) {
-    if (wide)
-      body.template operator()<Rows<32, kN>>(shape);
-    else
-      body.template operator()<Rows<32, 1>>(shape);
-  } else {
-    choose_parts(shape, shape.outer, 128 * kSlots<T>);
-    if (wide)
-      body.template operator()<Rows<128, kN>>(shape);
-    else
-      body.template operator()<Rows<128, 1>>(shape);
+    return;
   }
+  shape.ranks_log2 = 5;
+  if (shape.axis > 32 * kSlots<T>) {
+    shape.ranks_log2 = 7;
+    choose_parts(shape, shape.outer, 128 * kSlots<T>);
+  }
+  if (wide)
+    body.template operator()<Rows<kWide<T>>>(shape);
+  else
+    body.template operator()<Rows<1>>(shape);
 }
 
 }  // namespace lamina::cuda

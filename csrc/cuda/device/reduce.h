@@ -26,6 +26,18 @@ __device__ __forceinline__ A warp_reduce(A value, Combine combine) {
   return value;
 }
 
+// Every thread gets the combination of `warps` values, each held by all threads of its warp. All
+// threads of the block must call it; it may be called again at once.
+template <class Combine, class A>
+__device__ __forceinline__ A combine_warps(A value, int warps, A* partial, Combine combine) {
+  __syncthreads();  // the previous call's readers have finished
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = partial[0];
+  for (int warp = 1; warp < warps; ++warp) value = combine(value, partial[warp]);
+  return value;
+}
+
 // Every thread of a one-dimensional block of THREADS, a multiple of 32, gets the reduction of all
 // values. All threads must call it; it may be called again at once.
 template <int THREADS, class Combine, class A>
@@ -35,11 +47,7 @@ __device__ __forceinline__ A block_reduce(A value, Combine combine) {
   value = warp_reduce(value, combine);
   if constexpr (kWarps > 1) {
     __shared__ A partial[kWarps];
-    __syncthreads();  // the previous call's readers have finished
-    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-    __syncthreads();
-    value = partial[0];
-    for (int warp = 1; warp < kWarps; ++warp) value = combine(value, partial[warp]);
+    value = combine_warps(value, kWarps, partial, combine);
   }
   return value;
 }
