@@ -33,6 +33,9 @@ SHAPES = [
     ((1, 2, 12, 17), (4, 1, 3, 4), {"stride": (3, 2), "dilation": (2, 3), "groups": 2}),
     ((2, 3, 300), (3, 1, 4), {"padding": 3, "groups": 3}),
     ((1, 2, 5, 6, 7), (2, 1, 3, 3, 3), {"stride": (2, 1, 1), "padding": 1, "groups": 2}),
+    # vectors of channels: of both sides, in groups, over more than one tile of the depth
+    ((2, 16, 5, 9), (24, 8, 3, 3), {"padding": 1, "groups": 2}),
+    ((1, 40, 6, 7), (8, 40, 3, 2), {"stride": 2, "padding": (1, 0), "dilation": (1, 2)}),
 ]
 KERNELS = [
     pytest.param(backend, kernel.pass_, kernel.algo, id=f"{backend}-{kernel.pass_}-{kernel.algo}")

@@ -92,7 +92,7 @@ LARGE = [
 ]
 
 
-@pytest.mark.parametrize("shape", [*SHAPES[:3], *LARGE], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[:3], *SHAPES[-2:], *LARGE], ids=str)
 @pytest.mark.parametrize(("pass_", "algo"), PASSES)
 @pytest.mark.parametrize("backend", SIMT)
 def test_tf32_convolution(backend, pass_, algo, shape):

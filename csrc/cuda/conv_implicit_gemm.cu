@@ -10,7 +10,8 @@
 // Method        device/gemm_tile.h with operands that unroll while they read
 //               (device/unrolled_operand.h): pixels of all images are the columns, so small images
 //               fill tiles too, and neighbouring threads read neighbouring pixels. Filters of one
-//               tap at stride 1 are plain matrix products.
+//               tap at stride 1 are plain matrix products. For the tensor cores the depth runs over
+//               (tap, channel) where vectors divide the channels, and the filter is copied so.
 // Partitioning  one block a tile: 128 x 128 where that gives enough blocks, else 64 x 64; a launch
 //               a phase. wgrad: parts of the pixels, which a second pass adds in order.
 // Numerics      one accumulator a result, over (c, r) or pixels in order, whatever the tile; tf32
@@ -80,21 +81,35 @@ class PixelStore {
   int rows_;
 };
 
+// How the operand that needs no unrolling is read: the tensor cores take it in whole vectors, the
+// other engine would have to scatter those.
+template <class T, class E>
+inline constexpr bool kOnTensorCores = sizeof(T) == 2 || !std::is_same_v<T, E>;
+template <class T, class E>
+inline constexpr int kPlainVector = kOnTensorCores<T, E> ? kWide<T> : 1;
+
 // The filters are read in vectors of V.
-template <class T, class E, int SIDE, int V>
+template <class T, class E, int SIDE, int V, bool TAP_MAJOR>
 struct ImplicitTile {
   using Engine = typename EngineOf<E, SIDE, false, true>::Type;
   using A = MatrixOperand<T, typename Engine::template Map<SIDE, V, false>, unsigned>;
   using B = PixelOperand<T, typename Engine::template Map<SIDE, 1, true>>;
 };
-
 template <class T, class E, int SIDE, int V>
+struct ImplicitTile<T, E, SIDE, V, true> {
+  using Engine = typename EngineOf<E, SIDE, false, false>::Type;
+  using A = MatrixOperand<T, typename Engine::template Map<SIDE, V, false>, unsigned>;
+  using B = ChannelOperand<T, typename Engine::template GatherMap<SIDE>>;
+};
+
+template <class T, class E, int SIDE, int V, bool TAP_MAJOR>
 __global__ void __launch_bounds__((kGemmThreads<E, SIDE>), (kGemmBlocks<E, SIDE>))
     conv_implicit_gemm_kernel(const __grid_constant__ ImplicitPass<T> pass, unsigned tiles_m,
                               unsigned tiles_n) {
-  using Engine = typename ImplicitTile<T, E, SIDE, V>::Engine;
-  using A = typename ImplicitTile<T, E, SIDE, V>::A;
-  using B = typename ImplicitTile<T, E, SIDE, V>::B;
+  using Tile = ImplicitTile<T, E, SIDE, V, TAP_MAJOR>;
+  using Engine = typename Tile::Engine;
+  using A = typename Tile::A;
+  using B = typename Tile::B;
   SIMT_DYNAMIC_SHARED(unsigned char, shared);
   auto& table = *reinterpret_cast<typename B::Table*>(shared + kTableOffset<Engine, A, B>);
   const int group = static_cast<int>(blockIdx.x / (tiles_m * tiles_n));
@@ -103,36 +118,33 @@ __global__ void __launch_bounds__((kGemmThreads<E, SIDE>), (kGemmBlocks<E, SIDE>
   A a(pass.filter + (int64_t{group} * pass.outputs + output) * pass.pitch,
       static_cast<unsigned>(pass.pitch), 1, pass.outputs - output, pass.pitch);
   B b(pass.shape, table, pass.x + int64_t{group} * pass.channels * pass.shape.in_size, pass.image,
-      int64_t{tile.n} * SIDE + threadIdx.x % SIDE, pass.pixels, pass.depth);
+      int64_t{tile.n} * SIDE + B::Map::line(threadIdx.x), pass.pixels, pass.depth);
   gemm_block<Engine>(shared, a, b, pass.depth, [&] {
     return PixelStore<T>(pass, group, output, int64_t{tile.n} * SIDE + threadIdx.x % SIDE);
   });
 }
 
-template <class E, int SIDE, int V, class T>
+template <class E, int SIDE, int V, bool TAP_MAJOR, class T>
 static void launch_pass(const ImplicitPass<T>& pass) {
-  using Tile = ImplicitTile<T, E, SIDE, V>;
+  using Tile = ImplicitTile<T, E, SIDE, V, TAP_MAJOR>;
   const int64_t tiles_m = ceil_div(pass.outputs, SIDE), tiles_n = ceil_div(pass.pixels, SIDE);
-  launch(conv_implicit_gemm_kernel<T, E, SIDE, V>, grid_size(pass.groups * tiles_m * tiles_n),
-         kGemmThreads<E, SIDE>,
+  launch(conv_implicit_gemm_kernel<T, E, SIDE, V, TAP_MAJOR>,
+         grid_size(pass.groups * tiles_m * tiles_n), kGemmThreads<E, SIDE>,
          kGemmShared<typename Tile::Engine, typename Tile::A, typename Tile::B>, pass,
          static_cast<unsigned>(tiles_m), static_cast<unsigned>(tiles_n));
 }
 
-// How the operand that needs no unrolling is read: the tensor cores take it in whole vectors, the
-// other engine would have to scatter those.
-template <class T, class E>
-inline constexpr int kPlainVector = sizeof(T) == 2 || !std::is_same_v<T, E> ? kWide<T> : 1;
-
-template <class E, class T>
+template <class E, bool TAP_MAJOR, class T>
 static void run_pass(const ImplicitPass<T>& pass) {
   constexpr int64_t kEnoughBlocks = 96;
   constexpr int kV = kPlainVector<T, E>;
   const int64_t large = pass.groups * ceil_div(pass.outputs, 128) * ceil_div(pass.pixels, 128);
-  if (kV > 1 && (!is_wide(pass.filter) || pass.pitch % kV != 0)) return launch_pass<E, 64, 1>(pass);
+  if (!TAP_MAJOR && kV > 1 && (!is_wide(pass.filter) || pass.pitch % kV != 0))
+    return launch_pass<E, 64, 1, false>(pass);
   if constexpr (sizeof(T) < sizeof(double))
-    if (large >= kEnoughBlocks && pass.outputs > 64) return launch_pass<E, 128, kV>(pass);
-  launch_pass<E, 64, kV>(pass);
+    if (large >= kEnoughBlocks && pass.outputs > 64)
+      return launch_pass<E, 128, kV, TAP_MAJOR>(pass);
+  launch_pass<E, 64, kV, TAP_MAJOR>(pass);
 }
 
 // What fprop and a phase of dgrad have in common; x, c and k as fprop would name them.
@@ -175,6 +187,77 @@ static void pointwise(const ConvArgs<T>& args, bool transposed) {
   }
 }
 
+// A filter in the order in which a kernel reads it: [outputs][channels, taps] of a group, or [taps,
+// channels] if tap_major, in rows of `pitch`.
+struct FilterOrder {
+  FastDivisor pitch, taps, channels, kernel[3];
+  int first[3], step[3];  // tap t is tap first + t * step of the whole filter
+  int whole[3];
+  int outputs, depth, blocks;          // of a group; blocks of 256 values
+  int step_output, step_channel, all;  // in the whole filter, in taps; filters of a group
+
+  // own: the shape that the kernel computes as fprop; turned: weight is [channel][output].
+  FilterOrder(const ConvShape& own, const ConvShape& s, int64_t pitch_, bool turned)
+      : pitch(max(pitch_, int64_t{1})),
+        taps(max(own.kernel_size(), int64_t{1})),
+        channels(max(own.c_per_group(), int64_t{1})),
+        outputs(static_cast<int>(own.k_per_group())),
+        depth(static_cast<int>(own.c_per_group() * own.kernel_size())),
+        blocks(static_cast<int>(ceil_div(own.k_per_group() * pitch_, 256))),
+        step_output(turned ? 1 : static_cast<int>(own.c_per_group())),
+        step_channel(turned ? static_cast<int>(own.k_per_group()) : 1),
+        all(static_cast<int>(own.k_per_group() * own.c_per_group())) {
+    for (int axis = 0; axis < 3; ++axis) {
+      kernel[axis] = FastDivisor(max(own.kernel[axis], int64_t{1}));
+      whole[axis] = static_cast<int>(s.kernel[axis]);
+      first[axis] = 0, step[axis] = 1;
+    }
+  }
+};
+
+// filter[g][output][..] = weight[g][output][channel][tap], rows filled up with zeros.
+template <class T>
+__global__ void __launch_bounds__(256)
+    order_filter_kernel(const __grid_constant__ FilterOrder order, bool tap_major, const T* weight,
+                        T* filter) {
+  const int64_t group = blockIdx.x / static_cast<unsigned>(order.blocks);
+  int t = static_cast<int>(blockIdx.x % static_cast<unsigned>(order.blocks) * 256 + threadIdx.x);
+  const int at = t, output = order.pitch.split(t);
+  if (output >= order.outputs) return;
+  T value{};
+  if (t < order.depth) {
+    int channel = t, tap = t;
+    if (tap_major)
+      tap = order.channels.split(channel);
+    else
+      channel = order.taps.split(tap);
+    int middle = order.kernel[2].split(tap);
+    const int plane = order.kernel[1].split(middle);
+    const int r = ((order.first[0] + plane * order.step[0]) * order.whole[1] + order.first[1] +
+                   middle * order.step[1]) *
+                      order.whole[2] +
+                  order.first[2] + tap * order.step[2];
+    value = weight[(group * order.all + output * order.step_output + channel * order.step_channel) *
+                       (int64_t{order.whole[0]} * order.whole[1] * order.whole[2]) +
+                   r];
+  }
+  filter[group * order.outputs * order.pitch.divisor + at] = value;
+}
+
+template <class T>
+static void order_filter(const ConvShape& s, const FilterOrder& order, bool tap_major,
+                         const T* weight, T* filter) {
+  if (order.depth > 0)
+    launch(order_filter_kernel<T>, grid_size(s.groups * order.blocks), 256, 0, order, tap_major,
+           weight, filter);
+}
+
+// Whether vectors of channels can be gathered.
+template <class T, class E>
+static bool has_whole_channels(const ConvShape& s) {
+  return kOnTensorCores<T, E> && s.c_per_group() > 0 && s.c_per_group() % kWide<T> == 0;
+}
+
 template <class T>
 void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
@@ -183,58 +266,16 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
   pass.pitch = pass.depth, pass.y_plane = s.out_size();
   for (int axis = 0; axis < 3; ++axis)
     pass.y_extent[axis] = static_cast<int>(s.out[axis]), pass.y_step[axis] = 1;
-  with_engine<T>(args.precision, [&]<class E>(E) { run_pass<E>(pass); });
-}
-
-// The filter of a phase as fprop would read it.
-struct PhaseFilter {
-  FastDivisor pitch, taps, kernel[3];  // of the phase
-  int first[3], step[3];               // tap t is tap first - t * step of the whole filter
-  int whole[3];
-  int c, k, depth, blocks;  // channels of a group; blocks of 256 values a group
-};
-
-// filter[g][c][k t] = weight[g][k][c][first - t * step], rows filled up with zeros.
-template <class T>
-__global__ void __launch_bounds__(256)
-    phase_filter_kernel(const __grid_constant__ PhaseFilter phase, const T* weight, T* filter) {
-  const int64_t group = blockIdx.x / static_cast<unsigned>(phase.blocks);
-  int t = static_cast<int>(blockIdx.x % static_cast<unsigned>(phase.blocks) * 256 + threadIdx.x);
-  const int at = t, c = phase.pitch.split(t);
-  if (c >= phase.c) return;
-  T value{};
-  if (t < phase.depth) {
-    const int k = phase.taps.split(t);
-    int middle = phase.kernel[2].split(t);
-    const int plane = phase.kernel[1].split(middle);
-    const int r = ((phase.first[0] - plane * phase.step[0]) * phase.whole[1] + phase.first[1] -
-                   middle * phase.step[1]) *
-                      phase.whole[2] +
-                  phase.first[2] - t * phase.step[2];
-    value = weight[((group * phase.k + k) * phase.c + c) *
-                       (int64_t{phase.whole[0]} * phase.whole[1] * phase.whole[2]) +
-                   r];
-  }
-  filter[group * phase.c * phase.pitch.divisor + at] = value;
-}
-
-template <class T>
-static void fill_phase_filter(const ConvShape& s, const ConvPhase& phase, int64_t pitch,
-                              const T* weight, T* filter) {
-  if (phase.shape.kernel_size() == 0) return;
-  PhaseFilter arguments;
-  arguments.pitch = FastDivisor(pitch), arguments.taps = FastDivisor(phase.shape.kernel_size());
-  for (int axis = 0; axis < 3; ++axis) {
-    arguments.kernel[axis] = FastDivisor(phase.shape.kernel[axis]);
-    arguments.first[axis] = static_cast<int>(phase.first[axis]);
-    arguments.step[axis] = static_cast<int>(phase.step[axis]);
-    arguments.whole[axis] = static_cast<int>(s.kernel[axis]);
-  }
-  arguments.c = static_cast<int>(s.c_per_group()), arguments.k = static_cast<int>(s.k_per_group());
-  arguments.depth = static_cast<int>(s.k_per_group() * phase.shape.kernel_size());
-  const int64_t blocks = ceil_div(s.c_per_group() * pitch, 256);
-  arguments.blocks = static_cast<int>(blocks);
-  launch(phase_filter_kernel<T>, grid_size(s.groups * blocks), 256, 0, arguments, weight, filter);
+  with_engine<T>(args.precision, [&]<class E>(E) {
+    if constexpr (kOnTensorCores<T, E>)
+      if (has_whole_channels<T, E>(s)) {
+        const Workspace ordered(s.weight_elems() * static_cast<int64_t>(sizeof(T)));
+        order_filter(s, FilterOrder(s, s, pass.pitch, false), true, args.weight, ordered.get<T>());
+        pass.filter = ordered.get<T>();
+        return run_pass<E, true>(pass);
+      }
+    run_pass<E, false>(pass);
+  });
 }
 
 template <class T>
@@ -245,13 +286,21 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
     const ConvPhase phase = conv_phase(s, which);
     ImplicitPass<T> pass = implicit_pass(phase.shape, args.grad_y, args.workspace, args);
     pass.pitch = phase_filter_pitch(pass.depth), pass.y_plane = s.in_size();
-    fill_phase_filter(s, phase, pass.pitch, args.weight, args.workspace);
+    FilterOrder order(phase.shape, s, pass.pitch, true);
     for (int axis = 0; axis < 3; ++axis) {
+      order.first[axis] = static_cast<int>(phase.first[axis]);
+      order.step[axis] = -static_cast<int>(phase.step[axis]);
       pass.y_extent[axis] = static_cast<int>(s.in[axis]);
       pass.y_first[axis] = static_cast<int>(phase.offset[axis]);
       pass.y_step[axis] = static_cast<int>(s.stride[axis]);
     }
-    with_engine<T>(args.precision, [&]<class E>(E) { run_pass<E>(pass); });
+    with_engine<T>(args.precision, [&]<class E>(E) {
+      const bool tap_major = pass.depth > 0 && has_whole_channels<T, E>(phase.shape);
+      order_filter(s, order, tap_major, args.weight, args.workspace);
+      if constexpr (kOnTensorCores<T, E>)
+        if (tap_major) return run_pass<E, true>(pass);
+      run_pass<E, false>(pass);
+    });
   }
 }
 

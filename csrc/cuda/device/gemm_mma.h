@@ -27,11 +27,11 @@ struct MmaLayout {
     if (ALONG_LINES) return depth * LINES + (line ^ depth % kRound * 8);
     return line * DEPTH + (depth ^ line / 2 % 4 * kChunk);
   }
-  // place(line + lines, depth + depths) from place(line, depth) for steps along the rows' other
-  // direction, if line / 2 % 4 or depth % kRound shares no bits with them.
+  // place(line + lines, depth + depths) from place(line, depth), if line / 2 % 4 and depth share no
+  // bits with the steps; of lines in rows, for steps along the depth only.
   __host__ __device__ static constexpr int advanced(int place, int lines, int depths) {
     return ALONG_LINES ? (place ^ depths % kRound * 8) + depths * LINES
-                       : (place ^ lines / 2 % 4 * kChunk) + lines * DEPTH;
+                       : (place ^ lines / 2 % 4 * kChunk ^ depths) + lines * DEPTH;
   }
   // place(line + lines, depth + depths) from place(line, depth): `lines` a multiple of 16, `depths`
   // of 16 or, for float, 8, both without bits of line and depth.
@@ -58,6 +58,10 @@ struct MmaEngine {
   // Vectors along the depth keep a warp on whole lines.
   template <int LINES, int V, bool ALONG_LINES>
   using Map = TileMap<LINES, kDepth, kThreads, V, ALONG_LINES, kDepth / V>;
+
+  // Vectors along the depth, of which neighbouring lines take the same.
+  template <int LINES>
+  using GatherMap = TileMap<LINES, kDepth, kThreads, kWide<T>, false, 1>;
 
   float sum[kRows][kColumns][4];
 

@@ -72,10 +72,14 @@ constexpr size_t max_bytes(size_t a, size_t b) {
   return a > b ? a : b;
 }
 
+// Whether an operand puts its vectors together itself: gather(values).
+template <class Operand>
+inline constexpr bool kIsGathered = requires { Operand::kGathers; };
 // Whether the vectors of an operand lie in shared memory as they do in global memory, and are of a
 // size that can be copied asynchronously, without passing through registers.
 template <class Engine, class Operand>
 inline constexpr bool kIsCopied =
+    !kIsGathered<Operand> &&
     (Operand::Map::kVector == 1 || Engine::template kKeepsVectors<typename Operand::Map>) &&  //
     Operand::Map::kVector * sizeof(typename Engine::Element) >= 4;
 
@@ -126,6 +130,8 @@ struct TileFeed {
         simt::cp_async<kBytes>(target + Engine::template place<Map>(i), source,
                                inside ? kBytes : 0);
       }
+    } else if constexpr (kIsGathered<Operand>) {
+      operand.gather(values);
     } else {
       fetch_vectors(operand, values);
     }

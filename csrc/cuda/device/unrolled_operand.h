@@ -16,12 +16,13 @@ namespace lamina::cuda {
 // Offsets within the planes of a group and all coordinates, also those outside x, fit 31 bits.
 struct UnrolledShape {
   int in[3], stride[3], pad[3], dilation[3];
-  FastDivisor out[3], kernel[3], out_size, taps;
+  FastDivisor out[3], kernel[3], out_size, taps, channels;  // channels of a group
   int in_size;
 
   explicit UnrolledShape(const ops::ConvShape& s)
       : out_size(s.out_size() ? s.out_size() : 1),
         taps(s.kernel_size() ? s.kernel_size() : 1),
+        channels(s.c_per_group() ? s.c_per_group() : 1),
         in_size(static_cast<int>(s.in_size())) {
     for (int axis = 0; axis < 3; ++axis) {
       in[axis] = static_cast<int>(s.in[axis]), stride[axis] = static_cast<int>(s.stride[axis]);
@@ -114,6 +115,63 @@ class PixelOperand {
   const UnrolledShape& shape_;
   Table& table_;
   const T* x_;  // under the first tap
+  UnrolledPlace place_;
+  int depth_, slot_ = 0;
+};
+
+// b for the tensor cores: lines are pixels, the depth runs over (tap, channel) and vectors over
+// channels, whose number they divide: one tap, one check and one store for all of a vector.
+template <class T, class MAP>
+class ChannelOperand {
+ public:
+  using Map = MAP;
+  using Table = TapTable<Map::kDepth / Map::kVector>;
+  static constexpr size_t kTableBytes = sizeof(Table);
+  static constexpr bool kGathers = true;
+  static_assert(!Map::kAlongLines && Map::line_step(Map::kCount - 1) == 0);
+
+  // As of PixelOperand.
+  __device__ __forceinline__ ChannelOperand(const UnrolledShape& shape, Table& table, const T* x,
+                                            int64_t image, int64_t pixel, int64_t pixels, int depth)
+      : shape_(shape), table_(table), depth_(depth) {
+    const int64_t n = pixel / shape.out_size.divisor;
+    place_ = pixel_place(shape, static_cast<int>(pixel - n * shape.out_size.divisor));
+    if (pixel >= pixels) place_.i[0] = -kOutside / 2;
+    x_ = x + (n * image + place_.offset);
+  }
+
+  __device__ __forceinline__ void prepare(int tile) {
+    constexpr int kVectors = Map::kDepth / Map::kVector;
+    if (threadIdx.x >= kVectors) return;
+    const int slot = tile & 1;
+    const int p = tile * Map::kDepth + static_cast<int>(threadIdx.x) * Map::kVector;
+    int c = min(p, depth_ - Map::kVector);
+    const int r = shape_.channels.split(c);
+    UnrolledPlace step = tap_place(shape_, c, r);
+    if (p >= depth_) step.i[0] = kOutside;
+    table_.steps[slot][threadIdx.x] = step;
+  }
+
+  __device__ __forceinline__ void gather(Vector<T, Map::kVector> (&values)[Map::kCount]) const {
+#pragma unroll
+    for (int i = 0; i < Map::kCount; ++i) {
+      const int vector = (Map::depth(threadIdx.x) + Map::depth_step(i)) / Map::kVector;
+      const UnrolledPlace step = table_.steps[slot_][vector];
+      values[i] = Vector<T, Map::kVector>{};
+      if (is_inside(shape_, place_, step)) {
+        const T* const from = x_ + step.offset;
+#pragma unroll
+        for (int e = 0; e < Map::kVector; ++e)
+          values[i].element[e] = from[int64_t{e} * shape_.in_size];
+      }
+    }
+  }
+  __device__ __forceinline__ void advance() { slot_ ^= 1; }
+
+ private:
+  const UnrolledShape& shape_;
+  Table& table_;
+  const T* x_;  // channel 0 under the first tap
   UnrolledPlace place_;
   int depth_, slot_ = 0;
 };
