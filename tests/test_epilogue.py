@@ -20,6 +20,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_conv import conv, run_named
 from test_conv_cuda import half_types, odd
 
+ROUNDING = ("fft", "winograd2x4", "winograd4")  # also on small integers
 EXACT = ["relu", "relu6", ("leaky_relu", 0.5), ("hardtanh", -3.0, 20.0)]
 SMOOTH = ["silu", "hardswish", ("elu", 0.5), "sigmoid", "gelu"]
 CASES = [case for case in cases.CONV if np.prod(case.x) < 3000][::4]
@@ -33,10 +34,10 @@ def formula(activation, x):
 def assert_close(algo, actual, expected, activation, sums):
     """Equal bits where everything is exact."""
     assert actual.shape == expected.shape
-    if activation in EXACT and algo not in ("fft", "winograd4"):
+    if activation in EXACT and algo not in ROUNDING:
         return assert_array_equal(actual, expected)
     eps = np.finfo(actual.dtype).eps
-    rounding = 4000 if algo in ("fft", "winograd4") else 16
+    rounding = 4000 if algo in ROUNDING else 16
     bound = rounding * eps * max(np.abs(sums).max(initial=0), 1)
     return assert_allclose(actual, expected, rtol=0, atol=bound)
 
@@ -112,7 +113,7 @@ def test_16_bit_rounds_once(backend, pass_, algo):
             with lamina.backend(backend):
                 _C.conv("conv", pass_, SHAPE, *given, y, algo, -1, (activation, 0, 0), residual)
             expected = formula(activation, sums)
-            slack = 2.0**-23 * 60 * (60 if algo in ("winograd4", "fft") else 2)
+            slack = 2.0**-23 * 60 * (60 if algo in ROUNDING else 2)
             bound = half_ulp * abs(expected) + slack * abs(sums).max()
             assert (abs(y.astype(np.float64) - expected) <= bound).all(), (dtype, activation)
 
