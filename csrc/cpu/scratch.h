@@ -1,9 +1,10 @@
-// Cache-line aligned temporary memory for one kernel call; freed at the end of the scope.
+// Cache-line aligned temporary memory of a task, from its thread's arena until the end of the
+// scope.
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 
+#include "core/arena.h"
 #include "cpu/simd.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -11,12 +12,10 @@ LAMINA_CPU_NAMESPACE_BEGIN
 template <class T>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) {
-    const int64_t bytes = (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    data_ = static_cast<T*>(std::aligned_alloc(64, static_cast<size_t>(bytes ? bytes : 64)));
-    if (!data_) __builtin_trap();  // plans bound scratch to megabytes before a kernel runs
-  }
-  ~Scratch() { std::free(data_); }
+  explicit Scratch(int64_t count)
+      : bytes_(static_cast<size_t>(count) * sizeof(T)),
+        data_(static_cast<T*>(take_scratch(bytes_))) {}
+  ~Scratch() { give_scratch(data_, bytes_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
@@ -24,6 +23,7 @@ class Scratch {
   T& operator[](int64_t i) const { return data_[i]; }
 
  private:
+  size_t bytes_;
   T* data_;
 };
 

@@ -63,6 +63,9 @@ def _load_cuda() -> None:
     load_backend("cuda")
 
 
+is_ready = _C.is_ready  # whether kernels read an array as it is
+
+
 def adopt(x: Any) -> Any:
     """Arrays of other libraries on a GPU as CuPy arrays of the same memory; the rest passes."""
     if is_array(x) or not hasattr(x, "__cuda_array_interface__"):
@@ -204,7 +207,7 @@ def asarray(op: str, name: str, x: Any) -> Any:
 
     Raises TypeError, naming `op` and `name`, for other dtypes and other kinds of object.
     """
-    if _C.is_ready(x):
+    if is_ready(x):
         return x
     x = adopt(x)
     check_float(op, name, x)

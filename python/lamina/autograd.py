@@ -208,7 +208,7 @@ class Function:
     ...         return 2 * x * grad_y
     """
 
-    # Whether `forward` leaves all arithmetic to compiled kernels: nothing for NumPy to warn of.
+    # Whether `forward` leaves arithmetic to compiled kernels: then NumPy has nothing to warn of.
     kernels_only = False
     # Whether nobody else holds the gradients that `backward` returns, but for one it was given.
     gradients_are_new = False

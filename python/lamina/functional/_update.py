@@ -24,7 +24,7 @@ def optimizer_step(
     """
     if not param.size:
         return
-    if grad.dtype == param.dtype and all(map(_C.is_ready, (param, grad, *states))):
+    if grad.dtype == param.dtype and all(map(arrays.is_ready, (param, grad, *states))):
         _C.optimizer_step(kind, param, grad, states, coefficients, decay, keep)
         return
     updated = [param, *states]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import module_of
+from ..arrays import empty, is_ready, module_of
 from ..autograd import Context, Function
 from ._common import as_array, as_float, common_dtype, promote, unbroadcast
 
@@ -21,7 +21,8 @@ class _Binary(Function):
 
     @classmethod
     def forward(cls, ctx: Context, a: Any, b: Any) -> Any:
-        a, b = promote(cls.__name__.lower(), a=a, b=b)
+        if not (is_ready(a) and is_ready(b) and a.shape == b.shape and a.dtype == b.dtype):
+            a, b = promote(cls.__name__.lower(), a=a, b=b)
         ctx.shapes = (a.shape, b.shape)
         return cls.compute(ctx, module_of(a), a, b)
 
@@ -42,10 +43,17 @@ class _Binary(Function):
         raise NotImplementedError
 
 
+def _room(a: Any, b: Any) -> Any:
+    """Recycled memory for the result where it pays, else None: NumPy then makes its own."""
+    if a.shape != b.shape or a.nbytes < 1 << 16 or not (is_ready(a) and is_ready(b)):
+        return None
+    return empty("elementwise", a.shape, a.dtype)
+
+
 class Add(_Binary):
     @staticmethod
     def compute(ctx, xp, a, b):
-        return a | b if a.dtype == bool else a + b
+        return a | b if a.dtype == bool else xp.add(a, b, out=_room(a, b))
 
     @staticmethod
     def slopes(ctx, xp, grad_y):
@@ -57,7 +65,7 @@ class Sub(_Binary):
     def compute(ctx, xp, a, b):
         if a.dtype == bool:
             raise TypeError("sub: a and b must not both be boolean, got dtype=bool; use a ^ b")
-        return a - b
+        return xp.subtract(a, b, out=_room(a, b))
 
     @staticmethod
     def slopes(ctx, xp, grad_y):
@@ -69,7 +77,7 @@ class Mul(_Binary):
     def compute(ctx, xp, a, b):
         need_a, need_b = ctx.needs_input_grad
         ctx.save_for_backward(a if need_b else None, b if need_a else None)
-        return a * b
+        return xp.multiply(a, b, out=_room(a, b))
 
     @staticmethod
     def slopes(ctx, xp, grad_y):

@@ -31,6 +31,8 @@ def _of_tensor(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Reshape(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
         ctx.shape = x.shape
@@ -42,6 +44,8 @@ class Reshape(Function):
 
 
 class Permute(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, order: tuple[int, ...]) -> Any:
         ctx.back = tuple(sorted(range(len(order)), key=order.__getitem__))
@@ -53,6 +57,8 @@ class Permute(Function):
 
 
 class Expand(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
         ctx.shape = x.shape
@@ -64,6 +70,8 @@ class Expand(Function):
 
 
 class Flip(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Context, x: Any, dims: tuple[int, ...]) -> Any:
         ctx.dims = dims
@@ -86,6 +94,8 @@ class Cast(Function):
 
 
 class Clone(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Context, x: Any) -> Any:
         return x.copy()
