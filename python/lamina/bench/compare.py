@@ -233,7 +233,8 @@ def measure(
         errors[name] = work.error(call())
         if name == "lamina":
             algo = lamina.last_plan().algo
-    times = interleaved(work.calls, seconds)
+    alone = lamina.get_num_threads() == 1 or len(work.calls) == 1
+    times = interleaved(work.calls, seconds, pauses=not alone)
     floor = max(work.flops / ceilings["gflops"], work.moved / ceilings["gbytes"]) / 1e9
     others = [name for name in work.calls if name != "lamina"]
     return {

@@ -1,11 +1,12 @@
 """Times of calls that take turns, on a machine where other processes run too.
 
-A sample is as many calls in a row as fill a fraction of a millisecond, after one call that is not
-counted: it wakes the caller's threads, brings the operands into cache, and lets the threads of the
-one before go to sleep. A round takes one sample of each call, so that the clock's drift meets all
-of them; ratios are medians of ratios within a round. Rounds come in blocks long enough for the
-kernel's tick counters to tell how much of the processors other processes had: blocks above
-FOREIGN_SHARE are measured again.
+A sample is as many calls in a row as fill a fraction of a millisecond, after as many that are not
+counted: they wake the caller's threads and bring the operands into cache. With several threads
+there is a pause before: those of a library spin for a while after a call (OpenMP's some 10 ms), on
+processors that the next library would use. A round takes one sample of each call, so that the
+clock's drift meets all of them; ratios are medians of ratios within a round. Rounds come in blocks
+long enough for the kernel's tick counters to tell how much of the processors other processes had:
+blocks above FOREIGN_SHARE are measured again.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from typing import Any, NamedTuple
 Call = Callable[[], Any]
 
 SAMPLE_SECONDS = 3e-4  # some hundred times what reading the clock costs
-WARM_SECONDS = 5e-3  # what takes longer is its own warm-up
+WARM_SECONDS = 5e-2  # what takes longer is its own warm-up
+PAUSE_SECONDS, MOST_PAUSES = 4e-3, 50
 BLOCK_SECONDS = 0.15  # 30 ticks of two processors
 FOREIGN_SHARE = 0.08  # of all processors
 MOST_ROUNDS, LEAST_ROUNDS = 200, 3
@@ -109,9 +111,10 @@ class Times(NamedTuple):
         return statistics.median(times[of] / times[name] for times in self.rounds)
 
 
-def interleaved(calls: Mapping[str, Call], seconds: float) -> Times:
+def interleaved(calls: Mapping[str, Call], seconds: float, pauses: bool = False) -> Times:
     """Times of the calls, measured for `seconds` together (at least LEAST_ROUNDS rounds).
 
+    `pauses`: before each sample, until the threads of this process sleep.
     Where other processes leave no quiet block in three times as long, the quietest are taken.
     """
     with _without_collector():
@@ -124,9 +127,14 @@ def interleaved(calls: Mapping[str, Call], seconds: float) -> Times:
             block: list[dict[str, float]] = []
             before, start = _ticks(), time.perf_counter()
             while not block or time.perf_counter() - start < min(BLOCK_SECONDS, seconds):
-                block.append({name: _sample(call, *repeats[name]) for name, call in calls.items()})
+                times = {}
+                for name, call in calls.items():
+                    if pauses:
+                        _wait_for_sleep()
+                    times[name] = _sample(call, *repeats[name])
+                block.append(times)
             foreign = _foreign_share(before, _ticks())
-            if foreign > FOREIGN_SHARE and len(calls) > 0:
+            if foreign > FOREIGN_SHARE:
                 noisy.append((foreign, block))
                 if time.perf_counter() > limit:
                     break
@@ -143,6 +151,15 @@ def interleaved(calls: Mapping[str, Call], seconds: float) -> Times:
         rejected -= len(block)
     share = statistics.fmean(foreign for foreign, _ in kept)
     return Times([times for _, block in kept for times in block], rejected, share)
+
+
+def _wait_for_sleep() -> None:
+    """Until this process's threads use less than a twentieth of a processor."""
+    for _ in range(MOST_PAUSES):
+        before = time.process_time()
+        time.sleep(PAUSE_SECONDS)
+        if time.process_time() - before < PAUSE_SECONDS / 20:
+            return
 
 
 def _repeats(call: Call) -> tuple[int, int]:
