@@ -203,7 +203,7 @@ static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T
                            v + group * groups.tiles * s.c, v_step);
   });
   const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
-  int64_t some = max_of<int64_t>(kOwnFilters / (Tile::kElements * panel_size), 1);
+  int64_t some = max_of<int64_t>(kOwnFilters / max_of<int64_t>(Tile::kElements * panel_size, 1), 1);
   some = min_of(some, kTaskRows / kRows);
   while (some > 1 && s.groups * ceil_div(panels, some) < kFewTasks) some = ceil_div(some, 2);
   const int64_t parts = ceil_div(panels, some);
