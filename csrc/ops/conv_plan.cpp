@@ -1,7 +1,6 @@
 #include "ops/conv_plan.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -306,14 +305,11 @@ bool same(const ConvShape& a, const ConvShape& b) {
   return std::memcmp(&a, &b, sizeof a) == 0;  // integers without padding between them
 }
 
-size_t hash_of(const ConvShape& shape, ConvPass pass) {
-  int64_t words[sizeof shape / sizeof(int64_t)];
-  static_assert(sizeof words == sizeof shape);
-  std::memcpy(words, &shape, sizeof shape);
+size_t hash_of(const ConvShape& s, ConvPass pass) {
+  const int64_t words[] = {s.n, s.c, s.k, s.in[2], s.out[1], s.kernel[2], s.pad[2]};
   uint64_t hash = static_cast<uint64_t>(pass);
-  for (int64_t word : words)
-    hash = (std::rotl(hash, 5) ^ static_cast<uint64_t>(word)) * 0x9e3779b97f4a7c15;
-  return hash >> 32;
+  for (int64_t word : words) hash = hash * 31 + static_cast<uint64_t>(word);
+  return (hash * 0x9e3779b97f4a7c15) >> 32;
 }
 
 }  // namespace

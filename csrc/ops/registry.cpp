@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
+#include <utility>
 
 // Declarations first: namespaces come from the backend's name, arguments stay incomplete types.
 #define LAMINA_DECLARE_IN(space, op, pass, algo, Args) \
@@ -228,19 +229,25 @@ void set_current_backend(const std::string& name) {
 }
 
 namespace {
+// Put into words when somebody asks: a call cannot wait for strings.
 struct NotedPlan {
   Plan own;
   std::shared_ptr<const Plan> kept;  // the plan, if not null
+  const Kernel* kernel = nullptr;    // else what ran, if not null
+  const char* precision = "";
 };
 thread_local NotedPlan noted;
 }  // namespace
 
 const Plan& last_plan() {
-  return noted.kept ? *noted.kept : noted.own;
-}
-void note_plan(Plan plan) {
-  noted.own = std::move(plan);
-  noted.kept.reset();
+  if (noted.kept) return *noted.kept;
+  if (const Kernel* const kernel = std::exchange(noted.kernel, nullptr)) {
+    const bool on_cpu = std::strcmp(kernel->backend, "cpu") == 0;
+    const char* const isa_text = on_cpu ? isa_name(isa()) : "";
+    noted.own = {kernel->op, kernel->pass, kernel->backend, kernel->algo, isa_text,
+                 0,          {},           noted.precision};
+  }
+  return noted.own;
 }
 void note_plan(std::shared_ptr<const Plan> plan) {
   noted.kept = std::move(plan);
@@ -252,12 +259,33 @@ const Backend& current_backend_kernels(const char* op) {
   throw std::invalid_argument(message(op, "no backend is called '", name, "' (LAMINA_BACKEND)"));
 }
 
+namespace {
+
+// The kernel that a look-up from the same place found before, if it is the one asked for.
+struct FoundKernel {
+  const Backend* backend = nullptr;
+  const Kernel* kernel = nullptr;
+};
+FoundKernel& found_before(const char* op, const char* pass) {
+  constexpr size_t kPlaces = 64;
+  thread_local FoundKernel places[kPlaces];
+  const auto a = reinterpret_cast<uintptr_t>(op), b = reinterpret_cast<uintptr_t>(pass);
+  return places[(a ^ (a >> 6) ^ (b * 5) ^ (b >> 5)) % kPlaces];
+}
+
+}  // namespace
+
 const Kernel& find_kernel(const char* op, const char* pass, const char* algo) {
   const Backend& backend = current_backend_kernels(op);
+  FoundKernel& found = found_before(op, pass);
+  if (algo == nullptr && found.backend == &backend && std::strcmp(found.kernel->op, op) == 0 &&
+      std::strcmp(found.kernel->pass, pass) == 0)
+    return *found.kernel;
   std::string known;
   for (size_t i = 0; i < backend.kernel_count; ++i) {
     const Kernel& kernel = backend.kernels[i];
     if (std::strcmp(kernel.op, op) != 0 || std::strcmp(kernel.pass, pass) != 0) continue;
+    if (algo == nullptr) found = {&backend, &kernel};
     if (algo == nullptr || std::strcmp(kernel.algo, algo) == 0) return kernel;
     known += known.empty() ? kernel.algo : std::string(", ") + kernel.algo;
   }
@@ -271,9 +299,9 @@ const Kernel& find_kernel(const char* op, const char* pass, const char* algo) {
 const Kernel& plan_kernel(const char* op, const char* pass, const char* algo,
                           const char* precision) {
   const Kernel& kernel = find_kernel(op, pass, algo);
-  const bool on_cpu = std::strcmp(kernel.backend, "cpu") == 0;
-  const char* const isa_text = on_cpu ? isa_name(isa()) : "";
-  note_plan({op, pass, kernel.backend, kernel.algo, isa_text, 0, {}, precision});
+  noted.kept.reset();
+  noted.kernel = &kernel;
+  noted.precision = precision;
   return kernel;
 }
 

@@ -77,8 +77,7 @@ struct Plan {
   std::string_view chosen_by = {};    // ops/conv_plan.h; empty where there was no choice
 };
 const Plan& last_plan();
-void note_plan(Plan plan);
-void note_plan(std::shared_ptr<const Plan> plan);  // one that is kept for calls to come
+void note_plan(std::shared_ptr<const Plan> plan);  // for choices; plan_kernel notes its own
 
 const Backend& current_backend_kernels(const char* op);  // ValueError for an unknown name
 

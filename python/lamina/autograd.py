@@ -412,13 +412,15 @@ def backward(
                 if into is None:
                     source._accumulate(gradient, not hooks and (id(source), 0) in sums.owned)
                 continue
-            arrived = []
+            arrived, arrived_ids = [], set()
             for index in range(len(source.outputs)):
                 gradient = sums.take(source, index, source.hooks.get(index))
                 for key in wanted.get((id(source), index), ()) if wanted else ():
                     into[key] = gradient  # type: ignore[index]
                 arrived.append(gradient)
-            if all([gradient is None for gradient in arrived]):
+                if gradient is not None:
+                    arrived_ids.add(id(gradient))
+            if not arrived_ids:
                 continue
             results = source.call_backward(arrived)
             new = source.function.gradients_are_new
@@ -428,8 +430,7 @@ def backward(
                 shape, dtype = _described(*edge)
                 if type(result) is not np.ndarray or result.shape != shape or result.dtype != dtype:
                     result = _checked(f"{source.function.__name__}.backward", result, shape, dtype)
-                passed_on = any([result is gradient for gradient in arrived])
-                sums.add(*edge, result, new and not passed_on)
+                sums.add(*edge, result, new and id(result) not in arrived_ids)
             if not retain_graph and source.ctx is not None and source.ctx.saved:
                 source.ctx = None
 
