@@ -131,6 +131,13 @@ def test_blocks_of_tiles_and_splits():
     assert error.max() < 1e-3
 
 
+@pytest.mark.parametrize("backend", SIMT)
+def test_winograd_without_input_channels(backend):
+    """The fused kernel's first stage is fetched nevertheless, and must land before its room is used again."""
+    conv = Convolution((1, 0, 6, 9), (40, 0, 3, 3))
+    assert_array_equal(conv.run(backend, "fprop", "winograd"), conv.expected("fprop"))
+
+
 @pytest.mark.parametrize("outputs", [3, 32, 33, 64, 97])
 @pytest.mark.parametrize("pass_", ["fprop", "dgrad"])
 def test_blocks_of_output_channels(pass_, outputs):
