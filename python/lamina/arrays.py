@@ -219,6 +219,10 @@ def asarray(op: str, name: str, x: Any) -> Any:
 
 def asindices(op: str, name: str, x: Any) -> Any:
     """`x` as a contiguous int64 array. Raises TypeError for anything but an array of integers."""
+    if type(x) is np.ndarray and x.dtype is INT64:
+        flags = x.flags
+        if flags.c_contiguous and flags.aligned:
+            return x
     if not is_array(x) or x.dtype.kind not in "iu":
         kind = f"dtype={x.dtype}" if is_array(x) else type(x).__name__
         raise TypeError(

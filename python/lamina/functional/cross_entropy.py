@@ -44,6 +44,13 @@ def _classes_first(op: str, x: Any, target: Any, weight: Any) -> tuple[Any, Any,
     return x, target, weight, layout
 
 
+def _no_position(x: Any) -> Any:
+    """Where kernels note the first target that is outside the classes."""
+    bad = arrays.empty("cross_entropy", (1,), arrays.INT64, like=x)
+    bad[...] = -1
+    return bad
+
+
 def _refuse_target(op: str, target: Any, position: int, classes: int) -> None:
     value = target.reshape(-1)[position]
     raise ValueError(
@@ -69,10 +76,10 @@ def _reduce(ctx: Any, loss: Any, target: Any, weight: Any, ignore_index: int) ->
     total = loss.sum(dtype=loss.dtype)
     if ctx.reduction == "mean":
         counted = target != ignore_index
-        weights = 1 if weight is None else weight[np.where(counted, target, 0)]
-        ctx.divisor = arrays.module_of(loss).asarray((counted * weights).sum(), loss.dtype)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            total = total / ctx.divisor  # no counted target: NaN, as in torch
+        if weight is not None:
+            counted = counted * weight[np.where(counted, target, 0)]
+        ctx.divisor = arrays.module_of(loss).asarray(counted.sum(), loss.dtype)
+        total = total / ctx.divisor  # no counted target: NaN, as in torch
     return arrays.module_of(loss).asarray(total, loss.dtype)
 
 
@@ -90,7 +97,7 @@ class CrossEntropy(Function):
         x, target, weight, layout = _classes_first("cross_entropy", x, target, weight)
         loss = arrays.module_of(x).empty(target.shape, x.dtype)
         options = (*layout, ignore_index, label_smoothing)
-        bad = arrays.module_of(x).full(1, -1, np.int64)
+        bad = _no_position(x)
         _C.cross_entropy(x, target, weight, None, loss, *(*options, bad))
         if (position := int(bad[0])) >= 0:
             _refuse_target("cross_entropy", target, position, layout[1])
@@ -103,7 +110,7 @@ class CrossEntropy(Function):
         x, target = ctx.saved
         grad_x = arrays.empty_like("cross_entropy", x)
         grad_loss = _reduced_grad(ctx, grad, x.dtype)
-        bad = arrays.module_of(x).full(1, -1, np.int64)  # forward has checked them
+        bad = _no_position(x)  # forward has checked them
         _C.cross_entropy(x, target, ctx.weight, grad_loss, grad_x, *(*ctx.options, bad))
         return grad_x, None, None, None, None, None
 
@@ -131,7 +138,7 @@ def cross_entropy(
             f"cross_entropy: label_smoothing must be from 0 to 1, got label_smoothing={smoothing}"
         )
     ignore = integer("cross_entropy", "ignore_index", ignore_index)
-    if np.issubdtype(getattr(target, "dtype", np.int64), np.floating):
+    if getattr(getattr(target, "dtype", None), "kind", "i") == "f":
         return _with_probabilities(input, target, weight, reduction, smoothing)
     return CrossEntropy.apply(input, target, weight, ignore, reduction, smoothing)
 
