@@ -156,6 +156,17 @@ static void gather(const PoolArgs<T>& args, const RegularColumns& columns) {
                   });
 }
 
+// grad_x[index[o]] += grad_y[o] for the indices in [low, low + size); `count` is null where no
+// window is empty.
+template <class T>
+static void scatter_row(const T* grad_y, const int64_t* index, const int64_t* count, int64_t out,
+                        uint64_t low, uint64_t size, T* grad_x) {
+  for (int64_t o = 0; o < out; ++o) {
+    const uint64_t place = static_cast<uint64_t>(index[o]) - low;
+    if (place < size && (!count || count[o] > 0)) grad_x[place] += grad_y[o];
+  }
+}
+
 // Each task owns some rows of a plane and takes what its outputs' indices send there.
 template <class T>
 void max_pool_dgrad_windows(const PoolArgs<T>& args) {
@@ -164,29 +175,47 @@ void max_pool_dgrad_windows(const PoolArgs<T>& args) {
   const int64_t own = max_of<int64_t>(1, 4 * kPoolTask / max_of<int64_t>(1, in2));
   const int64_t blocks = ceil_div(rows, own);
   const int64_t planes = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, args.in_size()));
+  const int64_t* count = nullptr;
+  for (int64_t o = 0; o < axis[2].out; ++o)
+    if (axis[2].count[o] == 0) count = axis[2].count;
   parallel_ranges(args.planes * blocks, planes, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       const int64_t plane = block / blocks, begin = block % blocks * own;
-      const int64_t end = min_of(begin + own, rows);
-      T* grad_x = args.result + plane * args.in_size();
-      for (int64_t i = begin * in2; i < end * in2; ++i) grad_x[i] = 0;
-      const uint64_t low = static_cast<uint64_t>(begin * in2);
-      const uint64_t size = static_cast<uint64_t>((end - begin) * in2);
-      const int64_t a = begin / in1, b = (end - 1) / in1;
-      for (int64_t o0 = axis[0].first[a]; o0 < axis[0].last[b]; ++o0) {
-        const int64_t o1_begin = a == b ? axis[1].first[begin % in1] : 0;
-        const int64_t o1_end = a == b ? axis[1].last[(end - 1) % in1] : axis[1].out;
+      const int64_t end = min_of(begin + own, rows), a = begin / in1, b = (end - 1) / in1;
+      T* grad_x = args.result + plane * args.in_size() + begin * in2;
+      __builtin_memset(grad_x, 0, static_cast<size_t>((end - begin) * in2) * sizeof(T));
+      const int64_t o1_begin = a == b ? axis[1].first[begin % in1] : 0;
+      const int64_t o1_end = a == b ? axis[1].last[(end - 1) % in1] : axis[1].out;
+      for (int64_t o0 = axis[0].first[a]; o0 < axis[0].last[b]; ++o0)
         for (int64_t o1 = o1_begin; o1 < o1_end; ++o1) {
           if (axis[0].count[o0] == 0 || axis[1].count[o1] == 0) continue;
           const int64_t at = plane * args.out_size() + (o0 * axis[1].out + o1) * axis[2].out;
-          for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
-            const uint64_t index = static_cast<uint64_t>(args.index[at + o2]);
-            if (index - low < size && axis[2].count[o2] > 0) grad_x[index] += args.grad_y[at + o2];
-          }
+          scatter_row(args.grad_y + at, args.index + at, count, axis[2].out,
+                      static_cast<uint64_t>(begin * in2),
+                      static_cast<uint64_t>((end - begin) * in2), grad_x);
         }
-      }
     }
   });
+}
+
+// One window of the whole plane.
+static bool whole_plane(const PoolAxis* axis) {
+  for (int a = 0; a < 3; ++a)
+    if (axis[a].out != 1 || axis[a].count[0] != axis[a].in) return false;
+  return true;
+}
+template <class T>
+static void fill_planes(const PoolArgs<T>& args) {
+  const int64_t size = args.in_size();
+  const T divide = T(args.axis[0].divisor[0] * args.axis[1].divisor[0] * args.axis[2].divisor[0]);
+  parallel_ranges(args.planes, ceil_div(kPoolTask, max_of<int64_t>(size, 1)),
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t plane = begin; plane < end; ++plane) {
+                      const Vec<T> value = broadcast<T>(args.grad_y[plane] / divide);
+                      for (int64_t i = 0; i < size; i += kLanes<T>)
+                        store_first(args.result + plane * size + i, size - i, value);
+                    }
+                  });
 }
 
 template <class T>
@@ -226,6 +255,7 @@ static void spread(const PoolArgs<T>& args) {
 
 template <class T>
 void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
+  if (whole_plane(args.axis)) return fill_planes(args);
   const RegularColumns columns(args.axis[2]);
   const int64_t covering = most_covering(args.axis[0]) * most_covering(args.axis[1]);
   if (!columns.holds || covering > kMaxCovering) return spread(args);
