@@ -287,19 +287,21 @@ def run(
 ) -> dict[str, Any]:
     """Measures and prints; returns the report.
 
-    With `path` the report is there after every row, and rows that it has already are kept.
+    With `path` the report is there after every row, and rows that it has already are kept; the
+    ceilings are those of the last run.
     """
     from .measure import machine_roofline
 
     kept = keep_memory(allocator == "keep")
+    earlier = _earlier(path)
     report: dict[str, Any] = {
-        "command": command,
+        "commands": list(dict.fromkeys([*earlier["commands"], command])),
         "threads": lamina.get_num_threads(),
         "isa": lamina.isa(),
         "allocator": allocator if kept else "default",
         "roofline": machine_roofline(),
         "versions": {"lamina": lamina.__version__},
-        "rows": _earlier_rows(path),
+        "rows": earlier["rows"],
     }
     report["versions"] |= {peer.name: peer.version for peer in peers if peer.version}
     done = {(row["family"], row["layer"], row["batch"], row["pass"]) for row in report["rows"]}
@@ -324,17 +326,17 @@ def run(
     return report
 
 
-def _earlier_rows(path: Path | None) -> list[dict[str, Any]]:
-    """Raises ValueError for a report of another number of threads."""
+def _earlier(path: Path | None) -> dict[str, Any]:
+    """The report that is continued. Raises ValueError for one of another number of threads."""
     if path is None or not path.exists():
-        return []
+        return {"commands": [], "rows": []}
     earlier = json.loads(path.read_text())
     if earlier["threads"] != lamina.get_num_threads():
         raise ValueError(
             f"compare: {path} has rows of {earlier['threads']} threads, this run has "
             f"{lamina.get_num_threads()}; name another file"
         )
-    return earlier["rows"]
+    return earlier
 
 
 def _write(path: Path, report: dict[str, Any]) -> None:
