@@ -133,7 +133,7 @@ def test_blocks_of_tiles_and_splits():
 
 @pytest.mark.parametrize("backend", SIMT)
 def test_winograd_without_input_channels(backend):
-    """The fused kernel's first stage is fetched nevertheless, and must land before its room is used again."""
+    """The first stage is fetched nevertheless; it must land before its room is used again."""
     conv = Convolution((1, 0, 6, 9), (40, 0, 3, 3))
     assert_array_equal(conv.run(backend, "fprop", "winograd"), conv.expected("fprop"))
 

@@ -147,6 +147,8 @@ void check_cell(Cell& cell, const AccessSite& now, unsigned kind) {
     report("uninitialised", "reads never-written ");
   else if (!write && cell.pending && known_write)
     report("pending-copy", "reads, without a wait, the target of an asynchronous copy in ");
+  else if (write && !(kind & kSilent) && cell.pending && known_write)  // silent: the copy lands
+    report("pending-copy", "writes, without a wait, to the target of an asynchronous copy in ");
   const bool both_atomic = atomic && cell.write_atomic;
   if (known_write && !both_atomic &&
       !ordered(cell.write_block, cell.write_epoch, cell.write_clock, cell.write_thread, shared))

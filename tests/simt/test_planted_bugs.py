@@ -72,6 +72,7 @@ BUGS = {
     "division_by_zero": Bug("undefined", by(0, 0)),
     # asynchrony.cu
     "missing_wait": Bug("pending-copy"),
+    "overwritten_target": Bug("pending-copy"),
     "wait_for_too_few": Bug("pending-copy"),
     "wait_without_barrier": Bug("race-shared"),
     "misaligned_copy": Bug("misaligned"),

@@ -27,6 +27,22 @@ PLANTED(missing_wait) {
   run(missing_wait_kernel<BROKEN>, 32);
 }
 
+// What lands late buries what was written meanwhile.
+template <bool BROKEN>
+__global__ void overwritten_target_kernel(const int* x, int* y) {
+  __shared__ __align__(16) int s[128];
+  const unsigned t = threadIdx.x;
+  simt::cp_async<16>(s + 4 * t, x + 4 * t);
+  simt::cp_async_commit();
+  if (!BROKEN) simt::cp_async_wait<0>();
+  s[4 * t] = 1;  // found: overwritten_target
+  simt::cp_async_wait<0>();
+  y[t] = s[4 * t];
+}
+PLANTED(overwritten_target) {
+  run(overwritten_target_kernel<BROKEN>, 32);
+}
+
 // Of two groups the wait admits one in flight: the second.
 template <bool BROKEN>
 __global__ void wait_for_too_few_kernel(const int* x, int* y) {
