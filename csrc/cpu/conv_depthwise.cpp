@@ -1,20 +1,251 @@
-// conv, depthwise: one input channel a group, so registers hold positions of one output channel
-// instead of several channels. See cpu/direct.h for the method; no workspace.
+// conv, depthwise: one input channel a group.
+//
+// Method        The sums of a tile of up to 8 rows by a vector of columns stay in registers. For
+//               every column of taps the weights of up to 7 rows of taps are broadcast, and each
+//               row of x is loaded once, shifted, for all output rows that it feeds. Edges are
+//               masked loads: nothing is copied or padded. Stride 2 takes every other column of
+//               two loads; its input gradient computes both phases of the columns and interleaves
+//               them in the store. Other strides, and a depth, take the padded copy of direct.h.
+// Partitioning  planes of the result, row classes (cpu/depthwise.h), bands of tiles.
+// Numerics      an output sums its taps in order of row chunks of 7, 5, 3, 2, 1, column, row.
+// Floor         the larger of x and y once through the caches, and the products at the FMA peak.
+#include "cpu/activate.h"
+#include "cpu/depthwise.h"
 #include "cpu/direct.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::ConvArgs;
+using ops::ConvShape;
+
+template <class T>
+struct DepthwisePass {
+  const T *x, *weight, *bias;
+  ops::Epilogue<T> epilogue;
+  T* y;
+  int64_t planes, channels;  // of y
+  int64_t shared, sources;   // planes of y per plane of x, or of x per plane of y
+  int64_t in[2], out[2];     // planes of x and y
+  int64_t kernel[2];
+};
+
+// One tile: `rows` are those of x for the first source, row_count of them a source.
+template <class T>
+struct DepthwiseTile {
+  const T* const* rows;
+  int64_t row_count, sources;
+  const T* weight;  // of the first source
+  RowClass row;
+  const ColumnClass* columns;  // by phase
+  int64_t width;               // columns of x
+  int64_t kernel_width, kernel_size;
+};
+
+// sum[B] += the products of `kTaps` rows of taps and all columns of taps; weight is that of the
+// first, place the column of x where it meets lane 0.
+template <class T, int B, int ST, int kTaps>
+[[gnu::noinline]] static void sum_taps(const T* const* rows, int64_t width, int64_t place,
+                                       const ColumnClass& columns, const T* weight,
+                                       int64_t filter_row, Vec<T>* sums) {
+  Vec<T> sum[B];
+#pragma GCC unroll 8
+  for (int o = 0; o < B; ++o) sum[o] = sums[o];
+  for (int64_t u = 0; u < columns.taps; ++u, place += columns.step, weight += columns.filter_step)
+    with_loads<T, ST>(-place, width - place, [&](const auto& load_row) {
+      Vec<T> factor[kTaps];
+#pragma GCC unroll 8
+      for (int r = 0; r < kTaps; ++r) factor[r] = broadcast(weight[r * filter_row]);
+#pragma GCC unroll 32
+      for (int i = 0; i < (B - 1) * ST + kTaps; ++i) {
+        const Vec<T> line = load_row(rows[i] + place);
+#pragma GCC unroll 8
+        for (int o = 0; o < B; ++o)
+          if (i - ST * o >= 0 && i - ST * o < kTaps) sum[o] += factor[i - ST * o] * line;
+      }
+    });
+#pragma GCC unroll 8
+  for (int o = 0; o < B; ++o) sums[o] = sum[o];
+}
+
+// sums[B] of a vector of columns from `column` on, of one phase, over all sources and taps.
+template <class T, int B, int ST>
+LAMINA_INLINE void sum_columns(const DepthwiseTile<T>& tile, const ColumnClass& columns,
+                               int64_t column, Vec<T>* sums) {
+  const int64_t filter_row = tile.kernel_width * tile.row.filter_step;
+  for (int64_t source = 0; source < tile.sources; ++source)
+    for (int64_t t = 0; t < tile.row.taps;) {
+      const T* const* rows = tile.rows + source * tile.row_count + t;
+      const T* weight = tile.weight + source * tile.kernel_size +
+                        tile.row.filter * tile.kernel_width + t * filter_row + columns.filter;
+      t += with_tap_rows(tile.row.taps - t, [&](auto count) {
+        sum_taps<T, B, ST, count.value>(rows, tile.width, columns.first + ST * column, columns,
+                                        weight, filter_row, sums);
+      });
+    }
+}
+
+// Stores `rows` of the rows of a tile: what = place of its first element in y.
+template <class T, int B, int P>
+LAMINA_INLINE void store_tile(const DepthwisePass<T>& pass, Vec<T> (&sum)[P][B], int64_t rows,
+                              int64_t place, int64_t row_step, int64_t columns, T bias) {
+  for (int64_t o = 0; o < rows; ++o, place += row_step) {
+    Vec<T> parts[P];
+    if constexpr (P == 1)
+      parts[0] = sum[0][o];
+    else
+      parts[0] = interleave<T, false>(sum[0][o], sum[1][o]),
+      parts[1] = interleave<T, true>(sum[0][o], sum[1][o]);
+#pragma GCC unroll 2
+    for (int part = 0; part < P; ++part) {
+      const int64_t at = place + part * kLanes<T>, left = columns - part * kLanes<T>;
+      if (left <= 0) continue;
+      Vec<T> value = parts[part] + bias;
+      if (pass.epilogue.residual) value += load_first(pass.epilogue.residual + at, left);
+      store_first(pass.y + at, left, activate(pass.epilogue, value));
+    }
+  }
+}
+
+// The tiles of a band of rows.
+template <class T, int B, int ST, int P>
+[[gnu::noinline]] static void depthwise_rows(const DepthwisePass<T>& pass,
+                                             const DepthwiseTile<T>& tile, int64_t rows,
+                                             int64_t place, T bias) {
+  constexpr int64_t kColumns = P * kLanes<T>;
+  for (int64_t column = 0; column < pass.out[1]; column += kColumns) {
+    Vec<T> sum[P][B] = {};
+    for (int phase = 0; phase < P; ++phase)
+      sum_columns<T, B, ST>(tile, tile.columns[phase], column / P, sum[phase]);
+    store_tile<T, B, P>(pass, sum, rows, place + column, tile.row.y_step * pass.out[1],
+                        pass.out[1] - column, bias);
+  }
+}
+
+template <class T, int ST, int P>
+LAMINA_INLINE void any_rows(int64_t block, const DepthwisePass<T>& pass,
+                            const DepthwiseTile<T>& tile, int64_t rows, int64_t place, T bias) {
+  if (block == 8) return depthwise_rows<T, 8, ST, P>(pass, tile, rows, place, bias);
+  if (block == 7) return depthwise_rows<T, 7, ST, P>(pass, tile, rows, place, bias);
+  if (block == 4) return depthwise_rows<T, 4, ST, P>(pass, tile, rows, place, bias);
+  depthwise_rows<T, 1, ST, P>(pass, tile, rows, place, bias);
+}
+
+// class_of(i) is row class i of `classes`, the first of them the largest.
+template <int ST, int P, class T, class Classes>
+static void depthwise_planes(const DepthwisePass<T>& pass, int64_t classes, const Classes& class_of,
+                             const ColumnClass* columns) {
+  const RowClass largest = class_of(0);
+  const int64_t block = rows_per_tile(largest.count);
+  const int64_t tile_work = block * pass.out[1] * pass.kernel[0] * pass.kernel[1] * pass.sources;
+  const int64_t blocks = ceil_div(largest.count, block);
+  const int64_t band = min_of(blocks, max_of<int64_t>(kDepthwiseTask / tile_work, 1));
+  const int64_t bands = ceil_div(blocks, band);
+  const int64_t grain = max_of<int64_t>(kDepthwiseTask / (tile_work * band), 1);
+  const int64_t row_count = (block - 1) * ST + pass.kernel[0];
+  const int64_t in_size = pass.in[0] * pass.in[1], out_size = pass.out[0] * pass.out[1];
+  const T* const x_end = pass.x + pass.planes / pass.shared * pass.sources * in_size;
+  const T* const y_end = pass.y + pass.planes * out_size;
+  parallel_ranges(pass.planes * classes * bands, grain, [&](int64_t begin, int64_t end) {
+    Scratch<const T*> pointers(row_count * pass.sources);
+    Scratch<T> zeros(pass.in[1]);
+    for (int64_t i = 0; i < pass.in[1]; ++i) zeros[i] = 0;
+    const int64_t filter = pass.sources * pass.kernel[0] * pass.kernel[1];
+    int64_t plane = begin / (classes * bands), index = begin / bands % classes;
+    int64_t k = plane % pass.channels, which = begin % bands;
+    DepthwiseTile<T> tile = {pointers.get(), row_count,       pass.sources,
+                             nullptr,        class_of(index), columns,
+                             pass.in[1],     pass.kernel[1],  pass.kernel[0] * pass.kernel[1]};
+    for (int64_t unit = begin; unit < end; ++unit) {
+      const RowClass& row = tile.row;
+      const int64_t first = which * band * block, last = min_of(row.count, first + band * block);
+      const int64_t x_step = ST * row.x_step * pass.in[1], y_step = row.y_step * pass.out[1];
+      const T* x = pass.x + plane / pass.shared * pass.sources * in_size;
+      tile.weight = pass.weight + k * filter;
+      for (int64_t j = first; j < last; j += block) {
+        const int64_t place = plane * out_size + row.y_first * pass.out[1] + j * y_step;
+        const int64_t rows = min_of(block, last - j);
+        prefetch_ahead(pass.y + place, rows * y_step, y_end);
+        prefetch_ahead(x + j * x_step, rows * x_step, x_end);
+        for (int64_t source = 0; source < pass.sources; ++source)
+          find_rows(row, j, row_count, ST, x + source * in_size, pass.in, zeros.get(),
+                    &pointers[source * row_count]);
+        any_rows<T, ST, P>(block, pass, tile, rows, place, pass.bias ? pass.bias[k] : T(0));
+      }
+      if (++which < bands) continue;
+      which = 0;
+      if (++index == classes) {
+        index = 0, ++plane;
+        if (++k == pass.channels) k = 0;
+      }
+      if (classes > 1) tile.row = class_of(index);
+    }
+  });
+}
 
 template <class T>
 void conv_fprop_depthwise(const ConvArgs<T>& args) {
-  direct_fprop<T, 1, 6>(args);
+  const ConvShape& s = args.shape;
+  if (!regular_rows(s)) return direct_fprop<T, 1, 6>(args);
+  const DepthwisePass<T> pass = {args.x,
+                                 args.weight,
+                                 args.bias,
+                                 args.epilogue,
+                                 args.result,
+                                 s.n * s.k,
+                                 s.k,
+                                 s.k_per_group(),
+                                 1,
+                                 {s.in[1], s.in[2]},
+                                 {s.out[1], s.out[2]},
+                                 {s.kernel[1], s.kernel[2]}};
+  const auto class_of = [&](int64_t index) { return row_class(s, index); };
+  const ColumnClass columns = column_class(s);
+  if (s.stride[2] == 1)
+    depthwise_planes<1, 1>(pass, row_classes(s), class_of, &columns);
+  else
+    depthwise_planes<2, 1>(pass, row_classes(s), class_of, &columns);
 }
+
 template <class T>
 void conv_dgrad_depthwise(const ConvArgs<T>& args) {
-  direct_dgrad<T, 1, 6>(args);
+  const ConvShape& s = args.shape;
+  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1 || s.stride[0] != 1 || s.pad[0] != 0 ||
+      s.stride[2] > 2)
+    return direct_dgrad<T, 1, 6>(args);
+  const DepthwisePass<T> pass = {args.grad_y,
+                                 args.weight,
+                                 args.bias,
+                                 args.epilogue,
+                                 args.result,
+                                 s.n * s.c,
+                                 s.c,
+                                 1,
+                                 s.k_per_group(),
+                                 {s.out[1], s.out[2]},
+                                 {s.in[1], s.in[2]},
+                                 {s.kernel[1], s.kernel[2]}};
+  const int64_t spread = s.dilation[1] / greatest_divisor(s.stride[1], s.dilation[1]);
+  const int64_t spreads = min_of(spread, ceil_div(s.in[1], s.stride[1]));
+  const auto class_of = [&](int64_t index) {
+    const ConvPhase phase = conv_phase(s, index / spreads * s.stride[2]);
+    RowClass row = row_class(phase.shape, index % spreads);
+    row.y_first = phase.offset[1] + row.y_first * s.stride[1], row.y_step *= s.stride[1];
+    row.filter = phase.first[1], row.filter_step = -phase.step[1];
+    return row;
+  };
+  ColumnClass columns[2];
+  for (int64_t index = 0; index < s.stride[2]; ++index) {
+    const ConvPhase phase = conv_phase(s, index);
+    columns[index] = column_class(phase.shape);
+    columns[index].filter = phase.first[2], columns[index].filter_step = -phase.step[2];
+  }
+  if (s.stride[2] == 1)
+    depthwise_planes<1, 1>(pass, s.stride[1] * spreads, class_of, columns);
+  else
+    depthwise_planes<1, 2>(pass, s.stride[1] * spreads, class_of, columns);
 }
+
 template <class T>
 void conv_wgrad_depthwise(const ConvArgs<T>& args) {
   direct_wgrad<T, 1, 3>(args);

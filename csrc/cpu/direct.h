@@ -10,6 +10,7 @@
 #pragma once
 
 #include "core/threads.h"
+#include "cpu/activate.h"
 #include "cpu/phase_plane.h"
 #include "cpu/scratch.h"
 #include "shared/conv_phase.h"
@@ -41,6 +42,7 @@ struct DirectPass {
   const T* x;  // [n][c][in]
   const T* weight;
   const T* bias;  // [k] or null
+  ops::Epilogue<T> epilogue;
   T* y;
   int64_t weight_group;  // steps in the weights: group, output channel, input channel
   int64_t weight_lane, weight_channel;
@@ -84,6 +86,23 @@ template <class T, int Lanes, int Vectors>
   }
 }
 
+// The first `count` of a vector of sums into y and positions `step` apart behind it.
+template <class T>
+LAMINA_INLINE void store_epilogue(const DirectPass<T>& pass, Vec<T> sums, T* y, int64_t step,
+                                  int64_t count) {
+  count = min_of<int64_t>(count, kLanes<T>);
+  if (const T* residual = pass.epilogue.residual) {
+    T lanes[kLanes<T>] = {};
+    for (int64_t j = 0; j < count; ++j) lanes[j] = residual[y - pass.y + j * step];
+    sums += load(lanes);
+  }
+  sums = activate(pass.epilogue, sums);
+  if (step == 1) return store_first(y, count, sums);
+  T lanes[kLanes<T>];
+  store(lanes, sums);
+  for (int64_t j = 0; j < count; ++j) y[j * step] = lanes[j];
+}
+
 // Stores the valid columns of `count` flattened positions from q on; y is the plane's first element
 // of the band.
 template <class T>
@@ -96,10 +115,8 @@ static void store_positions(const DirectPass<T>& pass, int64_t pitch, int64_t ro
     const int64_t stop = min_of(end, row * pitch + columns);
     T* line = y + row * row_step + column * step;
     const T* source = sums + (position - q);
-    if (step == 1)
-      for (int64_t j = 0; j < stop - position; ++j) line[j] = source[j] + bias;
-    else
-      for (int64_t j = 0; j < stop - position; ++j) line[j * step] = source[j] + bias;
+    for (int64_t j = 0; j < stop - position; j += kLanes<T>)
+      store_epilogue(pass, load(source + j) + bias, line + j * step, step, stop - position - j);
     position = (row + 1) * pitch;
   }
 }
@@ -176,6 +193,7 @@ static void direct_fprop(const ops::ConvArgs<T>& args) {
   DirectPass<T> pass{};
   pass.shape = s;
   pass.x = args.x, pass.weight = args.weight, pass.bias = args.bias, pass.y = args.result;
+  pass.epilogue = args.epilogue;
   pass.weight_channel = s.kernel_size();
   pass.weight_lane = s.c_per_group() * pass.weight_channel;
   pass.weight_group = s.k_per_group() * pass.weight_lane;
@@ -186,19 +204,22 @@ static void direct_fprop(const ops::ConvArgs<T>& args) {
   direct_convolution<T, Lanes, Vectors>(pass);
 }
 
-// A phase that no tap reaches: the bias, or zero.
+// A phase that no tap reaches: sums of nothing.
 template <class T>
-static void fill_phase(const ops::ConvArgs<T>& args, const ConvPhase& phase) {
-  const ops::ConvShape& s = args.shape;
-  const int64_t* out = phase.shape.out;
-  parallel_for(s.n * s.c, [&](int64_t plane) {
-    const T value = args.bias ? args.bias[plane % s.c] : T(0);
+static void fill_phase(const DirectPass<T>& pass) {
+  const ops::ConvShape& s = pass.shape;
+  const int64_t* out = s.out;
+  const int64_t plane_size = pass.y_size[0] * pass.y_size[1] * pass.y_size[2];
+  parallel_for(s.n * s.k, [&](int64_t plane) {
+    const Vec<T> value = broadcast(pass.bias ? pass.bias[plane % s.k] : T(0));
     for (int64_t j0 = 0; j0 < out[0]; ++j0)
       for (int64_t j1 = 0; j1 < out[1]; ++j1) {
-        const int64_t i0 = phase.offset[0] + j0 * s.stride[0];
-        const int64_t i1 = phase.offset[1] + j1 * s.stride[1];
-        T* row = args.result + ((plane * s.in[0] + i0) * s.in[1] + i1) * s.in[2] + phase.offset[2];
-        for (int64_t j2 = 0; j2 < out[2]; ++j2) row[j2 * s.stride[2]] = value;
+        const int64_t i0 = pass.y_offset[0] + j0 * pass.y_step[0];
+        const int64_t i1 = pass.y_offset[1] + j1 * pass.y_step[1];
+        T* row = pass.y + plane * plane_size + (i0 * pass.y_size[1] + i1) * pass.y_size[2] +
+                 pass.y_offset[2];
+        for (int64_t j2 = 0; j2 < out[2]; j2 += kLanes<T>)
+          store_epilogue(pass, value, row + j2 * pass.y_step[2], pass.y_step[2], out[2] - j2);
       }
   });
 }
@@ -208,13 +229,10 @@ static void direct_dgrad(const ops::ConvArgs<T>& args) {
   const ops::ConvShape& s = args.shape;
   for (int64_t index = 0; index < conv_phases(s); ++index) {
     const ConvPhase phase = conv_phase(s, index);
-    if (phase.shape.kernel_size() == 0) {
-      fill_phase(args, phase);
-      continue;
-    }
     DirectPass<T> pass{};
     pass.shape = phase.shape;
     pass.x = args.grad_y, pass.weight = args.weight, pass.bias = args.bias, pass.y = args.result;
+    pass.epilogue = args.epilogue;
     pass.weight_lane = s.kernel_size();
     pass.weight_channel = s.c_per_group() * pass.weight_lane;
     pass.weight_group = s.k_per_group() * pass.weight_channel;
@@ -224,7 +242,10 @@ static void direct_dgrad(const ops::ConvArgs<T>& args) {
       pass.y_size[axis] = s.in[axis];
       pass.y_step[axis] = s.stride[axis], pass.y_offset[axis] = phase.offset[axis];
     }
-    direct_convolution<T, Lanes, Vectors>(pass);
+    if (phase.shape.kernel_size() == 0)
+      fill_phase(pass);
+    else
+      direct_convolution<T, Lanes, Vectors>(pass);
   }
 }
 
