@@ -42,15 +42,15 @@ struct DepthwiseTile {
   int64_t kernel_width, kernel_size;
 };
 
-// sum[B] += the products of `kTaps` rows of taps and all columns of taps; weight is that of the
+// sum[B] (+)= the products of `kTaps` rows of taps and all columns of taps; weight is that of the
 // first, place the column of x where it meets lane 0.
 template <class T, int B, int ST, int kTaps>
 [[gnu::noinline]] static void sum_taps(const T* const* rows, int64_t width, int64_t place,
                                        const ColumnClass& columns, const T* weight,
-                                       int64_t filter_row, Vec<T>* sums) {
+                                       int64_t filter_row, bool more, Vec<T>* sums) {
   Vec<T> sum[B];
 #pragma GCC unroll 8
-  for (int o = 0; o < B; ++o) sum[o] = sums[o];
+  for (int o = 0; o < B; ++o) sum[o] = more ? sums[o] : Vec<T>{};
   for (int64_t u = 0; u < columns.taps; ++u, place += columns.step, weight += columns.filter_step)
     with_loads<T, ST>(-place, width - place, [&](const auto& load_row) {
       Vec<T> factor[kTaps];
@@ -73,6 +73,8 @@ template <class T, int B, int ST>
 LAMINA_INLINE void sum_columns(const DepthwiseTile<T>& tile, const ColumnClass& columns,
                                int64_t column, Vec<T>* sums) {
   const int64_t filter_row = tile.kernel_width * tile.row.filter_step;
+  if (tile.row.taps <= 0)  // a phase of a gradient that no tap reaches
+    for (int o = 0; o < B; ++o) sums[o] = Vec<T>{};
   for (int64_t source = 0; source < tile.sources; ++source)
     for (int64_t t = 0; t < tile.row.taps;) {
       const T* const* rows = tile.rows + source * tile.row_count + t;
@@ -80,7 +82,7 @@ LAMINA_INLINE void sum_columns(const DepthwiseTile<T>& tile, const ColumnClass& 
                         tile.row.filter * tile.kernel_width + t * filter_row + columns.filter;
       t += with_tap_rows(tile.row.taps - t, [&](auto count) {
         sum_taps<T, B, ST, count.value>(rows, tile.width, columns.first + ST * column, columns,
-                                        weight, filter_row, sums);
+                                        weight, filter_row, source + t > 0, sums);
       });
     }
 }
@@ -114,7 +116,7 @@ template <class T, int B, int ST, int P>
                                              int64_t place, T bias) {
   constexpr int64_t kColumns = P * kLanes<T>;
   for (int64_t column = 0; column < pass.out[1]; column += kColumns) {
-    Vec<T> sum[P][B] = {};
+    Vec<T> sum[P][B];
     for (int phase = 0; phase < P; ++phase)
       sum_columns<T, B, ST>(tile, tile.columns[phase], column / P, sum[phase]);
     store_tile<T, B, P>(pass, sum, rows, place + column, tile.row.y_step * pass.out[1],
