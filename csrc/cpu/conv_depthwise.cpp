@@ -73,7 +73,7 @@ template <class T, int B, int ST>
 LAMINA_INLINE void sum_columns(const DepthwiseTile<T>& tile, const ColumnClass& columns,
                                int64_t column, Vec<T>* sums) {
   const int64_t filter_row = tile.kernel_width * tile.row.filter_step;
-  if (tile.row.taps <= 0)  // a phase of a gradient that no tap reaches
+  if (tile.row.taps <= 0 || tile.sources == 0)  // nothing to sum
     for (int o = 0; o < B; ++o) sums[o] = Vec<T>{};
   for (int64_t source = 0; source < tile.sources; ++source)
     for (int64_t t = 0; t < tile.row.taps;) {
@@ -137,9 +137,11 @@ LAMINA_INLINE void any_rows(int64_t block, const DepthwisePass<T>& pass,
 template <int ST, int P, class T, class Classes>
 static void depthwise_planes(const DepthwisePass<T>& pass, int64_t classes, const Classes& class_of,
                              const ColumnClass* columns) {
+  if (pass.planes * pass.out[0] * pass.out[1] == 0) return;
   const RowClass largest = class_of(0);
   const int64_t block = rows_per_tile(largest.count);
-  const int64_t tile_work = block * pass.out[1] * pass.kernel[0] * pass.kernel[1] * pass.sources;
+  const int64_t products = block * pass.out[1] * pass.kernel[0] * pass.kernel[1] * pass.sources;
+  const int64_t tile_work = max_of<int64_t>(products, 1);
   const int64_t blocks = ceil_div(largest.count, block);
   const int64_t band = min_of(blocks, max_of<int64_t>(kDepthwiseTask / tile_work, 1));
   const int64_t bands = ceil_div(blocks, band);
@@ -248,13 +250,7 @@ void conv_dgrad_depthwise(const ConvArgs<T>& args) {
     depthwise_planes<1, 2>(pass, s.stride[1] * spreads, class_of, columns);
 }
 
-template <class T>
-void conv_wgrad_depthwise(const ConvArgs<T>& args) {
-  direct_wgrad<T, 1, 3>(args);
-}
-
 LAMINA_INSTANTIATE(conv_fprop_depthwise, ConvArgs)
 LAMINA_INSTANTIATE(conv_dgrad_depthwise, ConvArgs)
-LAMINA_INSTANTIATE(conv_wgrad_depthwise, ConvArgs)
 
 LAMINA_CPU_NAMESPACE_END

@@ -272,7 +272,8 @@ template <class T, int Lanes, int Taps>
 // One element of the weight gradient from the formula. The vectors above multiply the zeros between
 // rows of grad_y with whatever x holds there; only Inf and NaN show it, and then this decides.
 template <class T>
-static T exact_weight_gradient(const ops::ConvArgs<T>& args, int64_t k, int64_t c, int64_t r) {
+[[maybe_unused]] static T exact_weight_gradient(const ops::ConvArgs<T>& args, int64_t k, int64_t c,
+                                                int64_t r) {
   const ops::ConvShape& s = args.shape;
   const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
                         r % s.kernel[2]};

@@ -1,0 +1,143 @@
+// conv, depthwise: the gradient of the weights.
+//
+// Method        A tile of up to 8 rows by a vector of columns of grad_y stays in registers. For
+//               every column of taps each row of x is loaded once, shifted, and multiplied with all
+//               rows of grad_y that it meets: one vector of sums per tap, in L1 between tiles.
+//               Edges are masked loads. See cpu/depthwise.h for rows and strides; other strides,
+//               and a depth, take the padded copy of direct.h.
+// Partitioning  blocks of output channels, over all images.
+// Numerics      lane by lane over images until a lane has kRun products, then over lanes, the runs
+//               in order.
+// Floor         x and grad_y once through the caches, and the products at the FMA peak.
+#include "cpu/depthwise.h"
+#include "cpu/direct.h"
+#include "ops/instantiate.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+using ops::ConvArgs;
+using ops::ConvShape;
+
+inline constexpr int64_t kRun = 512;              // products of a lane at a stretch
+inline constexpr int64_t kSumsBytes = 16 * 1024;  // of a task: they stay in L1
+
+// sums[column of taps][kTaps] += grad_y times x for one vector of columns of grad_y, B rows.
+template <class T, int B, int ST, int kTaps>
+[[gnu::noinline]] static void correlate(const T* const* rows, int64_t width, int64_t place,
+                                        const ColumnClass& columns, const Vec<T>* grad_y,
+                                        Vec<T>* sums) {
+  Vec<T> factor[B];
+#pragma GCC unroll 8
+  for (int o = 0; o < B; ++o) factor[o] = grad_y[o];
+  for (int64_t u = 0; u < columns.taps; ++u, place += columns.step, sums += kTaps)
+    with_loads<T, ST>(-place, width - place, [&](const auto& load_row) {
+      Vec<T> sum[kTaps];
+#pragma GCC unroll 8
+      for (int r = 0; r < kTaps; ++r) sum[r] = sums[r];
+#pragma GCC unroll 32
+      for (int i = 0; i < (B - 1) * ST + kTaps; ++i) {
+        const Vec<T> line = load_row(rows[i] + place);
+#pragma GCC unroll 8
+        for (int o = 0; o < B; ++o)
+          if (i - ST * o >= 0 && i - ST * o < kTaps) sum[i - ST * o] += factor[o] * line;
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kTaps; ++r) sums[r] = sum[r];
+    });
+}
+
+// The rows of one plane pair against kTaps rows of taps from t on.
+template <class T, int B, int ST, int kTaps>
+static void correlate_planes(const ConvShape& s, int64_t t, const T* x, const T* grad_y,
+                             const T* x_end, const T* grad_y_end, const T* zeros, Vec<T>* sums) {
+  const int64_t in[2] = {s.in[1], s.in[2]};
+  const ColumnClass columns = column_class(s);
+  for (int64_t index = 0; index < row_classes(s); ++index) {
+    RowClass row = row_class(s, index);
+    row.x_first += t * row.x_step;
+    const int64_t x_step = ST * row.x_step * s.in[2], y_step = row.y_step * s.out[2];
+    for (int64_t j = 0; j < row.count; j += B) {
+      constexpr int kRows = (B - 1) * ST + kTaps;
+      const T* pointers[kRows];
+      find_rows(row, j, kRows, ST, x, in, zeros, pointers);
+      const int64_t count = min_of<int64_t>(B, row.count - j);
+      const T* first = grad_y + row.y_first * s.out[2] + j * y_step;
+      prefetch_ahead(first, count * y_step, grad_y_end);
+      prefetch_ahead(x + j * x_step, count * x_step, x_end);
+      for (int64_t column = 0; column < s.out[2]; column += kLanes<T>) {
+        Vec<T> lines[B];
+#pragma GCC unroll 8
+        for (int o = 0; o < B; ++o)
+          lines[o] =
+              o < count ? load_lanes(first + o * y_step + column, 0, s.out[2] - column) : Vec<T>{};
+        correlate<T, B, ST, kTaps>(pointers, s.in[2], columns.first + ST * column, columns, lines,
+                                   sums);
+      }
+    }
+  }
+}
+
+template <class T, int B, int ST>
+static void depthwise_wgrad(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  constexpr int64_t kMostTaps = kVectorBytes == 64 ? 7 : 5;
+  const int64_t taps = s.kernel_size(), in_size = s.in_size(), out_size = s.out_size();
+  const int64_t sums_size = s.kernel[2] * min_of(s.kernel[1], kMostTaps);
+  const int64_t fit = kSumsBytes / (sums_size * kVectorBytes);
+  const int64_t worth = kDepthwiseTask / max_of<int64_t>(s.n * out_size * taps, 1);
+  const int64_t block = max_of<int64_t>(min_of(fit, worth), 1);
+  parallel_ranges(s.k, block, [&](int64_t begin, int64_t end) {
+    const int64_t all = (end - begin) * sums_size * kLanes<T>;
+    Scratch<T> zeros(s.in[2]), lanes(all);
+    for (int64_t i = 0; i < s.in[2]; ++i) zeros[i] = 0;
+    for (int64_t i = 0; i < all; ++i) lanes[i] = 0;
+    for (int64_t i = begin * taps; i < end * taps; ++i) args.result[i] = 0;
+    const int64_t terms = s.out[1] * ceil_div(s.out[2], kLanes<T>);  // of a lane and image
+    for (int64_t t = 0; t < s.kernel[1];)
+      t += with_tap_rows(s.kernel[1] - t, [&](auto rows) {
+        constexpr int kTaps = rows.value;
+        int64_t run = 0;
+        for (int64_t n = 0; n < s.n; ++n) {
+          run += terms;
+          const bool flush = run >= kRun || n + 1 == s.n;
+          if (flush) run = 0;
+          for (int64_t k = begin; k < end; ++k) {
+            Vec<T>* sums = reinterpret_cast<Vec<T>*>(&lanes[(k - begin) * sums_size * kLanes<T>]);
+            correlate_planes<T, B, ST, kTaps>(
+                s, t, args.x + (n * s.c + k / s.k_per_group()) * in_size,
+                args.grad_y + (n * s.k + k) * out_size, args.x + s.n * s.c * in_size,
+                args.grad_y + s.n * s.k * out_size, zeros.get(), sums);
+            if (!flush) continue;
+            for (int64_t u = 0; u < s.kernel[2]; ++u)
+              for (int r = 0; r < kTaps; ++r, ++sums) {
+                args.result[k * taps + (t + r) * s.kernel[2] + u] += sum_lanes<T>(*sums);
+                *sums = Vec<T>{};
+              }
+          }
+        }
+      });
+    for (int64_t i = begin * taps; i < end * taps; ++i)
+      if (!(args.result[i] - args.result[i] == T(0)))
+        args.result[i] = exact_weight_gradient(args, i / taps, 0, i % taps);
+  });
+}
+
+template <class T>
+void conv_wgrad_depthwise(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  if (!regular_rows(s)) return direct_wgrad<T, 1, 3>(args);
+  const int64_t rows = rows_per_tile(row_class(s, 0).count);
+  if (s.stride[2] == 1) {
+    if (rows == 8) return depthwise_wgrad<T, 8, 1>(args);
+    if (rows == 7) return depthwise_wgrad<T, 7, 1>(args);
+    if (rows == 4) return depthwise_wgrad<T, 4, 1>(args);
+    return depthwise_wgrad<T, 1, 1>(args);
+  }
+  if (rows >= 7) return depthwise_wgrad<T, 7, 2>(args);
+  if (rows == 4) return depthwise_wgrad<T, 4, 2>(args);
+  depthwise_wgrad<T, 1, 2>(args);
+}
+
+LAMINA_INSTANTIATE(conv_wgrad_depthwise, ConvArgs)
+
+LAMINA_CPU_NAMESPACE_END
