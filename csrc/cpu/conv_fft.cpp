@@ -171,9 +171,10 @@ static void pack_complex(const T* re, const T* im, int64_t pitch, int64_t m, int
 }
 
 template <class T>
-static void store_tile(T* c, int64_t pitch, int64_t rows, int64_t cols, const T* tile, bool first) {
-  for (int64_t r = 0; r < rows; ++r, c += pitch, tile += GemmTile<T>::kCols)
-    for (int64_t j = 0; j < cols; ++j) c[j] = (first ? T(0) : c[j]) + tile[j];
+static void store_block(T* c, int64_t pitch, int64_t rows, int64_t cols, const T* sums,
+                        int64_t step, bool first) {
+  for (int64_t r = 0; r < rows; ++r, c += pitch, sums += step)
+    for (int64_t j = 0; j < cols; ++j) c[j] = (first ? T(0) : c[j]) + sums[j];
 }
 
 template <class T>
@@ -190,22 +191,26 @@ static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, 
   for (int64_t begin = 0; begin < tiles.all(s); begin += tiles.block) {
     const int64_t end = min_of(begin + tiles.block, tiles.all(s));
     transform_tiles(tiles, s.c, s.groups, begin, end, x, s.in + 1, s.pad + 1, tiles.side, false, v);
-    auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
+    const auto rows_of = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth,
+                             T* panel) {
       const T* re = u + index / s.groups * 2 * matrix + index % s.groups * rows_a * depth_a;
       pack_complex(re, re + matrix, depth_a, rows_a, depth_a, i, rows, p, depth, Tile::kRows,
                    panel);
+      return panel;
     };
-    auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
+    const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
+                                int64_t depth, T* panel) {
       const T* b = v + (index * 2 * depth_a + p) * tiles.pitch + j;
-      pack_panel<Tile::kCols>(b, 1, tiles.pitch, cols, depth, panel);
+      pack_columns(b, 1, tiles.pitch, cols, width, depth, panel);
+      return panel;
     };
-    auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
-                     int64_t p) {
-      store_tile(m + (index * 2 * rows_a + i) * tiles.pitch + j, tiles.pitch, rows, cols, tile,
-                 p == 0);
+    const auto store = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                           const T* sums, int64_t step) {
+      store_block(m + (index * 2 * rows_a + i) * tiles.pitch + j, tiles.pitch, rows, cols, sums,
+                  step, true);
     };
-    gemm_blocks<T>(frequencies * s.groups, 2 * rows_a, end - begin, 2 * depth_a, pack_a, pack_b,
-                   write);
+    gemm_blocks<T>(frequencies * s.groups, 2 * rows_a, end - begin, 2 * depth_a, rows_of,
+                   columns_of, store);
     inverse_tiles(s, tiles, begin, end, m, bias, y);
   }
 }
@@ -265,24 +270,30 @@ void conv_wgrad_fft(const ConvArgs<T>& args) {
                     false, v);
     transform_tiles(tiles, s.k, s.groups, begin, end, args.grad_y, s.out + 1, none, tiles.out, true,
                     m);
-    auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
+    const auto rows_of = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth,
+                             T* panel) {
       const T* re = m + index * 2 * lanes * tiles.pitch;
       pack_complex(re, re + lanes * tiles.pitch, tiles.pitch, lanes, count, i, rows, p, depth,
                    Tile::kRows, panel);
+      return panel;
     };
-    auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
-      for (int64_t q = 0; q < depth; ++q, panel += Tile::kCols) {  // [b_re; b_im], tiles first
+    const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
+                                int64_t depth, T* panel) {
+      for (int64_t q = 0; q < depth;) {  // [b_re; b_im], tiles first
         const int64_t part = (p + q) / count, tile = (p + q) % count;
+        const int64_t some = min_of(depth - q, count - tile);
         const T* b = v + ((index * 2 + part) * channels + j) * tiles.pitch + tile;
-        for (int64_t c = 0; c < Tile::kCols; ++c) panel[c] = c < cols ? b[c * tiles.pitch] : T(0);
+        pack_columns(b, tiles.pitch, 1, cols, width, some, panel + q * width);
+        q += some;
       }
+      return panel;
     };
-    auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
-                     int64_t p) {
-      store_tile(du + (index * 2 * lanes + i) * channels + j, channels, rows, cols, tile,
-                 begin == 0 && p == 0);
+    const auto store = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                           const T* sums, int64_t step) {
+      store_block(du + (index * 2 * lanes + i) * channels + j, channels, rows, cols, sums, step,
+                  begin == 0);
     };
-    gemm_blocks<T>(frequencies * s.groups, 2 * lanes, channels, 2 * count, pack_a, pack_b, write);
+    gemm_blocks<T>(frequencies * s.groups, 2 * lanes, channels, 2 * count, rows_of, columns_of, store);
   }
   inverse_filters(s, tiles, du, args.result);
 }

@@ -1,110 +1,216 @@
 // conv, implicit GEMM: the matrix products of im2col, whose unrolled input exists only as the
-// panels that the product packs for itself.
+// panels of a task.
 //
-//   fprop  y[k][o] = weight[k][c r] col[c r][o]
+//   fprop  y[k][o] = weight[k][c r] col[c r][o], positions o of all images
 //   dgrad  each phase of grad_x (shared/conv_phase.h) as fprop of grad_y, stored at the stride
-//   wgrad  grad_weight[k][c r] = sum over images of grad_y[k][o] col[c r][o]^T
+//   wgrad  grad_weight[k][c r] = sum over the positions of grad_y[k][o] col[c r][o]^T
 //
 // Source        Chetlur et al. 2014 (cuDNN).
-// Workspace     none beyond the packed panels of a block.
-// Partitioning  blocks of the product of every image and group (cpu/gemm.h).
-// Numerics      as im2col; wgrad runs over all images in one sum, in order.
+// Workspace     fprop and dgrad: the packed filters or, where positions are few, the packed input
+//               (shared/implicit_gemm.h). wgrad: partial sums where filters are few.
+// Partitioning  blocks of the product of every group (cpu/gemm.h); wgrad also parts of the
+//               positions, whose sums are added in order.
+// Numerics      sums over (c, r), or positions, in runs of kBlockDepth, the runs in order.
+// Floor         the FMA peak: a panel of 48 positions is packed once for up to 256 filters.
+#include "cpu/activate.h"
 #include "cpu/gemm.h"
 #include "cpu/im2col.h"
 #include "ops/instantiate.h"
 #include "shared/conv_phase.h"
+#include "shared/implicit_gemm.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::ConvArgs;
 using ops::ConvShape;
 
+// Stores rows of sums, as epilogue(sums + bias), at positions [j, j + cols) of all images: element
+// (channel, o) of an image lies at its place in `result`.
 template <class T>
-void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
-  using Tile = GemmTile<T>;
-  const ConvShape& s = args.shape;
-  const int64_t m = s.k_per_group(), n = s.out_size(), k = s.c_per_group() * s.kernel_size();
-  auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
-    const T* weight = args.weight + (index % s.groups * m + i) * k + p;
-    pack_panel<Tile::kRows>(weight, k, 1, rows, depth, panel);
-  };
-  auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
-    const T* x =
-        args.x + (index / s.groups * s.c + index % s.groups * s.c_per_group()) * s.in_size();
-    for (int64_t row = 0; row < depth; ++row, panel += Tile::kCols) {
-      im2col_row(s, x, p + row, j, j + cols, panel);
-      for (int64_t column = cols; column < Tile::kCols; ++column) panel[column] = 0;
-    }
-  };
-  auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
-                   int64_t p) {
-    for (int64_t r = 0; r < rows; ++r) {
-      T* y = args.result + (index * m + i + r) * n + j;
-      const T bias = args.bias ? args.bias[index % s.groups * m + i + r] : T(0);
-      for (int64_t c = 0; c < cols; ++c) y[c] = (p == 0 ? bias : y[c]) + tile[r * Tile::kCols + c];
-    }
-  };
-  gemm_blocks<T>(s.n * s.groups, m, n, k, pack_a, pack_b, write);
-}
+struct ConvStore {
+  const ConvArgs<T>& args;
+  int64_t channels, plane;  // of an image; elements of a plane
 
-// Positions [j, j + count) of the phase, flattened, as runs of one row: body(first, count, index of
-// the first in a plane of grad_x).
-template <class Body>
-static void for_each_phase_run(const ConvShape& s, const ConvPhase& phase, int64_t j, int64_t count,
-                               Body body) {
-  const int64_t* out = phase.shape.out;
-  for (int64_t done = 0; done < count;) {
-    const int64_t at = j + done, run = min_of(out[2] - at % out[2], count - done);
-    const int64_t i2 = at % out[2] * s.stride[2] + phase.offset[2];
-    const int64_t i1 = at / out[2] % out[1] * s.stride[1] + phase.offset[1];
-    const int64_t i0 = at / (out[2] * out[1]) * s.stride[0] + phase.offset[0];
-    body(done, run, (i0 * s.in[1] + i1) * s.in[2] + i2);
-    done += run;
+  // `count` neighbours.
+  LAMINA_INLINE void run(int64_t place, int64_t count, T bias, const T* sums) const {
+    for (int64_t j = 0; j < count; j += kLanes<T>) {
+      Vec<T> sum = load_first(sums + j, count - j) + bias;
+      if (args.epilogue.residual) sum += load_first(args.epilogue.residual + place + j, count - j);
+      store_first(args.result + place + j, count - j, activate(args.epilogue, sum));
+    }
+  }
+  // Every `stride`-th element.
+  LAMINA_INLINE void strided(int64_t place, int64_t stride, int64_t count, T bias,
+                             const T* sums) const {
+    for (int64_t j = 0; j < count; j += kLanes<T>) {
+      const int64_t some = min_of<int64_t>(kLanes<T>, count - j);
+      T lanes[kLanes<T>] = {};
+      if (args.epilogue.residual)
+        for (int64_t i = 0; i < some; ++i)
+          lanes[i] = args.epilogue.residual[place + (j + i) * stride];
+      store(lanes, activate(args.epilogue, load_first(sums + j, some) + bias + load(lanes)));
+      for (int64_t i = 0; i < some; ++i) args.result[place + (j + i) * stride] = lanes[i];
+    }
+  }
+
+  void block(int64_t channel, int64_t rows, int64_t j, int64_t cols, const T* sums,
+             int64_t step) const {
+    for (int64_t r = 0; r < rows; ++r, sums += step) {
+      const T bias = args.bias ? args.bias[channel + r] : T(0);
+      for (int64_t done = 0; done < cols;) {
+        const int64_t image = (j + done) / plane, o = (j + done) % plane;
+        const int64_t count = min_of(plane - o, cols - done);
+        run((image * channels + channel + r) * plane + o, count, bias, sums + done);
+        done += count;
+      }
+    }
+  }
+  void block(const ConvShape& s, const ConvPhase& phase, int64_t channel, int64_t rows, int64_t j,
+             int64_t cols, const T* sums, int64_t step) const {
+    const int64_t* out = phase.shape.out;
+    for (int64_t done = 0; done < cols;) {  // runs within a row of the phase
+      const int64_t at = j + done, count = min_of(out[2] - at % out[2], cols - done);
+      const int64_t image = at / phase.shape.out_size(), o = at % phase.shape.out_size();
+      const int64_t i2 = o % out[2] * s.stride[2] + phase.offset[2];
+      const int64_t i1 = o / out[2] % out[1] * s.stride[1] + phase.offset[1];
+      const int64_t i0 = o / (out[2] * out[1]) * s.stride[0] + phase.offset[0];
+      for (int64_t r = 0; r < rows; ++r)
+        strided((image * channels + channel + r) * plane + (i0 * s.in[1] + i1) * s.in[2] + i2,
+                s.stride[2], count, args.bias ? args.bias[channel + r] : T(0),
+                sums + r * step + done);
+      done += count;
+    }
+  }
+};
+
+// store(group, i, rows, j, cols, sums, step) gets filters(group, i, rows, p, depth, panel) times the
+// unrolled x.
+template <class T, class Filters, class Store>
+static void multiply(const ConvShape& s, const T* x, const Filters& filters, const Store& store,
+                     T* workspace) {
+  using Tile = GemmTile<T>;
+  const ImplicitGemm plan(s);
+  const int64_t m = s.k_per_group(), n = plan.positions, k = plan.depth;
+  const int64_t channels = s.c_per_group() * s.in_size(), image_step = s.c * s.in_size();
+  const auto pack_input = [&](int64_t g, int64_t j, int64_t cols, int64_t width, int64_t p,
+                              int64_t depth, T* panel) {
+    const Im2colRuns<T, Tile::kCols> runs(s, x + g * channels, image_step, j, cols);
+    runs.rows(p, depth, panel, width);
+    for (int64_t q = 0; cols < width && q < depth; ++q)
+      store_lanes(panel + q * width + width - kLanes<T>, cols - (width - kLanes<T>), kLanes<T>,
+                  Vec<T>{});
+    return panel;
+  };
+  if (plan.pack_input) {
+    const int64_t panels = ceil_div(n, Tile::kCols), blocks = ceil_div(k, Tile::kBlockDepth);
+    const int64_t group_size = k * whole_vectors<T>(n);
+    const auto place = [&](int64_t g, int64_t j, int64_t width, int64_t p) {
+      return workspace + g * group_size + j * k + p * width;
+    };
+    parallel_for(s.groups * panels * blocks, [&](int64_t task) {
+      const int64_t g = task / blocks / panels, j = task / blocks % panels * Tile::kCols;
+      const int64_t cols = min_of<int64_t>(Tile::kCols, n - j), width = whole_vectors<T>(cols);
+      const int64_t p = task % blocks * Tile::kBlockDepth;
+      pack_input(g, j, cols, width, p, min_of(Tile::kBlockDepth, k - p), place(g, j, width, p));
+    });
+    gemm_blocks<T>(
+        s.groups, m, n, k, filters,
+        [&](int64_t g, int64_t j, int64_t, int64_t width, int64_t p, int64_t, T*) -> const T* {
+          return place(g, j, width, p);
+        },
+        store);
+  } else {
+    const int64_t panels = ceil_div(m, Tile::kRows), panel_size = Tile::kRows * k;
+    parallel_for(s.groups * panels, [&](int64_t task) {
+      const int64_t i = task % panels * Tile::kRows;
+      filters(task / panels, i, min_of<int64_t>(Tile::kRows, m - i), 0, k,
+              workspace + task * panel_size);
+    });
+    gemm_blocks<T>(
+        s.groups, m, n, k,
+        [&](int64_t g, int64_t i, int64_t, int64_t p, int64_t, T*) -> const T* {
+          return workspace + (g * panels + i / Tile::kRows) * panel_size + p * Tile::kRows;
+        },
+        pack_input, store);
   }
 }
 
 template <class T>
-void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
-  using Tile = GemmTile<T>;
+void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
+  const int64_t m = s.k_per_group(), k = s.c_per_group() * s.kernel_size();
+  const ConvStore<T> output{args, s.k, s.out_size()};
+  multiply(
+      s, args.x,
+      [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) -> const T* {
+        constexpr int kRows = GemmTile<T>::kRows;
+        pack_panel<kRows>(args.weight + (g * m + i) * k + p, k, 1, rows, depth, panel, kRows);
+        return panel;
+      },
+      [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
+          int64_t step) { output.block(g * m + i, rows, j, cols, sums, step); },
+      args.workspace);
+}
+
+template <class T>
+void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  const int64_t filter = s.kernel_size();
+  const ConvStore<T> output{args, s.c, s.in_size()};
   for (int64_t which = 0; which < conv_phases(s); ++which) {
     const ConvPhase phase = conv_phase(s, which);
-    const int64_t taps = phase.shape.kernel_size(), filter = s.kernel_size();
-    const int64_t m = s.c_per_group(), n = phase.shape.out_size(), k = s.k_per_group() * taps;
-    auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
-      const int64_t group = index % s.groups * s.k_per_group();
-      const int64_t* kernel = phase.shape.kernel;
-      for (int64_t q = p; q < p + depth; ++q, panel += Tile::kRows) {
-        const int64_t t = q % taps;
-        const int64_t r0 = phase.tap(0, t / (kernel[1] * kernel[2]));
-        const int64_t r1 = phase.tap(1, t / kernel[2] % kernel[1]);
-        const int64_t r = (r0 * s.kernel[1] + r1) * s.kernel[2] + phase.tap(2, t % kernel[2]);
-        const T* weight = args.weight + ((group + q / taps) * m + i) * filter + r;
-        for (int64_t c = 0; c < Tile::kRows; ++c) panel[c] = c < rows ? weight[c * filter] : T(0);
-      }
-    };
-    auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
-      const T* grad_y = args.grad_y + index * s.k_per_group() * s.out_size();
-      for (int64_t row = 0; row < depth; ++row, panel += Tile::kCols) {
-        im2col_row(phase.shape, grad_y, p + row, j, j + cols, panel);
-        for (int64_t column = cols; column < Tile::kCols; ++column) panel[column] = 0;
-      }
-    };
-    auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
-                     int64_t p) {
-      for_each_phase_run(s, phase, j, cols, [&](int64_t first, int64_t run, int64_t at) {
-        for (int64_t r = 0; r < rows; ++r) {
-          T* grad_x = args.result + (index * m + i + r) * s.in_size() + at;
-          const T* sums = tile + r * Tile::kCols + first;
-          const T bias = args.bias ? args.bias[index % s.groups * m + i + r] : T(0);
-          for (int64_t c = 0; c < run; ++c) {
-            T& value = grad_x[c * s.stride[2]];
-            value = (p == 0 ? bias : value) + sums[c];
+    const int64_t* kernel = phase.shape.kernel;
+    const int64_t taps = phase.shape.kernel_size(), m = s.c_per_group();
+    Scratch<int64_t> tap(taps);  // of the filter
+    for (int64_t t = 0; t < taps; ++t)
+      tap[t] = (phase.tap(0, t / (kernel[1] * kernel[2])) * s.kernel[1] +
+                phase.tap(1, t / kernel[2] % kernel[1])) * s.kernel[2] +
+               phase.tap(2, t % kernel[2]);
+    multiply(
+        phase.shape, args.grad_y,
+        [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) -> const T* {
+          constexpr int kRows = GemmTile<T>::kRows;
+          const T* weight = args.weight + g * s.k_per_group() * m * filter + i * filter;
+          if (filter == 1) {
+            pack_panel<kRows>(weight + p * m, 1, m, rows, depth, panel, kRows);
+            return panel;
           }
-        }
-      });
-    };
-    gemm_blocks<T>(s.n * s.groups, m, n, k, pack_a, pack_b, write);
+          T* line = panel;
+          int64_t k = taps > 0 ? p / taps : 0, t = taps > 0 ? p % taps : 0;
+          for (int64_t q = 0; q < depth; ++q, line += kRows) {
+            const T* source = weight + k * m * filter + tap[t];
+            if (rows == kRows)
+#pragma GCC unroll 8
+              for (int64_t c = 0; c < kRows; ++c) line[c] = source[c * filter];
+            else
+              for (int64_t c = 0; c < kRows; ++c) line[c] = c < rows ? source[c * filter] : T(0);
+            if (++t == taps) t = 0, ++k;
+          }
+          return panel;
+        },
+        [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
+            int64_t step) {
+          if (conv_phases(s) == 1)
+            output.block(g * m + i, rows, j, cols, sums, step);
+          else
+            output.block(s, phase, g * m + i, rows, j, cols, sums, step);
+        },
+        args.workspace);
+  }
+}
+
+// panel[position][column - j] of positions [p, p + depth) and columns (c, r): rows of the unrolled
+// input, transposed.
+template <class T>
+static void pack_positions(const ConvShape& s, const T* x, int64_t j, int64_t cols, int64_t width,
+                           int64_t p, int64_t depth, T* panel) {
+  constexpr int64_t kDepth = GemmTile<T>::kBlockDepth;
+  const Im2colRuns<T, kDepth> runs(s, x, s.c * s.in_size(), p, depth);
+  alignas(64) T rows[kLanes<T> * kDepth];
+  for (int64_t first = 0; first < width; first += kLanes<T>) {
+    const int64_t some = min_of<int64_t>(kLanes<T>, cols - first);
+    runs.rows(j + first, some, rows, kDepth);
+    pack_panel<kLanes<T>>(rows, kDepth, 1, some, depth, panel + first, width);
   }
 }
 
@@ -113,42 +219,50 @@ void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
   using Tile = GemmTile<T>;
   const ConvShape& s = args.shape;
   const int64_t m = s.k_per_group(), n = s.c_per_group() * s.kernel_size(), out = s.out_size();
-  // The summed index runs over (image, o): a run of it may cross images.
-  auto for_each_run = [&](int64_t p, int64_t depth, auto body) {
-    for (int64_t done = 0; done < depth;) {
-      const int64_t image = (p + done) / out, o = (p + done) % out;
-      const int64_t count = min_of(out - o, depth - done);
-      body(image, o, count, done);
-      done += count;
+  const ImplicitGemmParts plan(s);
+  const int64_t weights = s.groups * m * n;
+  // The batch of products is (part, group): part q sums the positions from q * plan.positions on.
+  const auto first_of = [&](int64_t index) { return index / s.groups * plan.positions; };
+  const auto rows_of = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth,
+                           T* panel) -> const T* {
+    const int64_t g = index % s.groups, end = min_of(s.n * out, first_of(index) + p + depth);
+    T* line = panel;
+    for (int64_t at = first_of(index) + p; at < end;) {  // runs within an image
+      const int64_t image = at / out, o = at % out, count = min_of(out - o, end - at);
+      pack_panel<Tile::kRows>(args.grad_y + (image * s.k + g * m + i) * out + o, out, 1, rows,
+                              count, line, Tile::kRows);
+      at += count, line += count * Tile::kRows;
     }
+    for (; line < panel + depth * Tile::kRows; ++line) *line = 0;  // the last part is shorter
+    return panel;
   };
-  auto pack_a = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
-    for_each_run(p, depth, [&](int64_t image, int64_t o, int64_t count, int64_t done) {
-      const T* grad_y = args.grad_y + (image * s.k + g * m + i) * out + o;
-      pack_panel<Tile::kRows>(grad_y, out, 1, rows, count, panel + done * Tile::kRows);
+  const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
+                              int64_t depth, T* panel) -> const T* {
+    const T* x = args.x + index % s.groups * s.c_per_group() * s.in_size();
+    const int64_t first = first_of(index) + p;
+    const int64_t some = max_of<int64_t>(min_of(depth, s.n * out - first), 0);
+    if (some > 0) pack_positions(s, x, j, cols, width, first, some, panel);
+    for (int64_t q = some * width; q < depth * width; ++q) panel[q] = 0;
+    return panel;
+  };
+  T* sums_of_parts = plan.parts > 1 ? args.workspace : args.result;
+  const auto store_block = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                               const T* sums, int64_t step) {
+    T* place = sums_of_parts + index / s.groups * weights + (index % s.groups * m + i) * n + j;
+    for (int64_t r = 0; r < rows; ++r, place += n, sums += step)
+      for (int64_t q = 0; q < cols; q += kLanes<T>)
+        store_first(place + q, cols - q, load(sums + q));
+  };
+  gemm_blocks<T>(plan.parts * s.groups, m, n, plan.positions, rows_of, columns_of, store_block);
+  if (plan.parts > 1)
+    parallel_ranges(weights, int64_t{1} << 14, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; i += kLanes<T>) {
+        Vec<T> sum = load_first(sums_of_parts + i, end - i);
+        for (int64_t part = 1; part < plan.parts; ++part)
+          sum += load_first(sums_of_parts + part * weights + i, end - i);
+        store_first(args.result + i, end - i, sum);
+      }
     });
-  };
-  auto pack_b = [&](int64_t g, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
-    Scratch<T> row(depth);
-    for (int64_t column = 0; column < Tile::kCols; ++column) {
-      if (column < cols)
-        for_each_run(p, depth, [&](int64_t image, int64_t o, int64_t count, int64_t done) {
-          const T* x = args.x + (image * s.c + g * s.c_per_group()) * s.in_size();
-          im2col_row(s, x, j + column, o, o + count, row.get() + done);
-        });
-      for (int64_t q = 0; q < depth; ++q)
-        panel[q * Tile::kCols + column] = column < cols ? row[q] : T(0);
-    }
-  };
-  auto write = [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
-                   int64_t p) {
-    for (int64_t r = 0; r < rows; ++r) {
-      T* grad_weight = args.result + (g * m + i + r) * n + j;
-      for (int64_t c = 0; c < cols; ++c)
-        grad_weight[c] = (p == 0 ? T(0) : grad_weight[c]) + tile[r * Tile::kCols + c];
-    }
-  };
-  gemm_blocks<T>(s.groups, m, n, s.n * out, pack_a, pack_b, write);
 }
 
 LAMINA_INSTANTIATE(conv_fprop_implicit_gemm, ConvArgs)

@@ -39,27 +39,13 @@ inline constexpr int64_t kChunk = 16;            // channels of a task of transf
 inline constexpr int64_t kOwnFilters = 1 << 18;  // elements of the filters of a task
 inline constexpr int64_t kFewTasks = 8;          // fewer are cut further
 
-// c[kRows][vectors * kLanes] = a b in runs of kRun.
+// c[kRows][width] = a b in runs of kRun.
 template <class T>
-static void multiply_panels(int64_t depth, int64_t vectors, const T* a, const T* b, T* c,
+static void multiply_panels(int64_t depth, int64_t width, const T* a, const T* b, T* c,
                             int64_t c_step) {
-  constexpr int kRows = GemmTile<T>::kRows, kVectors = GemmTile<T>::kVectors;
-  for (int64_t p = 0; p == 0 || p < depth; p += kRun) {
-    const int64_t some = min_of(kRun, depth - p);
-    const T *rows = a + p * kRows, *columns = b + p * vectors * kLanes<T>;
-    if (vectors == kVectors)
-      gemm_micro<T, kVectors>(some, rows, columns, c, c_step, p > 0);
-    else if (vectors == 2)
-      gemm_micro<T, 2>(some, rows, columns, c, c_step, p > 0);
-    else
-      gemm_micro<T, 1>(some, rows, columns, c, c_step, p > 0);
-  }
-}
-
-// Columns of the panels of `tiles` tiles.
-template <class T>
-LAMINA_INLINE int64_t padded_tiles(int64_t tiles) {
-  return ceil_div(tiles, kLanes<T>) * kLanes<T>;
+  for (int64_t p = 0; p == 0 || p < depth; p += kRun)
+    gemm_panels(min_of(kRun, depth - p), width, a + p * GemmTile<T>::kRows, b + p * width, c, c_step,
+                p > 0);
 }
 
 // v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step
@@ -145,7 +131,7 @@ static void multiply_tiles(const ConvShape& s, const TileRuns& runs, int64_t wid
     for (int64_t panel = 0; panel < width; panel += kCols) {
       const int64_t columns = min_of(width - panel, int64_t{kCols});
       for (int64_t i = 0; i < count; ++i)
-        multiply_panels(inputs, columns / kLanes<T>, u + e * u_step + i * kRows * inputs,
+        multiply_panels(inputs, columns, u + e * u_step + i * kRows * inputs,
                         v + e * v_step + panel * s.c + g * inputs * columns,
                         &m[i * kRows * m_step + e * width + panel], m_step);
     }
@@ -176,7 +162,7 @@ static void convolve_by_tile(const ConvShape& s, const Groups& groups, const T* 
   });
   parallel_for(groups.count(), [&](int64_t task) {
     const int64_t begin = task * groups.tiles, tiles = min_of(groups.tiles, groups.all - begin);
-    const int64_t width = padded_tiles<T>(tiles);
+    const int64_t width = whole_vectors<T>(tiles);
     const TileRuns runs(groups, begin, tiles);
     Scratch<T> v(Tile::kElements * v_step);
     transform_inputs<Tile>(s, runs, width, 0, s.c, x, v.get(), v_step);
@@ -199,7 +185,7 @@ static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T
   parallel_for(groups.count() * chunks, [&](int64_t task) {
     const int64_t group = task / chunks, c = task % chunks * kChunk;
     const TileRuns runs(groups, group * groups.tiles, tiles_of(group));
-    transform_inputs<Tile>(s, runs, padded_tiles<T>(tiles_of(group)), c, min_of(s.c, c + kChunk), x,
+    transform_inputs<Tile>(s, runs, whole_vectors<T>(tiles_of(group)), c, min_of(s.c, c + kChunk), x,
                            v + group * groups.tiles * s.c, v_step);
   });
   const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
@@ -214,7 +200,7 @@ static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T
     transform_panels<Tile>(s, filters, g, p, count, u.get(), u_step);
     for (int64_t group = 0; group < groups.count(); ++group)
       multiply_tiles<Tile>(s, TileRuns(groups, group * groups.tiles, tiles_of(group)),
-                           padded_tiles<T>(tiles_of(group)), g, p, count, u.get(), u_step,
+                           whole_vectors<T>(tiles_of(group)), g, p, count, u.get(), u_step,
                            v + group * groups.tiles * s.c, v_step, output);
   });
 }
@@ -318,7 +304,7 @@ static void weight_gradient(const ConvArgs<T>& args) {
   const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns);
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
   const int64_t rows_padded = ceil_div(outputs, kRows) * kRows;
-  const int64_t columns_padded = padded_tiles<T>(inputs);
+  const int64_t columns_padded = whole_vectors<T>(inputs);
   const int64_t vectors = columns_padded / kLanes<T>;  // in panels of about the same width
   const int64_t wide = ceil_div(vectors, ceil_div(inputs, kCols)) * kLanes<T>;
   const int64_t col_panels = ceil_div(inputs, wide);
@@ -328,7 +314,7 @@ static void weight_gradient(const ConvArgs<T>& args) {
   T *v = args.workspace, *z = v + blocks.input_elements, *du = z + blocks.output_gradient_elements;
   const bool at_once = blocks.all <= blocks.block;  // dU lives for one task only
   for (int64_t begin = 0; begin == 0 || begin < blocks.all; begin += blocks.block) {
-    const int64_t count = min_of(blocks.block, blocks.all - begin), tiles = padded_tiles<T>(count);
+    const int64_t count = min_of(blocks.block, blocks.all - begin), tiles = whole_vectors<T>(count);
     transform_lines<Tile, TileRows<Tile, T>, kLanes<T>>(s, blocks, wide, inputs, columns_padded,
                                                         begin, count, tiles, args.x, s.in_size(), v,
                                                         v_step);
@@ -347,7 +333,7 @@ static void weight_gradient(const ConvArgs<T>& args) {
       Scratch<T> product(Tile::kElements * e_step);
       for (int e = 0; e < Tile::kElements; ++e)
         for (int64_t k = k0; k < k1; k += kRows)
-          multiply_panels(tiles, width / kLanes<T>, z + e * z_step + (g * rows_padded + k) * tiles,
+          multiply_panels(tiles, width, z + e * z_step + (g * rows_padded + k) * tiles,
                           v + e * v_step + (g * columns_padded + c0) * tiles,
                           &product[e * e_step + (k - k0) * width], width);
       for (int64_t k = k0; k < k1; ++k)

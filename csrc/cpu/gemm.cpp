@@ -70,31 +70,33 @@ void gemm(const GemmArgs<T>& args) {
   using Tile = GemmTile<T>;
   const int64_t a_row = args.trans_a ? 1 : args.lda, a_col = args.trans_a ? args.lda : 1;
   const int64_t b_row = args.trans_b ? 1 : args.ldb, b_col = args.trans_b ? args.ldb : 1;
-  auto pack_a = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) {
+  const auto rows_of = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth,
+                           T* panel) {
     const T* a = args.a + index * args.stride_a + i * a_row + p * a_col;
-    pack_panel<Tile::kRows>(a, a_row, a_col, rows, depth, panel);
+    pack_panel<Tile::kRows>(a, a_row, a_col, rows, depth, panel, Tile::kRows);
+    return panel;
   };
-  auto pack_b = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth, T* panel) {
+  const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
+                              int64_t depth, T* panel) {
     const T* b = args.b + index * args.stride_b + p * b_row + j * b_col;
-    pack_panel<Tile::kCols>(b, b_col, b_row, cols, depth, panel);
+    pack_columns(b, b_col, b_row, cols, width, depth, panel);
+    return panel;
   };
-  auto write = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* tile,
-                   int64_t p) {
-    for (int64_t r = 0; r < rows; ++r) {
+  const auto store_block = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
+                               const T* sums, int64_t step) {
+    for (int64_t r = 0; r < rows; ++r, sums += step) {
       T* c = args.c + index * args.stride_c + (i + r) * args.ldc + j;
-      const T* sums = tile + r * Tile::kCols;
       const T row_bias = args.bias_m ? args.bias_m[i + r] : T(0);
-      for (int64_t s = 0; s < cols; ++s) {
-        T before = c[s];
-        if (p == 0) {
-          before = args.beta == T(0) ? T(0) : args.beta * before;
-          before += row_bias + (args.bias_n ? args.bias_n[j + s] : T(0));
-        }
-        c[s] = before + args.alpha * sums[s];
+      for (int64_t q = 0; q < cols; q += kLanes<T>) {
+        const int64_t some = cols - q;
+        Vec<T> before = broadcast(row_bias);
+        if (args.bias_n) before += load_first(args.bias_n + j + q, some);
+        if (args.beta != T(0)) before += args.beta * load_first(c + q, some);
+        store_first(c + q, some, before + args.alpha * load(sums + q));
       }
     }
   };
-  gemm_blocks<T>(args.batch, args.m, args.n, args.k, pack_a, pack_b, write);
+  gemm_blocks<T>(args.batch, args.m, args.n, args.k, rows_of, columns_of, store_block);
 }
 
 template <class T>

@@ -1,11 +1,12 @@
-// The blocked, packed matrix product under gemm, im2col and implicit GEMM.
+// The blocked, packed matrix product under gemm, im2col, implicit GEMM, Winograd and FFT.
 //
 //   c[m][n] = sum over p of a[m][p] * b[p][n]
 //
-// Method        Goto & van de Geijn 2008, BLIS: panels of a (kRows high) and b (kVectors vectors
-//               wide) are packed so that the micro-kernel streams both; its kRows x kVectors
-//               accumulators stay in registers over a k block.
-// Partitioning  one task per block of kBlockRows x kBlockCols of c, which packs for itself.
+// Method        Goto & van de Geijn 2008, BLIS: panels of a (kRows high) and b (up to kVectors
+//               vectors wide) are packed so that the micro-kernel streams both; its accumulators
+//               stay in registers over a k block, the sums of a task in L2 over all of them.
+// Partitioning  one task per block of rows and columns of c, which packs for itself what its caller
+//               has not packed for all tasks.
 // Numerics      k in blocks of kBlockDepth, in order: the same bits for any number of threads.
 //               Panels are padded with zeros; padded results are never stored.
 #pragma once
@@ -23,9 +24,9 @@ struct GemmTile {
   static constexpr int kRows = LAMINA_VECTOR_BYTES == 64 ? 8 : LAMINA_VECTOR_BYTES == 32 ? 6 : 4;
   static constexpr int kVectors = LAMINA_VECTOR_BYTES == 64 ? 3 : 2;
   static constexpr int kCols = kVectors * kLanes<T>;
-  static constexpr int64_t kBlockRows = 12 * kRows;
-  static constexpr int64_t kBlockCols = 8 * kCols;
-  static constexpr int64_t kBlockDepth = 256;  // packed a and b together stay within L2
+  static constexpr int64_t kBlockRows = 64 * kRows;  // a task's part of c, and its panels of b
+  static constexpr int64_t kBlockCols = 2 * kCols;   // for one k block: together within L2
+  static constexpr int64_t kBlockDepth = 256;
 };
 
 // c[kRows][Vectors * kLanes], rows at c_step, = or += (add) a panel of a [depth][kRows] times a
@@ -53,48 +54,93 @@ template <class T, int Vectors>
     }
 }
 
-// Runs every block of `batch` products. The callers' functions see element coordinates:
-//   pack_a(batch, i, rows, p, depth, panel)  panel[depth][kRows] = a[i..][p..], zero padded
-//   pack_b(batch, j, cols, p, depth, panel)  panel[depth][kCols] = b[p..][j..], zero padded
-//   write(batch, i, rows, j, cols, tile, p)  adds tile[kRows][kCols] to c; p == 0: the first part
-template <class T, class PackA, class PackB, class Write>
-static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const PackA& pack_a,
-                        const PackB& pack_b, const Write& write) {
+// gemm_micro for a panel of b that is `width` wide, a number of whole vectors.
+template <class T>
+LAMINA_INLINE void gemm_panels(int64_t depth, int64_t width, const T* a, const T* b, T* c,
+                               int64_t c_step, bool add) {
+  constexpr int kVectors = GemmTile<T>::kVectors;
+  if (width == GemmTile<T>::kCols)
+    gemm_micro<T, kVectors>(depth, a, b, c, c_step, add);
+  else if (kVectors > 2 && width == 2 * kLanes<T>)
+    gemm_micro<T, 2>(depth, a, b, c, c_step, add);
+  else
+    gemm_micro<T, 1>(depth, a, b, c, c_step, add);
+}
+
+template <class T>
+LAMINA_INLINE int64_t whole_vectors(int64_t count) {
+  return ceil_div(count, kLanes<T>) * kLanes<T>;
+}
+
+// Rows and columns of a task; few tasks are cut further.
+template <class T>
+struct GemmBlock {
+  int64_t rows, cols;
+
+  GemmBlock(int64_t batch, int64_t m, int64_t n) {
+    using Tile = GemmTile<T>;
+    constexpr int64_t kFewTasks = 16;
+    const auto tasks = [&] { return batch * ceil_div(m, rows) * ceil_div(n, cols); };
+    rows = min_of(Tile::kBlockRows, max_of<int64_t>(ceil_div(m, Tile::kRows), 1) * Tile::kRows);
+    cols = Tile::kBlockCols;
+    while (cols > Tile::kCols && tasks() < kFewTasks) cols = ceil_div(cols / 2, Tile::kCols) * Tile::kCols;
+    while (rows > 2 * Tile::kRows && tasks() < kFewTasks)
+      rows = ceil_div(rows / 2, Tile::kRows) * Tile::kRows;
+  }
+};
+
+// Runs every block of `batch` products. The callers' functions see element coordinates; `panel` is
+// memory that they may fill:
+//   rows(batch, i, count, p, depth, panel)           -> a[i..][p..] as [depth][kRows]
+//   columns(batch, j, count, width, p, depth, panel) -> b[p..][j..] as [depth][width]
+//   store(batch, i, rows, j, cols, sums, step)       takes c[i..][j..], rows `step` apart
+// Rows and columns beyond `count` are zero.
+template <class T, class Rows, class Columns, class Store>
+static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Rows& rows_of,
+                        const Columns& columns_of, const Store& store_block) {
   using Tile = GemmTile<T>;
-  const int64_t blocks_m = ceil_div(m, Tile::kBlockRows), blocks_n = ceil_div(n, Tile::kBlockCols);
+  const GemmBlock<T> block(batch, m, n);
+  const int64_t blocks_m = ceil_div(m, block.rows), blocks_n = ceil_div(n, block.cols);
+  const int64_t most = min_of(Tile::kBlockDepth, max_of<int64_t>(k, 1));
   parallel_for(batch * blocks_m * blocks_n, [&](int64_t task) {
     const int64_t index = task / (blocks_m * blocks_n);
-    const int64_t i0 = task / blocks_n % blocks_m * Tile::kBlockRows;
-    const int64_t j0 = task % blocks_n * Tile::kBlockCols;
-    const int64_t i1 = min_of(m, i0 + Tile::kBlockRows), j1 = min_of(n, j0 + Tile::kBlockCols);
-    Scratch<T> a(Tile::kBlockRows * Tile::kBlockDepth), b(Tile::kBlockCols * Tile::kBlockDepth);
-    alignas(64) T tile[Tile::kRows * Tile::kCols];
-    // k == 0 still writes: the empty sum is zero.
-    for (int64_t p = 0; p == 0 || p < k; p += Tile::kBlockDepth) {
+    const int64_t i0 = task / blocks_n % blocks_m * block.rows, rows = min_of(block.rows, m - i0);
+    const int64_t j0 = task % blocks_n * block.cols, cols = min_of(block.cols, n - j0);
+    const int64_t step = whole_vectors<T>(cols);
+    Scratch<T> sums(ceil_div(rows, Tile::kRows) * Tile::kRows * step);
+    Scratch<T> a_panel(Tile::kRows * most), b_panels(step * most);
+    for (int64_t p = 0; p == 0 || p < k; p += Tile::kBlockDepth) {  // k == 0: the sum is zero
       const int64_t depth = min_of(k - p, Tile::kBlockDepth);
-      for (int64_t i = i0; i < i1; i += Tile::kRows)
-        pack_a(index, i, min_of<int64_t>(Tile::kRows, i1 - i), p, depth, &a[(i - i0) * depth]);
-      for (int64_t j = j0; j < j1; j += Tile::kCols)
-        pack_b(index, j, min_of<int64_t>(Tile::kCols, j1 - j), p, depth, &b[(j - j0) * depth]);
-      for (int64_t j = j0; j < j1; j += Tile::kCols)
-        for (int64_t i = i0; i < i1; i += Tile::kRows) {
-          gemm_micro<T, Tile::kVectors>(depth, &a[(i - i0) * depth], &b[(j - j0) * depth], tile,
-                                        Tile::kCols, false);
-          write(index, i, min_of<int64_t>(Tile::kRows, i1 - i), j,
-                min_of<int64_t>(Tile::kCols, j1 - j), tile, p);
-        }
+      const T* b[Tile::kBlockCols / Tile::kCols];
+      for (int64_t j = 0; j < step; j += Tile::kCols)
+        b[j / Tile::kCols] =
+            columns_of(index, j0 + j, min_of<int64_t>(Tile::kCols, cols - j),
+                       min_of<int64_t>(Tile::kCols, step - j), p, depth, &b_panels[j * depth]);
+      for (int64_t i = 0; i < rows; i += Tile::kRows) {
+        const T* a = rows_of(index, i0 + i, min_of<int64_t>(Tile::kRows, rows - i), p, depth,
+                             a_panel.get());
+        for (int64_t j = 0; j < step; j += Tile::kCols)
+          gemm_panels(depth, min_of<int64_t>(Tile::kCols, step - j), a, b[j / Tile::kCols],
+                      &sums[i * step + j], step, p > 0);
+      }
     }
+    store_block(index, i0, rows, j0, cols, sums.get(), step);
   });
 }
 
-// panel[depth][Width] from a matrix whose element (line, p) lies at lines[line * line_step + p *
-// p_step]; lines beyond `count` are zero.
+// panel[depth][Width], rows `step` apart, from a matrix whose element (line, p) lies at
+// lines[line * line_step + p * p_step]; lines beyond `count` are zero.
 template <int Width, class T>
 static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_t count,
-                       int64_t depth, T* panel) {
-  if (line_step == 1 && count == Width) {
+                       int64_t depth, T* panel, int64_t step) {
+  if (line_step == 1 && count >= Width) {
     for (int64_t p = 0; p < depth; ++p)
-      __builtin_memcpy(panel + p * Width, lines + p * p_step, sizeof(T) * Width);
+      __builtin_memcpy(panel + p * step, lines + p * p_step, sizeof(T) * Width);
+    return;
+  }
+  if (Width == kLanes<T> && line_step == 1) {
+    for (int64_t p = 0; p < depth; ++p)
+      store(panel + p * step, load_lanes(lines + p * p_step, 0, count));
     return;
   }
   int64_t done = 0;
@@ -105,16 +151,26 @@ static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_
         constexpr int kSide = kLanes<T>;
         Vec<T> square[kSide];
         for (int line = 0; line < kSide; ++line)
-          square[line] =
-              first + line < count ? load(lines + (first + line) * line_step + done) : Vec<T>{};
+          square[line] = first + line < Width && first + line < count
+                             ? load(lines + (first + line) * line_step + done)
+                             : Vec<T>{};
         transpose<T>(square);
         const int wide = Width - first < kSide ? Width - first : kSide;
         for (int p = 0; p < kSide; ++p)
-          __builtin_memcpy(panel + (done + p) * Width + first, &square[p], sizeof(T) * wide);
+          __builtin_memcpy(panel + (done + p) * step + first, &square[p], sizeof(T) * wide);
       }
   for (int64_t p = done; p < depth; ++p)
     for (int64_t line = 0; line < Width; ++line)
-      panel[p * Width + line] = line < count ? lines[line * line_step + p * p_step] : T(0);
+      panel[p * step + line] = line < count ? lines[line * line_step + p * p_step] : T(0);
+}
+
+// The same for a panel of b, `width` wide.
+template <class T>
+static void pack_columns(const T* lines, int64_t line_step, int64_t p_step, int64_t count,
+                         int64_t width, int64_t depth, T* panel) {
+  for (int64_t j = 0; j < width; j += kLanes<T>)
+    pack_panel<kLanes<T>>(lines + j * line_step, line_step, p_step, count - j, depth, panel + j,
+                          width);
 }
 
 template <class T>

@@ -47,4 +47,96 @@ static void im2col_row(const ops::ConvShape& s, const T* x, int64_t row, int64_t
   }
 }
 
+// Output positions [begin, begin + count) of all images, flattened, as runs within output rows; at
+// most kMost of them.
+template <class T, int kMost>
+class Im2colRuns {
+ public:
+  // x: the first channel of a group in image 0, images image_step apart.
+  LAMINA_INLINE Im2colRuns(const ops::ConvShape& s, const T* x, int64_t image_step, int64_t begin,
+                           int64_t count)
+      : s_(s), x_(x) {
+    int64_t o2 = begin % s.out[2], o1 = begin / s.out[2] % s.out[1];
+    int64_t o0 = begin / (s.out[2] * s.out[1]) % s.out[0], image = begin / s.out_size();
+    for (int64_t done = 0; done < count;) {
+      const int64_t some = min_of(s.out[2] - o2, count - done);
+      const int64_t i0 = o0 * s.stride[0] - s.pad[0], i1 = o1 * s.stride[1] - s.pad[1];
+      const int64_t i2 = o2 * s.stride[2] - s.pad[2];
+      runs_[size_++] = {image * image_step + (i0 * s.in[1] + i1) * s.in[2] + i2, i0, i1, i2, done,
+                        some};
+      done += some, o2 = 0;
+      if (++o1 == s.out[1]) {
+        o1 = 0;
+        if (++o0 == s.out[0]) o0 = 0, ++image;
+      }
+    }
+  }
+
+  // rows[i][position], `step` apart, of the `count` rows (c, r) from `first` on.
+  LAMINA_INLINE void rows(int64_t first, int64_t count, T* rows, int64_t step) const {
+    if (count == 0) return;  // also of a phase without taps
+    const int64_t* kernel = s_.kernel;
+    const int64_t taps = s_.kernel_size();
+    int64_t c = first / taps, r2 = first % kernel[2], r1 = first / kernel[2] % kernel[1];
+    int64_t r0 = first / (kernel[2] * kernel[1]) % kernel[0];
+    for (int64_t row = 0; row < count; ++row, rows += step) {
+      const int64_t d0 = r0 * s_.dilation[0], d1 = r1 * s_.dilation[1], d2 = r2 * s_.dilation[2];
+      const T* source = x_ + c * s_.in_size() + (d0 * s_.in[1] + d1) * s_.in[2] + d2;
+      if (r2 == 0 && c + kAhead < s_.c_per_group()) prefetch(source + kAhead * s_.in_size());
+      for (int index = 0; index < size_; ++index) {
+        const Run& run = runs_[index];
+        const bool inside = run.i0 + d0 >= 0 && run.i0 + d0 < s_.in[0] && run.i1 + d1 >= 0 &&
+                            run.i1 + d1 < s_.in[1];
+        const int64_t before = -(run.i2 + d2);  // elements outside the row of x
+        copy_run(source + run.at, inside ? before : run.count * s_.stride[2],
+                 before + s_.in[2], run.count, rows + run.first);
+      }
+      if (++r2 < kernel[2]) continue;
+      r2 = 0;
+      if (++r1 < kernel[1]) continue;
+      r1 = 0;
+      if (++r0 == kernel[0]) r0 = 0, ++c;
+    }
+  }
+
+ private:
+  struct Run {
+    int64_t at, i0, i1, i2;  // of tap 0: offset from x, coordinates
+    int64_t first, count;
+  };
+  static constexpr int64_t kAhead = 2;  // channels by which rows of x are prefetched
+
+  // to[j] = from[j * stride] for the elements [begin, end) of `from`, else 0.
+  LAMINA_INLINE void copy_run(const T* from, int64_t begin, int64_t end, int64_t count,
+                              T* to) const {
+    const int64_t stride = s_.stride[2];
+    if (stride == 1) {
+      for (int64_t j = 0; j < count; j += kLanes<T>)
+        store_first(to + j, count - j, load_lanes(from + j, begin - j, end - j));
+    } else if (stride == 2) {
+      for (int64_t j = 0; j < count; j += kLanes<T>) {
+        const int64_t at = 2 * j, next = at + kLanes<T>;
+        store_first(to + j, count - j,
+                    every_other<T, false>(load_lanes(from + at, begin - at, end - at),
+                                          load_lanes(from + next, begin - next, end - next)));
+      }
+    } else {
+      for (int64_t j = 0; j < count; ++j)
+        to[j] = j * stride >= begin && j * stride < end ? from[j * stride] : T(0);
+    }
+  }
+
+  LAMINA_INLINE void prefetch(const T* source) const {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    for (int index = 0; index < size_; ++index)
+      for (int64_t at = 0; at < runs_[index].count * s_.stride[2]; at += kLine)
+        __builtin_prefetch(source + runs_[index].at + at);
+  }
+
+  const ops::ConvShape& s_;
+  const T* x_;
+  Run runs_[kMost];
+  int size_ = 0;
+};
+
 LAMINA_CPU_NAMESPACE_END

@@ -9,6 +9,7 @@
 #include "ops/precision.h"
 #include "shared/conv_phase.h"
 #include "shared/fft_tiles.h"
+#include "shared/implicit_gemm.h"
 #include "shared/winograd_blocks.h"
 
 namespace lamina::ops {
@@ -97,6 +98,16 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerMove * moved;
 }
 
+int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
+  if (pass == ConvPass::wgrad) return ImplicitGemmParts(s).workspace_elements(s);
+  if (pass == ConvPass::fprop) return ImplicitGemm(s).workspace_elements(s);
+  int64_t most = 0;
+  for (int64_t which = 0; which < conv_phases(s); ++which) {
+    const ConvShape shape = conv_phase(s, which).shape;
+    most = std::max(most, ImplicitGemm(shape).workspace_elements(shape));
+  }
+  return most;
+}
 // Packs each panel of the unrolled input once per block of output channels.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   constexpr double kBlockChannels = 96;
@@ -147,7 +158,7 @@ constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
-    {"implicit_gemm", never, no_workspace, implicit_gemm_cost},
+    {"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost},
     {"winograd", needs_winograd, winograd_elements<2, 2>, winograd_cost<2, 2>},
     {"winograd2x4", needs_winograd, winograd_elements<2, 4>, winograd_cost<2, 4>},
     {"winograd4", needs_winograd, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
