@@ -198,11 +198,11 @@ static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters, 
                    panel);
       return panel;
     };
-    const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
-                                int64_t depth, T* panel) {
+    const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth,
+                                T* panels) {
       const T* b = v + (index * 2 * depth_a + p) * tiles.pitch + j;
-      pack_columns(b, 1, tiles.pitch, cols, width, depth, panel);
-      return panel;
+      pack_columns(b, 1, tiles.pitch, cols, depth, panels);
+      return panels;
     };
     const auto store = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
                            const T* sums, int64_t step) {
@@ -277,23 +277,28 @@ void conv_wgrad_fft(const ConvArgs<T>& args) {
                    Tile::kRows, panel);
       return panel;
     };
-    const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
-                                int64_t depth, T* panel) {
-      for (int64_t q = 0; q < depth;) {  // [b_re; b_im], tiles first
-        const int64_t part = (p + q) / count, tile = (p + q) % count;
-        const int64_t some = min_of(depth - q, count - tile);
-        const T* b = v + ((index * 2 + part) * channels + j) * tiles.pitch + tile;
-        pack_columns(b, tiles.pitch, 1, cols, width, some, panel + q * width);
-        q += some;
+    const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth,
+                                T* panels) {
+      for (int64_t first = 0; first < cols; first += Tile::kCols) {
+        const int64_t some = min_of<int64_t>(Tile::kCols, cols - first);
+        const int64_t width = whole_vectors<T>(some);
+        for (int64_t q = 0; q < depth;) {  // [b_re; b_im], tiles first
+          const int64_t part = (p + q) / count, tile = (p + q) % count;
+          const int64_t run = min_of(depth - q, count - tile);
+          const T* b = v + ((index * 2 + part) * channels + j + first) * tiles.pitch + tile;
+          pack_columns(b, tiles.pitch, 1, some, run, panels + first * depth + q * width);
+          q += run;
+        }
       }
-      return panel;
+      return panels;
     };
     const auto store = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
                            const T* sums, int64_t step) {
       store_block(du + (index * 2 * lanes + i) * channels + j, channels, rows, cols, sums, step,
                   begin == 0);
     };
-    gemm_blocks<T>(frequencies * s.groups, 2 * lanes, channels, 2 * count, rows_of, columns_of, store);
+    gemm_blocks<T>(frequencies * s.groups, 2 * lanes, channels, 2 * count, rows_of, columns_of,
+                   store);
   }
   inverse_filters(s, tiles, du, args.result);
 }

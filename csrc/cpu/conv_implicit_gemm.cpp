@@ -83,8 +83,8 @@ struct ConvStore {
   }
 };
 
-// store(group, i, rows, j, cols, sums, step) gets filters(group, i, rows, p, depth, panel) times the
-// unrolled x.
+// store(group, i, rows, j, cols, sums, step) gets filters(group, i, rows, p, depth, panel) times
+// the unrolled x.
 template <class T, class Filters, class Store>
 static void multiply(const ConvShape& s, const T* x, const Filters& filters, const Store& store,
                      T* workspace) {
@@ -92,31 +92,29 @@ static void multiply(const ConvShape& s, const T* x, const Filters& filters, con
   const ImplicitGemm plan(s);
   const int64_t m = s.k_per_group(), n = plan.positions, k = plan.depth;
   const int64_t channels = s.c_per_group() * s.in_size(), image_step = s.c * s.in_size();
-  const auto pack_input = [&](int64_t g, int64_t j, int64_t cols, int64_t width, int64_t p,
-                              int64_t depth, T* panel) {
-    const Im2colRuns<T, Tile::kCols> runs(s, x + g * channels, image_step, j, cols);
-    runs.rows(p, depth, panel, width);
-    for (int64_t q = 0; cols < width && q < depth; ++q)
-      store_lanes(panel + q * width + width - kLanes<T>, cols - (width - kLanes<T>), kLanes<T>,
-                  Vec<T>{});
-    return panel;
+  const auto pack_input = [&](int64_t g, int64_t j, int64_t cols, int64_t p, int64_t depth,
+                              T* panels) -> const T* {
+    const Im2colRuns<T, Tile::kBlockCols, Tile::kCols> runs(s, x + g * channels, image_step, j,
+                                                            cols);
+    runs.pack(p, depth, panels);
+    return panels;
   };
   if (plan.pack_input) {
     const int64_t panels = ceil_div(n, Tile::kCols), blocks = ceil_div(k, Tile::kBlockDepth);
-    const int64_t group_size = k * whole_vectors<T>(n);
-    const auto place = [&](int64_t g, int64_t j, int64_t width, int64_t p) {
-      return workspace + g * group_size + j * k + p * width;
+    const int64_t width = whole_vectors<T>(n);
+    const auto place = [&](int64_t g, int64_t j, int64_t p, int64_t depth) {
+      return workspace + (g * k + p) * width + j * depth;
     };
     parallel_for(s.groups * panels * blocks, [&](int64_t task) {
       const int64_t g = task / blocks / panels, j = task / blocks % panels * Tile::kCols;
-      const int64_t cols = min_of<int64_t>(Tile::kCols, n - j), width = whole_vectors<T>(cols);
       const int64_t p = task % blocks * Tile::kBlockDepth;
-      pack_input(g, j, cols, width, p, min_of(Tile::kBlockDepth, k - p), place(g, j, width, p));
+      const int64_t depth = min_of(Tile::kBlockDepth, k - p);
+      pack_input(g, j, min_of<int64_t>(Tile::kCols, n - j), p, depth, place(g, j, p, depth));
     });
     gemm_blocks<T>(
         s.groups, m, n, k, filters,
-        [&](int64_t g, int64_t j, int64_t, int64_t width, int64_t p, int64_t, T*) -> const T* {
-          return place(g, j, width, p);
+        [&](int64_t g, int64_t j, int64_t, int64_t p, int64_t depth, T*) -> const T* {
+          return place(g, j, p, depth);
         },
         store);
   } else {
@@ -164,7 +162,8 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
     Scratch<int64_t> tap(taps);  // of the filter
     for (int64_t t = 0; t < taps; ++t)
       tap[t] = (phase.tap(0, t / (kernel[1] * kernel[2])) * s.kernel[1] +
-                phase.tap(1, t / kernel[2] % kernel[1])) * s.kernel[2] +
+                phase.tap(1, t / kernel[2] % kernel[1])) *
+                   s.kernel[2] +
                phase.tap(2, t % kernel[2]);
     multiply(
         phase.shape, args.grad_y,
@@ -199,18 +198,20 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
   }
 }
 
-// panel[position][column - j] of positions [p, p + depth) and columns (c, r): rows of the unrolled
-// input, transposed.
+// Panels [position][kCols] of positions [p, p + depth) and columns (c, r) from j on: rows of the
+// unrolled input, transposed.
 template <class T>
-static void pack_positions(const ConvShape& s, const T* x, int64_t j, int64_t cols, int64_t width,
-                           int64_t p, int64_t depth, T* panel) {
-  constexpr int64_t kDepth = GemmTile<T>::kBlockDepth;
-  const Im2colRuns<T, kDepth> runs(s, x, s.c * s.in_size(), p, depth);
+static void pack_positions(const ConvShape& s, const T* x, int64_t j, int64_t cols, int64_t p,
+                           int64_t depth, int64_t panel_depth, T* panels) {
+  constexpr int kDepth = GemmTile<T>::kBlockDepth, kCols = GemmTile<T>::kCols;
+  const Im2colRuns<T, kDepth, kDepth> runs(s, x, s.c * s.in_size(), p, depth);
   alignas(64) T rows[kLanes<T> * kDepth];
-  for (int64_t first = 0; first < width; first += kLanes<T>) {
-    const int64_t some = min_of<int64_t>(kLanes<T>, cols - first);
-    runs.rows(j + first, some, rows, kDepth);
-    pack_panel<kLanes<T>>(rows, kDepth, 1, some, depth, panel + first, width);
+  for (int64_t first = 0; first < cols; first += kLanes<T>) {
+    const int64_t some = min_of<int64_t>(kLanes<T>, cols - first), panel = first / kCols * kCols;
+    const int64_t width = min_of<int64_t>(kCols, whole_vectors<T>(cols - panel));
+    runs.pack(j + first, some, rows);
+    pack_panel<kLanes<T>>(rows, whole_vectors<T>(depth), 1, some, depth,
+                          panels + panel * panel_depth + first - panel, width);
   }
 }
 
@@ -236,14 +237,15 @@ void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
     for (; line < panel + depth * Tile::kRows; ++line) *line = 0;  // the last part is shorter
     return panel;
   };
-  const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
-                              int64_t depth, T* panel) -> const T* {
+  const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth,
+                              T* panels) -> const T* {
     const T* x = args.x + index % s.groups * s.c_per_group() * s.in_size();
     const int64_t first = first_of(index) + p;
     const int64_t some = max_of<int64_t>(min_of(depth, s.n * out - first), 0);
-    if (some > 0) pack_positions(s, x, j, cols, width, first, some, panel);
-    for (int64_t q = some * width; q < depth * width; ++q) panel[q] = 0;
-    return panel;
+    if (some < depth)  // the last part is shorter
+      for (int64_t q = 0; q < depth * whole_vectors<T>(cols); ++q) panels[q] = 0;
+    if (some > 0) pack_positions(s, x, j, cols, first, some, depth, panels);
+    return panels;
   };
   T* sums_of_parts = plan.parts > 1 ? args.workspace : args.result;
   const auto store_block = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,

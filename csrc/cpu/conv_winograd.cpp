@@ -44,8 +44,8 @@ template <class T>
 static void multiply_panels(int64_t depth, int64_t width, const T* a, const T* b, T* c,
                             int64_t c_step) {
   for (int64_t p = 0; p == 0 || p < depth; p += kRun)
-    gemm_panels(min_of(kRun, depth - p), width, a + p * GemmTile<T>::kRows, b + p * width, c, c_step,
-                p > 0);
+    gemm_panels(min_of(kRun, depth - p), width, a + p * GemmTile<T>::kRows, b + p * width, c,
+                c_step, p > 0);
 }
 
 // v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step
@@ -185,8 +185,8 @@ static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T
   parallel_for(groups.count() * chunks, [&](int64_t task) {
     const int64_t group = task / chunks, c = task % chunks * kChunk;
     const TileRuns runs(groups, group * groups.tiles, tiles_of(group));
-    transform_inputs<Tile>(s, runs, whole_vectors<T>(tiles_of(group)), c, min_of(s.c, c + kChunk), x,
-                           v + group * groups.tiles * s.c, v_step);
+    transform_inputs<Tile>(s, runs, whole_vectors<T>(tiles_of(group)), c, min_of(s.c, c + kChunk),
+                           x, v + group * groups.tiles * s.c, v_step);
   });
   const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
   int64_t some = max_of<int64_t>(kOwnFilters / max_of<int64_t>(Tile::kElements * panel_size, 1), 1);

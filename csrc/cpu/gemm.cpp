@@ -76,11 +76,11 @@ void gemm(const GemmArgs<T>& args) {
     pack_panel<Tile::kRows>(a, a_row, a_col, rows, depth, panel, Tile::kRows);
     return panel;
   };
-  const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t width, int64_t p,
-                              int64_t depth, T* panel) {
+  const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth,
+                              T* panels) {
     const T* b = args.b + index * args.stride_b + p * b_row + j * b_col;
-    pack_columns(b, b_col, b_row, cols, width, depth, panel);
-    return panel;
+    pack_columns(b, b_col, b_row, cols, depth, panels);
+    return panels;
   };
   const auto store_block = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
                                const T* sums, int64_t step) {

@@ -25,7 +25,7 @@ struct GemmTile {
   static constexpr int kVectors = LAMINA_VECTOR_BYTES == 64 ? 3 : 2;
   static constexpr int kCols = kVectors * kLanes<T>;
   static constexpr int64_t kBlockRows = 64 * kRows;  // a task's part of c, and its panels of b
-  static constexpr int64_t kBlockCols = 2 * kCols;   // for one k block: together within L2
+  static constexpr int64_t kBlockCols = 4 * kCols;   // for one k block: together within L2
   static constexpr int64_t kBlockDepth = 256;
 };
 
@@ -82,8 +82,9 @@ struct GemmBlock {
     constexpr int64_t kFewTasks = 16;
     const auto tasks = [&] { return batch * ceil_div(m, rows) * ceil_div(n, cols); };
     rows = min_of(Tile::kBlockRows, max_of<int64_t>(ceil_div(m, Tile::kRows), 1) * Tile::kRows);
-    cols = Tile::kBlockCols;
-    while (cols > Tile::kCols && tasks() < kFewTasks) cols = ceil_div(cols / 2, Tile::kCols) * Tile::kCols;
+    cols = rows > Tile::kBlockRows / 2 ? Tile::kBlockCols / 2 : Tile::kBlockCols;
+    while (cols > Tile::kCols && tasks() < kFewTasks)
+      cols = ceil_div(cols / 2, Tile::kCols) * Tile::kCols;
     while (rows > 2 * Tile::kRows && tasks() < kFewTasks)
       rows = ceil_div(rows / 2, Tile::kRows) * Tile::kRows;
   }
@@ -91,9 +92,10 @@ struct GemmBlock {
 
 // Runs every block of `batch` products. The callers' functions see element coordinates; `panel` is
 // memory that they may fill:
-//   rows(batch, i, count, p, depth, panel)           -> a[i..][p..] as [depth][kRows]
-//   columns(batch, j, count, width, p, depth, panel) -> b[p..][j..] as [depth][width]
-//   store(batch, i, rows, j, cols, sums, step)       takes c[i..][j..], rows `step` apart
+//   rows(batch, i, count, p, depth, panel)      -> a[i..][p..] as [depth][kRows]
+//   columns(batch, j, count, p, depth, panels)  -> b[p..][j..] as panels [depth][kCols], the last
+//                                                  one as many whole vectors wide as it needs
+//   store(batch, i, rows, j, cols, sums, step)  takes c[i..][j..], rows `step` apart
 // Rows and columns beyond `count` are zero.
 template <class T, class Rows, class Columns, class Store>
 static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Rows& rows_of,
@@ -111,16 +113,12 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Ro
     Scratch<T> a_panel(Tile::kRows * most), b_panels(step * most);
     for (int64_t p = 0; p == 0 || p < k; p += Tile::kBlockDepth) {  // k == 0: the sum is zero
       const int64_t depth = min_of(k - p, Tile::kBlockDepth);
-      const T* b[Tile::kBlockCols / Tile::kCols];
-      for (int64_t j = 0; j < step; j += Tile::kCols)
-        b[j / Tile::kCols] =
-            columns_of(index, j0 + j, min_of<int64_t>(Tile::kCols, cols - j),
-                       min_of<int64_t>(Tile::kCols, step - j), p, depth, &b_panels[j * depth]);
+      const T* b = columns_of(index, j0, cols, p, depth, b_panels.get());
       for (int64_t i = 0; i < rows; i += Tile::kRows) {
-        const T* a = rows_of(index, i0 + i, min_of<int64_t>(Tile::kRows, rows - i), p, depth,
-                             a_panel.get());
+        const T* a =
+            rows_of(index, i0 + i, min_of<int64_t>(Tile::kRows, rows - i), p, depth, a_panel.get());
         for (int64_t j = 0; j < step; j += Tile::kCols)
-          gemm_panels(depth, min_of<int64_t>(Tile::kCols, step - j), a, b[j / Tile::kCols],
+          gemm_panels(depth, min_of<int64_t>(Tile::kCols, step - j), a, b + j * depth,
                       &sums[i * step + j], step, p > 0);
       }
     }
@@ -164,13 +162,17 @@ static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_
       panel[p * step + line] = line < count ? lines[line * line_step + p * p_step] : T(0);
 }
 
-// The same for a panel of b, `width` wide.
+// The same for all columns of a task: panels [depth][kCols], the last one narrower.
 template <class T>
 static void pack_columns(const T* lines, int64_t line_step, int64_t p_step, int64_t count,
-                         int64_t width, int64_t depth, T* panel) {
-  for (int64_t j = 0; j < width; j += kLanes<T>)
-    pack_panel<kLanes<T>>(lines + j * line_step, line_step, p_step, count - j, depth, panel + j,
-                          width);
+                         int64_t depth, T* panels) {
+  constexpr int kCols = GemmTile<T>::kCols;
+  for (int64_t first = 0; first < count; first += kCols) {
+    const int64_t width = min_of<int64_t>(kCols, whole_vectors<T>(count - first));
+    for (int64_t j = 0; j < width; j += kLanes<T>)
+      pack_panel<kLanes<T>>(lines + (first + j) * line_step, line_step, p_step, count - first - j,
+                            depth, panels + first * depth + j, width);
+  }
 }
 
 template <class T>

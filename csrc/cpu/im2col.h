@@ -48,23 +48,34 @@ static void im2col_row(const ops::ConvShape& s, const T* x, int64_t row, int64_t
 }
 
 // Output positions [begin, begin + count) of all images, flattened, as runs within output rows; at
-// most kMost of them.
-template <class T, int kMost>
+// most kMost of them. They are the columns of panels, kPanel wide, the last one as many whole
+// vectors as it needs.
+template <class T, int kMost, int kPanel>
 class Im2colRuns {
  public:
   // x: the first channel of a group in image 0, images image_step apart.
   LAMINA_INLINE Im2colRuns(const ops::ConvShape& s, const T* x, int64_t image_step, int64_t begin,
                            int64_t count)
-      : s_(s), x_(x) {
+      : s_(s), x_(x), padded_(ceil_div(count, kLanes<T>) * kLanes<T>), padding_(padded_ - count) {
     int64_t o2 = begin % s.out[2], o1 = begin / s.out[2] % s.out[1];
     int64_t o0 = begin / (s.out[2] * s.out[1]) % s.out[0], image = begin / s.out_size();
     for (int64_t done = 0; done < count;) {
-      const int64_t some = min_of(s.out[2] - o2, count - done);
+      const int64_t panel = done / kPanel * kPanel,
+                    width = min_of<int64_t>(kPanel, padded_ - panel);
+      const int64_t some = min_of(min_of(s.out[2] - o2, count - done), panel + kPanel - done);
       const int64_t i0 = o0 * s.stride[0] - s.pad[0], i1 = o1 * s.stride[1] - s.pad[1];
       const int64_t i2 = o2 * s.stride[2] - s.pad[2];
-      runs_[size_++] = {image * image_step + (i0 * s.in[1] + i1) * s.in[2] + i2, i0, i1, i2, done,
-                        some};
-      done += some, o2 = 0;
+      runs_[size_++] = {image * image_step + (i0 * s.in[1] + i1) * s.in[2] + i2,
+                        i0,
+                        i1,
+                        i2,
+                        some,
+                        panel,
+                        done - panel,
+                        width};
+      done += some, o2 += some;
+      if (o2 < s.out[2]) continue;
+      o2 = 0;
       if (++o1 == s.out[1]) {
         o1 = 0;
         if (++o0 == s.out[0]) o0 = 0, ++image;
@@ -72,24 +83,30 @@ class Im2colRuns {
     }
   }
 
-  // rows[i][position], `step` apart, of the `count` rows (c, r) from `first` on.
-  LAMINA_INLINE void rows(int64_t first, int64_t count, T* rows, int64_t step) const {
+  // panels[count][kPanel] of the rows (c, r) from `first` on; zeros beyond the last position.
+  LAMINA_INLINE void pack(int64_t first, int64_t count, T* panels) const {
     if (count == 0) return;  // also of a phase without taps
     const int64_t* kernel = s_.kernel;
     const int64_t taps = s_.kernel_size();
     int64_t c = first / taps, r2 = first % kernel[2], r1 = first / kernel[2] % kernel[1];
     int64_t r0 = first / (kernel[2] * kernel[1]) % kernel[0];
-    for (int64_t row = 0; row < count; ++row, rows += step) {
+    const int64_t ahead = 1 + 16 / taps;  // channels by which rows of x are prefetched
+    for (int64_t row = 0; row < count; ++row) {
       const int64_t d0 = r0 * s_.dilation[0], d1 = r1 * s_.dilation[1], d2 = r2 * s_.dilation[2];
       const T* source = x_ + c * s_.in_size() + (d0 * s_.in[1] + d1) * s_.in[2] + d2;
-      if (r2 == 0 && c + kAhead < s_.c_per_group()) prefetch(source + kAhead * s_.in_size());
+      if (r2 == 0 && c + ahead < s_.c_per_group()) prefetch(source + ahead * s_.in_size());
       for (int index = 0; index < size_; ++index) {
         const Run& run = runs_[index];
         const bool inside = run.i0 + d0 >= 0 && run.i0 + d0 < s_.in[0] && run.i1 + d1 >= 0 &&
                             run.i1 + d1 < s_.in[1];
         const int64_t before = -(run.i2 + d2);  // elements outside the row of x
-        copy_run(source + run.at, inside ? before : run.count * s_.stride[2],
-                 before + s_.in[2], run.count, rows + run.first);
+        copy_run(source + run.at, inside ? before : run.count * s_.stride[2], before + s_.in[2],
+                 run.count, panels + run.panel * count + row * run.width + run.inside);
+      }
+      if (padding_ > 0) {
+        const int64_t panel = (padded_ - 1) / kPanel * kPanel, width = padded_ - panel;
+        store_lanes(panels + panel * count + (row + 1) * width - kLanes<T>, kLanes<T> - padding_,
+                    kLanes<T>, Vec<T>{});
       }
       if (++r2 < kernel[2]) continue;
       r2 = 0;
@@ -102,9 +119,9 @@ class Im2colRuns {
  private:
   struct Run {
     int64_t at, i0, i1, i2;  // of tap 0: offset from x, coordinates
-    int64_t first, count;
+    int64_t count;
+    int64_t panel, inside, width;  // first column of the panel; column in it; its width
   };
-  static constexpr int64_t kAhead = 2;  // channels by which rows of x are prefetched
 
   // to[j] = from[j * stride] for the elements [begin, end) of `from`, else 0.
   LAMINA_INLINE void copy_run(const T* from, int64_t begin, int64_t end, int64_t count,
@@ -135,6 +152,7 @@ class Im2colRuns {
 
   const ops::ConvShape& s_;
   const T* x_;
+  int64_t padded_, padding_;  // columns of all panels; those that are no positions
   Run runs_[kMost];
   int size_ = 0;
 };

@@ -67,14 +67,26 @@ double filters(const ConvShape& s) {
 // ---- direct and depthwise
 
 // Vectors of 8 output channels; those left over run one at a time, at a third of the speed.
+// Positions come in tiles, those between the rows of the padded copy too. Filters are read where
+// they lie: beyond L2 that costs, most of all for dgrad, whose neighbours lie far apart. A single
+// tap, or a stride, does not pay for the copy.
 double direct_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
     constexpr double kMacsPerSum = 450;
-    return 1.35 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
+    return 1.6 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
   }
-  const int64_t lanes = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
-  return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes);
+  constexpr int64_t kTile = 48, kWeightsInL2 = int64_t{1} << 18;
+  const ConvShape shape = pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
+  const int64_t lanes = shape.k_per_group();
+  const int64_t pitch = shape.out[2] + std::max<int64_t>(shape.kernel[2] - 1, 0) *
+                                           shape.dilation[2] / shape.stride[2];
+  const double plane = static_cast<double>(std::max<int64_t>(shape.out[1] * shape.out[2], 1));
+  const double computed = static_cast<double>((shape.out[1] * pitch + kTile - 1) / kTile * kTile);
+  const bool far = s.weight_elems() > kWeightsInL2;
+  return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
+         computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
+         (s.kernel_size() == 1 ? 1.4 : 1) * (shape.stride[2] > 1 ? 1.3 : 1);
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
@@ -91,10 +103,10 @@ double depthwise_cost(ConvPass pass, const ConvShape& s) {
 int64_t im2col_elements(ConvPass, const ConvShape& s) {
   return s.c_per_group() * s.kernel_size() * s.out_size();
 }
-// The col matrix is written once and read once.
+// The col matrix is written once, packed and read.
 double im2col_cost(ConvPass pass, const ConvShape& s) {
-  const double moved = 2.0 * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  return (pass == ConvPass::wgrad ? 1.45 : 1.35) * static_cast<double>(s.macs()) +
+  const double moved = 4.0 * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
+  return (pass == ConvPass::wgrad ? 1.4 : 1.2) * static_cast<double>(s.macs()) +
          kMacsPerMove * moved;
 }
 
@@ -108,13 +120,18 @@ int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   }
   return most;
 }
-// Packs each panel of the unrolled input once per block of output channels.
+// Products of whole panels of 8 filters; each panel of the unrolled input is packed once for up to
+// 512 of them, transposed for wgrad, and so are the filters, or the gradients of the output.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kBlockChannels = 96;
-  const double blocks = std::ceil(static_cast<double>(s.k_per_group()) / kBlockChannels);
-  const double moved = static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  return (pass == ConvPass::wgrad ? 1.9 : 1.6) * static_cast<double>(s.macs()) +
-         kMacsPerMove * moved * blocks;
+  constexpr int64_t kPanel = 8, kBlock = 512;
+  const double kMacsPerPacked = pass == ConvPass::wgrad ? 30 : 20;
+  const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
+  const double whole =
+      static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
+  const double macs = static_cast<double>(s.macs());
+  const double packed =
+      macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
+  return 1.1 * macs * whole + kMacsPerPacked * (packed + static_cast<double>(s.weight_elems()));
 }
 
 // ---- winograd and fft
@@ -128,12 +145,13 @@ int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
 // The products, and transforms of the filters and of every tile.
 template <int ROWS, int COLUMNS>
 double winograd_cost(ConvPass pass, const ConvShape& s) {
-  const double kMacsPerTransform = pass == ConvPass::wgrad ? 60 : 30;
+  const double kMacsPerFilter = pass == ConvPass::wgrad ? 12 : 18;
+  const double kMacsPerTile = pass == ConvPass::wgrad ? 40 : 24;
   const winograd::Tiles tiles(forward_shape(pass, s), ROWS, COLUMNS);
   const double elements = static_cast<double>(tiles.elements);
   const double all = std::ceil(static_cast<double>(tiles.all) / 16) * 16;
-  const double transformed = elements * (filters(s) + all * static_cast<double>(s.c + s.k));
-  return elements * all * filters(s) + kMacsPerTransform * transformed;
+  return elements * (all * filters(s) + kMacsPerFilter * filters(s) +
+                     kMacsPerTile * all * static_cast<double>(s.c + s.k));
 }
 
 int64_t fft_elements(ConvPass pass, const ConvShape& s) {
@@ -150,7 +168,7 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
   const double transformed =
       frequencies * (static_cast<double>(shape.k) * vectors(shape.c_per_group()) +
                      vectors(tiles.all(shape)) * static_cast<double>(s.c + s.k));
-  return 1.35 * 4 * frequencies * static_cast<double>(tiles.all(shape)) * filters(s) +
+  return 1.2 * 4 * frequencies * static_cast<double>(tiles.all(shape)) * filters(s) +
          kMacsPerTransform * transformed;
 }
 

@@ -8,11 +8,12 @@ bool applies_epilogue(const Kernel& kernel, Activation kind) {
     const char *op, *pass, *algo;
   };
   static constexpr Name kOnCpu[] = {
-      {"conv", "fprop", "winograd"},    {"conv", "dgrad", "winograd"},
-      {"conv", "fprop", "winograd2x4"}, {"conv", "dgrad", "winograd2x4"},
-      {"conv", "fprop", "winograd4"},   {"conv", "dgrad", "winograd4"},
-      {"conv", "fprop", "depthwise"},   {"conv", "dgrad", "depthwise"},
-      {"conv", "fprop", "direct"},      {"conv", "dgrad", "direct"},
+      {"conv", "fprop", "winograd"},      {"conv", "dgrad", "winograd"},
+      {"conv", "fprop", "winograd2x4"},   {"conv", "dgrad", "winograd2x4"},
+      {"conv", "fprop", "implicit_gemm"}, {"conv", "dgrad", "implicit_gemm"},
+      {"conv", "fprop", "winograd4"},     {"conv", "dgrad", "winograd4"},
+      {"conv", "fprop", "depthwise"},     {"conv", "dgrad", "depthwise"},
+      {"conv", "fprop", "direct"},        {"conv", "dgrad", "direct"},
   };
   if (std::strcmp(kernel.backend, "ref") == 0) return true;
   if (std::strcmp(kernel.backend, "cpu") != 0)

@@ -1,5 +1,5 @@
-// What the CPU's implicit GEMM packs for all tasks of a convolution: its filters or, where the output
-// positions are few, its unrolled input.
+// What the CPU's implicit GEMM packs for all tasks of a convolution: its filters or, where the
+// output positions are few, its unrolled input.
 #pragma once
 
 #include "ops/conv.h"
