@@ -48,6 +48,8 @@ void conv_fprop_im2col(const ConvArgs<T>& args) {
     product.b = args.workspace, product.ldb = product.n;
     product.c = args.result + y, product.ldc = product.n;
     product.bias_m = args.bias ? args.bias + g * s.k_per_group() : nullptr;
+    product.epilogue = args.epilogue;
+    if (args.epilogue.residual) product.epilogue.residual += y;
     gemm(product);
   });
 }

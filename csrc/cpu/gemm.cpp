@@ -1,6 +1,8 @@
-// gemm: c = alpha op(a) op(b) + beta c (+ bias), row major, batched. See cpu/gemm.h for the method.
+// gemm: c = f(alpha op(a) op(b) + beta c + bias + residual), row major, batched. See cpu/gemm.h for
+// the method.
 #include "cpu/gemm.h"
 
+#include "cpu/activate.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -13,6 +15,13 @@ inline constexpr int64_t kFewRows = 4;
 template <class T>
 static bool is_skinny(const GemmArgs<T>& args) {
   return args.m <= kFewRows && args.trans_b && !args.trans_a;
+}
+
+// What is stored at c[place..place + count) for the sum of product, bias and c before.
+template <class T>
+LAMINA_INLINE Vec<T> finished(const GemmArgs<T>& args, int64_t place, int64_t count, Vec<T> sum) {
+  if (args.epilogue.residual) sum += load_first(args.epilogue.residual + place, count);
+  return activate(args.epilogue, sum);
 }
 
 // c[0..Rows)[j] for all j, as dot products; 2 * kLanes running sums each.
@@ -43,6 +52,13 @@ static void skinny_product(const GemmArgs<T>& args, int64_t index) {
         place = before + args.alpha * total;
       }
     }
+    if (args.epilogue.empty()) return;
+    for (int i = 0; i < Rows; ++i)
+      for (int64_t j = begin; j < end; j += kLanes<T>) {
+        const int64_t place = index * args.stride_c + i * args.ldc + j;
+        const Vec<T> sum = load_first(args.c + place, end - j);
+        store_first(args.c + place, end - j, finished(args, place, end - j, sum));
+      }
   });
 }
 
@@ -85,14 +101,16 @@ void gemm(const GemmArgs<T>& args) {
   const auto store_block = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
                                const T* sums, int64_t step) {
     for (int64_t r = 0; r < rows; ++r, sums += step) {
-      T* c = args.c + index * args.stride_c + (i + r) * args.ldc + j;
+      const int64_t place = index * args.stride_c + (i + r) * args.ldc + j;
+      T* c = args.c + place;
       const T row_bias = args.bias_m ? args.bias_m[i + r] : T(0);
       for (int64_t q = 0; q < cols; q += kLanes<T>) {
         const int64_t some = cols - q;
         Vec<T> before = broadcast(row_bias);
         if (args.bias_n) before += load_first(args.bias_n + j + q, some);
         if (args.beta != T(0)) before += args.beta * load_first(c + q, some);
-        store_first(c + q, some, before + args.alpha * load(sums + q));
+        store_first(c + q, some,
+                    finished(args, place + q, some, before + args.alpha * load(sums + q)));
       }
     }
   };

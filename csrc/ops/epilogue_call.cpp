@@ -8,6 +8,7 @@ bool applies_epilogue(const Kernel& kernel, Activation kind) {
     const char *op, *pass, *algo;
   };
   static constexpr Name kOnCpu[] = {
+      {"gemm", "fprop", "packed"},        {"conv", "fprop", "im2col"},
       {"conv", "fprop", "winograd"},      {"conv", "dgrad", "winograd"},
       {"conv", "fprop", "winograd2x4"},   {"conv", "dgrad", "winograd2x4"},
       {"conv", "fprop", "implicit_gemm"}, {"conv", "dgrad", "implicit_gemm"},
