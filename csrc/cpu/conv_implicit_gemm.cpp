@@ -153,6 +153,7 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
 template <class T>
 void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
+  constexpr int64_t kAhead = 8;  // outputs by which their scattered filters are prefetched
   const int64_t filter = s.kernel_size();
   const ConvStore<T> output{args, s.c, s.in_size()};
   for (int64_t which = 0; which < conv_phases(s); ++which) {
@@ -178,6 +179,8 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
           int64_t k = taps > 0 ? p / taps : 0, t = taps > 0 ? p % taps : 0;
           for (int64_t q = 0; q < depth; ++q, line += kRows) {
             const T* source = weight + k * m * filter + tap[t];
+            if (t == 0 && k + kAhead < s.k_per_group())
+              prefetch_line(weight + (k + kAhead) * m * filter, rows * filter);
             if (rows == kRows)
 #pragma GCC unroll 8
               for (int64_t c = 0; c < kRows; ++c) line[c] = source[c * filter];

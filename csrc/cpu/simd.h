@@ -118,6 +118,13 @@ LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
   n >= kLanes<T> ? store(p, v) : store_lanes(p, 0, n, v);
 }
 
+// Asks for the elements [p, p + count).
+template <class T>
+LAMINA_INLINE void prefetch_line(const T* p, int64_t count) {
+  constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < count + kLine - 1; i += kLine) __builtin_prefetch(p + i);
+}
+
 template <class V, class M>
 LAMINA_INLINE V select(M mask, V yes, V no) {
   return mask ? yes : no;

@@ -78,6 +78,8 @@ struct TileRuns {
 
 // ---- transforms
 
+inline constexpr int64_t kFiltersAhead = 8;  // inputs by which scattered filters are prefetched
+
 // u[e][input][kRows] of outputs [k, k + rows) of group g, elements u_step apart; inputs and outputs
 // are those of the product.
 template <class Tile, class T>
@@ -88,6 +90,9 @@ static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters
   const T* first = filters.at(s, g * s.k_per_group() + k, 0);
   alignas(64) T taps[9][kLanes<T>] = {};
   for (int64_t at = 0; at < size; at += kLanes<T>) {
+    if (filters.turned)  // the outputs' filters lie together, those of the next input far away
+      for (int64_t c = at / kRows; c < (at + kLanes<T>) / kRows; ++c)
+        prefetch_line(first + min_of(c + kFiltersAhead, inputs - 1) * filters.channel, 9 * rows);
     for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
       const int64_t c = (at + lane) / kRows, row = (at + lane) % kRows;
       if (c >= inputs || row >= rows) continue;
