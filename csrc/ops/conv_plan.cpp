@@ -168,7 +168,7 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
   const double transformed =
       frequencies * (static_cast<double>(shape.k) * vectors(shape.c_per_group()) +
                      vectors(tiles.all(shape)) * static_cast<double>(s.c + s.k));
-  return 1.2 * 4 * frequencies * static_cast<double>(tiles.all(shape)) * filters(s) +
+  return 1.7 * 4 * frequencies * static_cast<double>(tiles.all(shape)) * filters(s) +
          kMacsPerTransform * transformed;
 }
 
