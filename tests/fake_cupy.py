@@ -178,8 +178,9 @@ class _Module(types.ModuleType):
 def _cupy() -> types.ModuleType:
     module = _Module("cupy")
     runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
+    stream = types.SimpleNamespace(is_capturing=lambda: False)
     module.cuda = types.SimpleNamespace(  # type: ignore[attr-defined]
-        runtime=runtime, Device=lambda index: Device()
+        runtime=runtime, Device=lambda index: Device(), get_current_stream=lambda: stream
     )
     return module
 

@@ -192,3 +192,13 @@ def test_16_bit_networks(cupy, dtype):
     for single, other in zip(*results, strict=True):
         # every layer rounds once, and batch norm divides by a deviation near 1
         np.testing.assert_allclose(other.astype(np.float64), single, atol=32 * eps)
+
+
+def test_indices_are_not_reported_while_a_graph_is_captured(cupy, monkeypatch):
+    """Nothing can be read back then; the kernel leaves the result alone, as it does otherwise."""
+    x = cupy.asarray(np.ones((1, 1, 2), np.float32))
+    indices = cupy.asarray(np.array([[[0, 9]]]))
+    with pytest.raises(ValueError, match="indices must be from 0 to 3"):
+        functional.max_unpool1d(x, indices, 2)
+    monkeypatch.setattr(cupy.cuda.get_current_stream(), "is_capturing", lambda: True, raising=False)
+    assert functional.max_unpool1d(x, indices, 2).shape == (1, 1, 4)

@@ -50,6 +50,17 @@ def device_memory(nbytes: int) -> Any:
     return _cupy().cuda.alloc(nbytes)
 
 
+def fault(flag: Any) -> int:
+    """What a kernel wrote into `flag` [1]: the first index at fault, or -1.
+
+    Reading it waits for the kernel. While a CUDA graph is captured nothing runs and nothing can be
+    read: -1. Kernels never follow an index that is at fault.
+    """
+    if is_cuda(flag) and _cupy().cuda.get_current_stream().is_capturing():
+        return -1
+    return int(flag[0])
+
+
 def synchronize() -> None:
     """Waits for everything that was started on the current GPU."""
     _import_cupy("synchronize", "cuda").cuda.runtime.deviceSynchronize()

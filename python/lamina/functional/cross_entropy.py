@@ -99,7 +99,7 @@ class CrossEntropy(Function):
         options = (*layout, ignore_index, label_smoothing)
         bad = _no_position(x)
         _C.cross_entropy(x, target, weight, None, loss, *(*options, bad))
-        if (position := int(bad[0])) >= 0:
+        if (position := arrays.fault(bad)) >= 0:
             _refuse_target("cross_entropy", target, position, layout[1])
         ctx.options, ctx.reduction, ctx.weight = options, reduction, weight
         ctx.save_for_backward(x, target)

@@ -32,7 +32,7 @@ class Roi(Function):
         ctx.index = arrays.empty(op, y.shape, np.int64, like=x) if op == "roi_pool" else None
         flag = arrays.empty(op, (1,), np.int64, like=x)
         _C.roi(op, "fprop", x.shape, *(*options, rois, x, y, ctx.index, flag))
-        if (bad := int(flag[0])) >= 0:
+        if (bad := arrays.fault(flag)) >= 0:
             raise ValueError(
                 f"{op}: boxes must be finite and name an image from 0 to {x.shape[0] - 1}, "
                 f"got boxes[{bad}]={rois[bad].tolist()}"

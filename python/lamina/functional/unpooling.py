@@ -38,7 +38,7 @@ class MaxUnpool(Function):
         y = arrays.empty(op, lead + out, x.dtype, like=x)
         flag = arrays.empty(op, (1,), np.int64, like=x)
         _C.max_unpool("fprop", *(*ctx.layout, x, indices, y, flag))
-        if (bad := int(flag[0])) >= 0:
+        if (bad := arrays.fault(flag)) >= 0:
             at = tuple(map(int, np.unravel_index(bad, x.shape)))
             raise ValueError(
                 f"{op}: indices must be from 0 to {ctx.layout[2] - 1} (output plane {out}), "
