@@ -150,7 +150,9 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
   const winograd::Tiles tiles(forward_shape(pass, s), ROWS, COLUMNS);
   const double elements = static_cast<double>(tiles.elements);
   const double all = std::ceil(static_cast<double>(tiles.all) / 16) * 16;
-  return elements * (all * filters(s) + kMacsPerFilter * filters(s) +
+  // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
+  const double narrow = pass == ConvPass::wgrad && s.c_per_group() <= 16 ? 2 : 1;
+  return elements * (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
                      kMacsPerTile * all * static_cast<double>(s.c + s.k));
 }
 
