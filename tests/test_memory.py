@@ -115,7 +115,6 @@ def test_many_threads(nothing_idle):
     assert failures == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_forked_child_has_its_own(nothing_idle):
     kept = new(LARGE)
