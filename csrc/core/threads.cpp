@@ -10,6 +10,7 @@
 #include <mutex>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace lamina {
 namespace {
@@ -41,6 +42,7 @@ class Pool {
     const uint64_t job = ++last_job_;
     open_.store(job);
     if (sleepers_.load() > 0) {
+      keep_workers_away();
       {
         std::lock_guard<std::mutex> lock(mutex_);
       }  // nobody is between the look and the sleep
@@ -63,8 +65,26 @@ class Pool {
   void start_workers(int count) {
     while (workers_ < count) {
       const int id = workers_++;
-      std::thread([this, id, seen = last_job_] { serve(id, seen); }).detach();
+      std::thread worker([this, id, seen = last_job_] { serve(id, seen); });
+      handles_.push_back(worker.native_handle());
+      worker.detach();
+      avoided_core_ = -1;
     }
+  }
+
+  // From the owner's core. A worker that the system wakes there (where the other cores were busy at
+  // that moment) would stand in line behind the owner, who takes all tasks and never waits: calls
+  // of half a millisecond then run on one core for many calls in a row.
+  void keep_workers_away() {
+#if defined(__linux__)
+    const int core = sched_getcpu();
+    if (core < 0 || core == avoided_core_) return;
+    avoided_core_ = core;
+    cpu_set_t cores;
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0 || CPU_COUNT(&cores) < 2) return;
+    CPU_CLR(core, &cores);
+    for (const pthread_t worker : handles_) pthread_setaffinity_np(worker, sizeof cores, &cores);
+#endif
   }
 
   void serve(int id, uint64_t seen) {
@@ -117,6 +137,8 @@ class Pool {
   int64_t tasks_ = 0;
   int helpers_ = 0;
   int workers_ = 0;
+  std::vector<pthread_t> handles_;  // of the workers, never joined
+  int avoided_core_ = -1;
   alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<int> joined_{0};
 };
