@@ -33,16 +33,17 @@ def run_named(kernel, function):
 
 
 def assert_equal(algo, actual, expected, *operands):
-    """Equal bits; for `fft`, `winograd2x4`, `winograd4` within the error bound of their transforms.
+    """Equal bits; for the algorithms that round, within the error bound of their transforms.
 
     A transform of n points errs by at most about eps log2(n) of the norm of its input (Higham 2002,
     section 24.1). Two of them, their product and the inverse, n = 64 x 64 at most, summed over
     channels (Cauchy-Schwarz): 4 * 12 eps |a| |b|.
 
     F(4x4, 3x3): the absolute row sums of A^T, G and B^T are at most 8.25, 1.39 and 5.29, squared
-    for two axes (Barabasz et al. 2020), times sums of absolute products, at most |a| |b|.
+    for two axes (Barabasz et al. 2020), times sums of absolute products, at most |a| |b|; those of
+    F(2x2, 5x5) are at most 5.25, 1.67 and 5.29.
     """
-    if algo not in ("fft", "winograd2x4", "winograd4"):
+    if algo not in ("fft", "winograd2x4", "winograd4", "winograd5x5"):
         assert_array_equal(actual, expected)
         return
     a, b = (np.linalg.norm(operand.astype(np.float64)) for operand in operands)
@@ -121,7 +122,8 @@ def test_adjoint(backend, case):
 
 @pytest.mark.parametrize("kernel", lamina.kernels("conv", "fprop", "cpu"), ids=str)
 def test_same_bits_for_any_thread_count(kernel):
-    x, weight = cases.reals((2, 8, 30, 31), 1), cases.reals((20, 8, 3, 3), 2)
+    side = 5 if kernel.algo == "winograd5x5" else 3
+    x, weight = cases.reals((2, 8, 30, 31), 1), cases.reals((20, 8, side, side), 2)
     results = []
     for threads in (1, 2, 3, 8):
         lamina.set_num_threads(threads)

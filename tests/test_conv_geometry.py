@@ -1,6 +1,6 @@
 """Convolution over random geometries: every kernel and pass against NumPy, and rounding on reals.
 
-Small integers are exact for every algorithm but `fft`, `winograd2x4` and `winograd4`.
+Small integers are exact for every algorithm but `fft`, `winograd2x4`, `winograd4`, `winograd5x5`.
 On reals, sums of n products err by at most n eps of the sum of absolute products (Higham 2002,
 section 3.1); Winograd's and Fourier's bounds are norm-wise and stated where they are used.
 """
@@ -76,6 +76,7 @@ def test_every_kernel_on_any_geometry(convolution):
                 "fft",
                 "winograd2x4",
                 "winograd4",
+                "winograd5x5",
             ):  # transforms round; integers are 1 apart
                 actual = np.rint(actual)
             assert_array_equal(actual, wanted, err_msg=str(kernel))
@@ -84,10 +85,10 @@ def test_every_kernel_on_any_geometry(convolution):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if k.algo != "depthwise"], ids=str)
 def test_rounding(kernel, dtype):
-    channels = 96
+    channels, side = 96, 5 if kernel.algo == "winograd5x5" else 3
     x, weight = (
         cases.reals((2, channels, 19, 21), 1, dtype),
-        cases.reals((11, channels, 3, 3), 2, dtype),
+        cases.reals((11, channels, side, side), 2, dtype),
     )
     with lamina.backend(kernel.backend):
         y = F.conv2d(x, weight, padding=1, algo=kernel.algo)
@@ -102,6 +103,8 @@ def test_rounding(kernel, dtype):
         bound = 9 * 8.25 * 1.39 * 5.29 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
     elif kernel.algo == "winograd4":
         bound = (8.25 * 1.39 * 5.29) ** 2 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
+    elif kernel.algo == "winograd5x5":
+        bound = (5.25 * 1.67 * 5.29) ** 2 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
     elif kernel.algo == "fft":
         bound = 4 * 8 * eps * np.linalg.norm(x) * np.linalg.norm(weight)
     else:

@@ -1,5 +1,5 @@
 // conv, winograd: F(2x2, 3x3), 16 products for 36; winograd2x4: F(2x4, 3x3), 24 for 72; winograd4:
-// F(4x4, 3x3), 36 for 144. Stride 1, dilation 1, 3x3 filters.
+// F(4x4, 3x3), 36 for 144; winograd5x5: F(2x2, 5x5), 36 for 100. Stride 1, dilation 1.
 //
 //   fprop  M[e][k][t] = sum over c of U[e][k][c] V[e][c][t] for the elements e of a tile t,
 //          U = G g G^T, V = B^T d B, y = A^T M A
@@ -14,10 +14,10 @@
 //               few, the inputs are transformed for all tasks, and a task takes some filters.
 // Workspace     U, or V where the tiles are few; for wgrad U and blocks of V and A dy A^T
 //               (shared/winograd_blocks.h).
-// Numerics      sums in runs of kRun terms, the runs in order: rms error as of a direct sum for
-//               F(2x2), twice that for F(2x4), four times for F(4x4). Inf or NaN reaches every
-//               output of the tiles it lies in. F(2x2) is exact on small integers.
-// Floor         the products at the FMA peak: 2.25, 3 and 4 times the direct sum's speed.
+// Numerics      sums in runs, the runs in order: rms error as of a direct sum for
+//               F(2x2), twice that for F(2x4) and 5x5 filters, four times for F(4x4). Inf or NaN
+//               reaches every output of the tiles it lies in. F(2x2) is exact on small integers.
+// Floor         the products at the FMA peak: 2.25, 3, 4 and 2.8 times the direct sum's speed.
 #include "cpu/activate.h"
 #include "cpu/winograd.h"
 #include "ops/instantiate.h"
@@ -32,20 +32,24 @@ using winograd::Groups;
 using winograd::kSkew;
 using winograd::Tiles;
 
-inline constexpr int64_t kRun = 64;              // products summed in registers at a stretch
 inline constexpr int64_t kTaskRows = 64;         // output channels at a time: M stays within L2
 inline constexpr int64_t kAhead = 4;             // channels by which inputs are prefetched
 inline constexpr int64_t kChunk = 16;            // channels of a task of transform_inputs
 inline constexpr int64_t kOwnFilters = 1 << 18;  // elements of the filters of a task
 inline constexpr int64_t kFewTasks = 8;          // fewer are cut further
 
-// c[kRows][width] = a b in runs of kRun.
-template <class T>
+// Products summed in registers at a stretch: fewer, where the transforms back enlarge their
+// rounding and other algorithms do not sum over all positions.
+template <class Tile>
+inline constexpr int64_t kRun = Tile::kSide == 3 ? 64 : 32;
+
+// c[kRows][width] = a b in runs of Run.
+template <int64_t Run, class T>
 static void multiply_panels(int64_t depth, int64_t width, const T* a, const T* b, T* c,
                             int64_t c_step) {
-  for (int64_t p = 0; p == 0 || p < depth; p += kRun)
-    gemm_panels(min_of(kRun, depth - p), width, a + p * GemmTile<T>::kRows, b + p * width, c,
-                c_step, p > 0);
+  for (int64_t p = 0; p == 0 || p < depth; p += Run)
+    gemm_panels(min_of(Run, depth - p), width, a + p * GemmTile<T>::kRows, b + p * width, c, c_step,
+                p > 0);
 }
 
 // v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step
@@ -131,9 +135,9 @@ static void multiply_tiles(const ConvShape& s, const TileRuns& runs, int64_t wid
     for (int64_t panel = 0; panel < width; panel += kCols) {
       const int64_t columns = min_of(width - panel, int64_t{kCols});
       for (int64_t i = 0; i < count; ++i)
-        multiply_panels(inputs, columns, u + e * u_step + i * kRows * inputs,
-                        v + e * v_step + panel * s.c + g * inputs * columns,
-                        &m[i * kRows * m_step + e * width + panel], m_step);
+        multiply_panels<kRun<Tile>>(inputs, columns, u + e * u_step + i * kRows * inputs,
+                                    v + e * v_step + panel * s.c + g * inputs * columns,
+                                    &m[i * kRows * m_step + e * width + panel], m_step);
     }
   for (int64_t i = 0; i < min_of(count * kRows, outputs - p * kRows); ++i)
     transform_outputs<Tile>(s, runs, width, &m[i * m_step], output, g * outputs + p * kRows + i);
@@ -268,31 +272,35 @@ static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t wi
   });
 }
 
-// grad_weight[count][3][3] = G^T dU G of up to kLanes neighbouring inputs: du[e][count], elements
-// e_step apart.
+// grad_weight[count][kSide][kSide] = G^T dU G of up to kLanes neighbouring inputs: du[e][count],
+// elements e_step apart.
 template <class Tile, class T>
 static void store_filter_gradients(const T* du, int64_t e_step, int64_t count, T* grad_weight) {
-  Vec<T> half_done[Tile::kInRows][3];
+  constexpr int kSide = Tile::kSide, kTaps = Tile::kTaps;
+  Vec<T> half_done[Tile::kInRows][kSide];
   for (int i = 0; i < Tile::kInRows; ++i) {
     Vec<T> line[Tile::kInColumns];
     for (int j = 0; j < Tile::kInColumns; ++j)
       line[j] = load_first(du + (i * Tile::kInColumns + j) * e_step, count);
     winograd::filter_gradient_line(line, half_done[i]);
   }
-  Vec<T> taps[kLanes<T> > 9 ? kLanes<T> : 9] = {};
-  for (int j = 0; j < 3; ++j) {
-    Vec<T> column[Tile::kInRows], line[3];
+  constexpr int kSquares = (kTaps + kLanes<T> - 1) / kLanes<T>;
+  Vec<T> taps[kSquares * kLanes<T>] = {};
+  for (int j = 0; j < kSide; ++j) {
+    Vec<T> column[Tile::kInRows], line[kSide];
     for (int i = 0; i < Tile::kInRows; ++i) column[i] = half_done[i][j];
     winograd::filter_gradient_line(column, line);
-    for (int i = 0; i < 3; ++i) taps[i * 3 + j] = line[i];
+    for (int i = 0; i < kSide; ++i) taps[i * kSide + j] = line[i];
   }
-  if constexpr (kLanes<T> > 9) {  // a filter's taps in one vector; the next one covers its rest
-    transpose<T>(taps);
+  for (int first = 0; first < kTaps;
+       first +=
+       kLanes<T>) {  // taps of a filter as vectors; the next filter covers the rest of a single one
+    Vec<T> square[kLanes<T>];
+    for (int r = 0; r < kLanes<T>; ++r) square[r] = taps[first + r];
+    transpose<T>(square);
     for (int64_t lane = 0; lane < count; ++lane)
-      store_first(grad_weight + lane * 9, lane + 1 < count ? kLanes<T> : 9, taps[lane]);
-  } else {
-    for (int64_t lane = 0; lane < count; ++lane)
-      for (int r = 0; r < 9; ++r) grad_weight[lane * 9 + r] = taps[r][lane];
+      store_first(grad_weight + lane * kTaps + first,
+                  kSquares == 1 && lane + 1 < count ? kLanes<T> : kTaps - first, square[lane]);
   }
 }
 
@@ -333,16 +341,16 @@ static void weight_gradient(const ConvArgs<T>& args) {
       Scratch<T> product(Tile::kElements * e_step);
       for (int e = 0; e < Tile::kElements; ++e)
         for (int64_t k = k0; k < k1; k += kRows)
-          multiply_panels(tiles, width, z + e * z_step + (g * rows_padded + k) * tiles,
-                          v + e * v_step + (g * columns_padded + c0) * tiles,
-                          &product[e * e_step + (k - k0) * width], width);
+          multiply_panels<64>(tiles, width, z + e * z_step + (g * rows_padded + k) * tiles,
+                              v + e * v_step + (g * columns_padded + c0) * tiles,
+                              &product[e * e_step + (k - k0) * width], width);
       for (int64_t k = k0; k < k1; ++k)
         for (int64_t j = 0; j < min_of(width, inputs - c0); j += kLanes<T>) {
           const int64_t some = min_of<int64_t>(kLanes<T>, inputs - c0 - j);
           const int64_t at = (g * outputs + k) * inputs + c0 + j;
           const T* sums = &product[(k - k0) * width + j];
           if (at_once)
-            store_filter_gradients<Tile>(sums, e_step, some, args.result + at * 9);
+            store_filter_gradients<Tile>(sums, e_step, some, args.result + at * Tile::kTaps);
           else
             for (int e = 0; e < Tile::kElements; ++e) {
               T* place = du + e * du_step + at;
@@ -357,7 +365,7 @@ static void weight_gradient(const ConvArgs<T>& args) {
       for (int64_t c = 0; c < inputs; c += kLanes<T>)
         store_filter_gradients<Tile>(du + k * inputs + c, du_step,
                                      min_of<int64_t>(kLanes<T>, inputs - c),
-                                     args.result + (k * inputs + c) * 9);
+                                     args.result + (k * inputs + c) * Tile::kTaps);
     });
 }
 
@@ -370,25 +378,26 @@ static void backward(const ConvArgs<T>& args) {
   convolve<Tile>(conv_phase(args.shape, 0).shape, args.grad_y, backward_filters(args), args);
 }
 
-#define LAMINA_WINOGRAD(algo, rows, columns)            \
-  template <class T>                                    \
-  void conv_fprop_##algo(const ConvArgs<T>& args) {     \
-    forward<WinogradTile<rows, columns>>(args);         \
-  }                                                     \
-  template <class T>                                    \
-  void conv_dgrad_##algo(const ConvArgs<T>& args) {     \
-    backward<WinogradTile<rows, columns>>(args);        \
-  }                                                     \
-  template <class T>                                    \
-  void conv_wgrad_##algo(const ConvArgs<T>& args) {     \
-    weight_gradient<WinogradTile<rows, columns>>(args); \
-  }                                                     \
-  LAMINA_INSTANTIATE(conv_fprop_##algo, ConvArgs)       \
-  LAMINA_INSTANTIATE(conv_dgrad_##algo, ConvArgs)       \
+#define LAMINA_WINOGRAD(algo, ...)                    \
+  template <class T>                                  \
+  void conv_fprop_##algo(const ConvArgs<T>& args) {   \
+    forward<WinogradTile<__VA_ARGS__>>(args);         \
+  }                                                   \
+  template <class T>                                  \
+  void conv_dgrad_##algo(const ConvArgs<T>& args) {   \
+    backward<WinogradTile<__VA_ARGS__>>(args);        \
+  }                                                   \
+  template <class T>                                  \
+  void conv_wgrad_##algo(const ConvArgs<T>& args) {   \
+    weight_gradient<WinogradTile<__VA_ARGS__>>(args); \
+  }                                                   \
+  LAMINA_INSTANTIATE(conv_fprop_##algo, ConvArgs)     \
+  LAMINA_INSTANTIATE(conv_dgrad_##algo, ConvArgs)     \
   LAMINA_INSTANTIATE(conv_wgrad_##algo, ConvArgs)
 
 LAMINA_WINOGRAD(winograd, 2, 2)
 LAMINA_WINOGRAD(winograd2x4, 2, 4)
 LAMINA_WINOGRAD(winograd4, 4, 4)
+LAMINA_WINOGRAD(winograd5x5, 2, 2, 5)
 
 LAMINA_CPU_NAMESPACE_END

@@ -9,11 +9,12 @@
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
-// F(Rows x Columns, 3x3). Lines along the two axes of a tile may have different lengths.
-template <int Rows, int Columns>
+// F(Rows x Columns, Side x Side). Lines along the two axes of a tile may have different lengths.
+template <int Rows, int Columns, int Side = 3>
 struct WinogradTile {
   static constexpr int kOutRows = Rows, kOutColumns = Columns;
-  static constexpr int kInRows = Rows + 2, kInColumns = Columns + 2;
+  static constexpr int kSide = Side, kTaps = Side * Side;  // of the filter
+  static constexpr int kInRows = Rows + Side - 1, kInColumns = Columns + Side - 1;
   static constexpr int kElements = kInRows * kInColumns;
 };
 
@@ -85,25 +86,29 @@ inline constexpr int64_t kFiltersAhead = 8;  // inputs by which scattered filter
 template <class Tile, class T>
 static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters, int64_t g,
                               int64_t k, int64_t rows, T* u, int64_t u_step) {
-  constexpr int kRows = GemmTile<T>::kRows;
+  constexpr int kRows = GemmTile<T>::kRows, kSide = Tile::kSide, kTaps = Tile::kTaps;
   const int64_t inputs = s.c_per_group(), size = inputs * kRows;
   const T* first = filters.at(s, g * s.k_per_group() + k, 0);
-  alignas(64) T taps[9][kLanes<T>] = {};
+  alignas(64) T taps[kTaps][kLanes<T>] = {};
   for (int64_t at = 0; at < size; at += kLanes<T>) {
     if (filters.turned)  // the outputs' filters lie together, those of the next input far away
       for (int64_t c = at / kRows; c < (at + kLanes<T>) / kRows; ++c)
-        prefetch_line(first + min_of(c + kFiltersAhead, inputs - 1) * filters.channel, 9 * rows);
+        prefetch_line(first + min_of(c + kFiltersAhead, inputs - 1) * filters.channel,
+                      kTaps * rows);
     for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
       const int64_t c = (at + lane) / kRows, row = (at + lane) % kRows;
       if (c >= inputs || row >= rows) continue;
       const T* filter = first + row * filters.lane + c * filters.channel;
-#pragma GCC unroll 9
-      for (int r = 0; r < 9; ++r) taps[r][lane] = filter[r];
+#pragma GCC unroll 25
+      for (int r = 0; r < kTaps; ++r) taps[r][lane] = filter[r];
     }
-    Vec<T> half_done[Tile::kInRows][3];
-    for (int j = 0; j < 3; ++j) {
-      Vec<T> g[3], line[Tile::kInRows];
-      for (int i = 0; i < 3; ++i) g[i] = load(taps[filters.turned ? 8 - i * 3 - j : i * 3 + j]);
+    Vec<T> half_done[Tile::kInRows][kSide];
+    for (int j = 0; j < kSide; ++j) {
+      Vec<T> g[kSide], line[Tile::kInRows];
+      for (int i = 0; i < kSide; ++i) {
+        const int r = i * kSide + j;
+        g[i] = load(taps[filters.turned ? kTaps - 1 - r : r]);
+      }
       winograd::filter_line(g, line);
       for (int i = 0; i < Tile::kInRows; ++i) half_done[i][j] = line[i];
     }
@@ -128,13 +133,13 @@ LAMINA_INLINE void prefetch_block(const T* plane, int64_t height, int64_t width,
       __builtin_prefetch(plane + r * width + at);
 }
 
-// Tile rows of one channel after the vertical transform: `near` holds the columns of every tile one
-// after the other, `far` those kOutColumns further right, where the next tile begins.
+// Tile rows of one channel after the vertical transform: columns[0] holds the first kOutColumns
+// columns of every tile one after the other, columns[1] the next ones, where the next tile begins.
 template <class Tile, class T>
 struct TileRows {
   static constexpr int kLength = winograd::Groups::kWide * Tile::kOutColumns + 2 * kLanes<T>;
-  alignas(64) T near[Tile::kInRows][kLength] = {};
-  alignas(64) T far[Tile::kInRows][kLength] = {};
+  static constexpr int kParts = (Tile::kInColumns + Tile::kOutColumns - 1) / Tile::kOutColumns;
+  alignas(64) T columns[kParts][Tile::kInRows][kLength] = {};
 
   // plane: the channel in image 0, images image_step apart.
   LAMINA_INLINE void fill(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
@@ -144,7 +149,7 @@ struct TileRows {
       const TileRun& run = runs.run[index];
       const int64_t i1 = run.row * Tile::kOutRows - s.pad[1], i2 = run.column * kStep - s.pad[2];
       const T* source = plane + run.image * image_step + i1 * s.in[2] + i2;
-      for (int64_t at = 0; at < run.count * kStep + 2; at += kLanes<T>) {
+      for (int64_t at = 0; at < run.count * kStep + Tile::kSide - 1; at += kLanes<T>) {
         const int64_t first = -(i2 + at), end = s.in[2] - (i2 + at);  // lanes inside the image
         Vec<T> d[Tile::kInRows], v[Tile::kInRows];
         if (first <= 0 && end >= kLanes<T> && i1 >= 0 && i1 + Tile::kInRows <= s.in[1])
@@ -156,12 +161,13 @@ struct TileRows {
                        : Vec<T>{};
         winograd::input_line(d, v);
         const int64_t place = run.first * kStep + at;
-        for (int r = 0; r < Tile::kInRows; ++r) {
-          store(near[r] + place, v[r]);
-          if (at == 0)
-            store_lanes(far[r] + place - kStep, kStep, kLanes<T>, v[r]);
-          else
-            store(far[r] + place - kStep, v[r]);
+        for (int part = 0; part < kParts; ++part) {
+          const int left = part * kStep;
+          for (int r = 0; r < Tile::kInRows; ++r)
+            if (at < left)
+              store_lanes(columns[part][r] + place - left, left - at, kLanes<T>, v[r]);
+            else
+              store(columns[part][r] + place - left, v[r]);
         }
       }
     }
@@ -173,7 +179,8 @@ struct TileRows {
       const TileRun& run = runs.run[index];
       prefetch_block(plane + run.image * image_step, s.in[1], s.in[2],
                      run.row * Tile::kOutRows - s.pad[1], Tile::kInRows,
-                     run.column * Tile::kOutColumns - s.pad[2], run.count * Tile::kOutColumns + 2);
+                     run.column * Tile::kOutColumns - s.pad[2],
+                     run.count * Tile::kOutColumns + Tile::kSide - 1);
     }
   }
 
@@ -181,13 +188,17 @@ struct TileRows {
   LAMINA_INLINE void across(int64_t tile, Vec<T> (&v)[Tile::kElements]) const {
     constexpr int kStep = Tile::kOutColumns;
     for (int r = 0; r < Tile::kInRows; ++r) {
-      Vec<T> row[kStep], here[kStep], next[kStep], d[Tile::kInColumns], line[Tile::kInColumns];
-      for (int j = 0; j < kStep; ++j) row[j] = load(near[r] + tile * kStep + j * kLanes<T>);
-      split_columns<T, kStep>(row, here);
-      for (int j = 0; j < kStep; ++j) row[j] = load(far[r] + tile * kStep + j * kLanes<T>);
-      split_columns<T, kStep>(row, next);
-      for (int j = 0; j < kStep; ++j) d[j] = here[j];
-      d[kStep] = next[0], d[kStep + 1] = next[1];
+      Vec<T> d[Tile::kInColumns], line[Tile::kInColumns];
+#pragma GCC unroll 8
+      for (int part = 0; part < kParts; ++part) {
+        Vec<T> row[kStep], split[kStep];
+        for (int j = 0; j < kStep; ++j)
+          row[j] = load(columns[part][r] + tile * kStep + j * kLanes<T>);
+        split_columns<T, kStep>(row, split);
+#pragma GCC unroll 8
+        for (int j = 0; j < kStep; ++j)
+          if (part * kStep + j < Tile::kInColumns) d[part * kStep + j] = split[j];
+      }
       winograd::input_line(d, line);
       for (int j = 0; j < Tile::kInColumns; ++j) v[r * Tile::kInColumns + j] = line[j];
     }

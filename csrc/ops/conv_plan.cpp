@@ -31,12 +31,23 @@ static std::string needs_plane_at_stride_1(const ConvShape& s) {
   return {};
 }
 
-std::string needs_winograd(ConvPass, const ConvShape& s) {
-  if (s.kernel[1] != 3 || s.kernel[2] != 3)
-    return "needs a 3x3 filter, got " + std::to_string(s.kernel[1]) + "x" +
-           std::to_string(s.kernel[2]);
+static std::string needs_tiles(const ConvShape& s, int64_t side) {
+  if (s.kernel[1] != side || s.kernel[2] != side)
+    return "needs a " + std::to_string(side) + "x" + std::to_string(side) + " filter, got " +
+           std::to_string(s.kernel[1]) + "x" + std::to_string(s.kernel[2]);
   if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
   return needs_plane_at_stride_1(s);
+}
+
+std::string needs_winograd(ConvPass, const ConvShape& s) {
+  return needs_tiles(s, 3);
+}
+static std::string needs_winograd5x5(ConvPass pass, const ConvShape& s) {
+  constexpr int64_t kFew = 512;  // their sum is more precise than Winograd's transforms
+  if (pass == ConvPass::wgrad && s.n * s.out_size() < kFew)
+    return "needs " + std::to_string(kFew) + " output positions, got " +
+           std::to_string(s.n * s.out_size());
+  return needs_tiles(s, 5);
 }
 
 std::string needs_fft(ConvPass, const ConvShape& s) {
@@ -146,7 +157,8 @@ int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
 template <int ROWS, int COLUMNS>
 double winograd_cost(ConvPass pass, const ConvShape& s) {
   const double kMacsPerFilter = pass == ConvPass::wgrad ? 12 : 18;
-  const double kMacsPerTile = pass == ConvPass::wgrad ? 40 : 24;
+  // Of a transformed element; tiles of 5x5 filters have more of them for the same pixels.
+  const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (s.kernel[1] == 3 ? 1 : 2);
   const winograd::Tiles tiles(forward_shape(pass, s), ROWS, COLUMNS);
   const double elements = static_cast<double>(tiles.elements);
   const double all = std::ceil(static_cast<double>(tiles.all) / 16) * 16;
@@ -183,6 +195,7 @@ constexpr ConvRule kRules[] = {
     {"winograd2x4", needs_winograd, winograd_elements<2, 4>, winograd_cost<2, 4>},
     {"winograd4", needs_winograd, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
      "rounds about four times as much as direct: ask for it by name"},
+    {"winograd5x5", needs_winograd5x5, winograd_elements<2, 2>, winograd_cost<2, 2>},
     {"fft", needs_fft, fft_elements, fft_cost},
 };
 

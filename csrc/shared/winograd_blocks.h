@@ -14,9 +14,9 @@ struct Tiles {
   int64_t elements;               // of a transformed tile
   int64_t tiles_h, tiles_w, all;  // of an output plane; of all images
 
-  // Tiles of out_rows x out_columns outputs of a 3x3 filter.
+  // Tiles of out_rows x out_columns outputs.
   constexpr Tiles(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
-      : elements((out_rows + 2) * (out_columns + 2)),
+      : elements((out_rows + s.kernel[1] - 1) * (out_columns + s.kernel[2] - 1)),
         tiles_h((s.out[1] + out_rows - 1) / out_rows),
         tiles_w((s.out[2] + out_columns - 1) / out_columns),
         all(s.n * tiles_h * tiles_w) {}
@@ -57,7 +57,8 @@ struct Blocks : Tiles {
       : Tiles(s, out_rows, out_columns) {
     // All filters are read and written once a block: few of them stay in L2, beside small blocks.
     constexpr int64_t kFewFilters = int64_t{1} << 17, kWidestPanel = 48;
-    const bool few = elements * s.weight_elems() / 9 <= kFewFilters;
+    const int64_t filters = s.k * s.c_per_group();
+    const bool few = elements * filters <= kFewFilters;
     const int64_t capacity = int64_t{1} << (few ? 18 : 21), least = (few ? 3 : 15) * kUnit;
     const int64_t per_tile = elements * (s.c + s.k);
     const int64_t fitting = capacity / (per_tile > 0 ? per_tile : 1) / kUnit * kUnit;
