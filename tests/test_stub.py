@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import lamina
@@ -23,7 +24,14 @@ def arguments(signature: str) -> list[str]:
 
 def stub_functions(nodes: list[ast.stmt]) -> dict[str, list[str]]:
     functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-    return {f.name: [a.arg for a in f.args.args if a.arg != "self"] for f in functions}
+    return {f.name: list(_names(f.args)) for f in functions}
+
+
+def _names(given: ast.arguments) -> Iterator[str]:
+    yield from (a.arg for a in given.args if a.arg != "self")
+    for stars, several in (("*", given.vararg), ("**", given.kwarg)):
+        if several is not None:
+            yield stars + several.arg
 
 
 def test_functions_and_their_arguments():

@@ -1,6 +1,7 @@
 #include "bindings/activation.h"
 
 #include "bindings/calls.h"
+#include "bindings/numpy_array.h"
 #include "ops/epilogue_call.h"
 
 LAMINA_ARGS(PreluArgs)
@@ -12,8 +13,6 @@ ops::Activation activation_kind(const std::string& name) {
     if (name == ops::kActivationNames[kind]) return static_cast<ops::Activation>(kind);
   throw std::logic_error("internal: unknown activation " + name);
 }
-
-namespace {
 
 void activation(const std::string& kind, double a, double b, const Array& x,
                 const std::optional<Array>& grad_y, const Array& result) {
@@ -29,6 +28,17 @@ void activation(const std::string& kind, double a, double b, const Array& x,
     ops::run("activation", grad_y ? "dgrad" : "fprop", args);
   });
 }
+
+Array gradient_of_argument(const ActivationName& name, const Array& y, const Array& grad_y) {
+  const auto& [kind, a, b] = name;
+  if (kind == "identity") return grad_y;
+  Array gradient;
+  gradient.load(new_like(grad_y.object()));
+  activation(kind, a, b, y, grad_y, gradient);
+  return gradient;
+}
+
+namespace {
 
 void prelu(const std::string& pass, const Array& x, const Array& weight,
            const std::optional<Array>& grad_y, const Array& result, int64_t n, int64_t c,
@@ -54,9 +64,14 @@ LAMINA_BINDINGS(activation) {
   module.def(
       "activation_call",
       [](std::vector<py::ssize_t> shape, const std::string& kind, double a, double b) {
-        return Call{std::move(shape), [=](const Operands& given, const Array& y) {
+        return Call{std::move(shape),
+                    [=](const Operands& given, const Array& y, Extras&) {
                       activation(kind, a, b, *given[0], {}, y);
-                    }};
+                    },
+                    [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+                      activation(kind, a, b, *kept.operands[0], grad_y, gradients.make(0));
+                    },
+                    operand_bits(0)};
       },
       "operands: x", py::arg("shape"), py::arg("kind"), py::arg("a"), py::arg("b"));
   module.def("activation_kinds", [] {

@@ -26,6 +26,7 @@ class Array {
   // Whether `object` is an array; fills *this if so.
   bool load(py::handle object);
 
+  PyObject* object() const { return owner_.ptr(); }  // borrowed; null before `load`
   void* data() const { return data_; }
   int64_t size() const { return size_; }
   size_t bytes() const { return static_cast<size_t>(size_) * item_bytes_; }

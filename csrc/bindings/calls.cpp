@@ -1,54 +1,16 @@
 #include "bindings/calls.h"
 
-#include <structmember.h>
-
 #include <cstring>
 #include <mutex>
 #include <string_view>
 #include <unordered_map>
 
 #include "bindings/common.h"
+#include "bindings/graph.h"
 #include "bindings/numpy_array.h"
 
 namespace lamina::bindings {
 namespace {
-
-// ---- Tensors, which Python defines: where their slots are
-
-enum Slot { kData, kVersion, kGrad, kHooks, kGradFn, kRequiresGrad, kIndex, kSlots };
-constexpr const char* kSlotNames[] = {"_data",   "_version",       "_grad", "_hooks",
-                                      "grad_fn", "_requires_grad", "_index"};
-PyTypeObject* tensor_type = nullptr;
-Py_ssize_t slot_offset[kSlots];
-thread_local bool grad_enabled = true;
-
-PyObject*& slot(PyObject* tensor, Slot name) {
-  return *reinterpret_cast<PyObject**>(reinterpret_cast<char*>(tensor) + slot_offset[name]);
-}
-
-void set_tensor_type(const py::type& type) {
-  for (int i = 0; i < kSlots; ++i) {
-    const py::object member = type.attr(kSlotNames[i]);
-    if (!Py_IS_TYPE(member.ptr(), &PyMemberDescr_Type))
-      throw std::logic_error(std::string("internal: no slot of a Tensor: ") + kSlotNames[i]);
-    slot_offset[i] = reinterpret_cast<PyMemberDescrObject*>(member.ptr())->d_member->offset;
-  }
-  tensor_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
-}
-
-// As Tensor._wrap does. Takes the reference to the array.
-PyObject* wrap(PyObject* array) {
-  PyObject* const tensor = tensor_type->tp_alloc(tensor_type, 0);
-  if (tensor == nullptr) {
-    Py_DECREF(array);
-    return nullptr;
-  }
-  slot(tensor, kData) = array;
-  for (Slot name : {kVersion, kGrad, kHooks, kGradFn}) slot(tensor, name) = Py_NewRef(Py_None);
-  slot(tensor, kRequiresGrad) = Py_NewRef(Py_False);
-  slot(tensor, kIndex) = PyLong_FromLong(0);
-  return tensor;
-}
 
 // ---- What tells two calls apart: shapes and dtypes of the operands, values of the options
 
@@ -115,17 +77,22 @@ struct Hash {
   size_t operator()(std::string_view text) const { return std::hash<std::string_view>{}(text); }
 };
 
+// A call that was checked, and what it says of its operands and result.
+struct Known {
+  Call call;
+  py::tuple record;   // what `apply` takes after the operands
+  py::tuple outputs;  // of the node
+  ElementType type;
+  std::vector<py::ssize_t> shapes[kMaxOperands];
+};
+
 // The calls of one function.
 struct Calls {
   static constexpr size_t kMost = 4096;  // then it starts afresh
 
-  struct Known {
-    Call call;
-    py::tuple record;  // what `apply` takes after the operands
-  };
-
   Py_ssize_t operands;
-  py::object apply;  // of the Function
+  py::object function;  // the Function
+  py::object apply;
   std::mutex mutex;
   std::unordered_map<std::string, std::shared_ptr<const Known>, Hash, std::equal_to<>> table;
 
@@ -145,7 +112,16 @@ struct Calls {
 struct Given {
   Key key;
   PyObject* arrays[kMaxOperands];
-  bool tensors = false, recorded = false;
+  // Bits of operands: those that are Tensors, and those that want a gradient.
+  unsigned tensors = 0, recorded = 0;
+
+  // What a recorded call keeps of operands and result.
+  unsigned kept(const Call& call) const {
+    unsigned bits = call.keeps;
+    for (int i = 0; i < kMaxOperands; ++i)
+      if ((recorded >> i & 1) != 0) bits |= call.keeps_for[i];
+    return bits;
+  }
 };
 
 // False for a call that Python must look at: other kinds of arrays, options that are no key.
@@ -159,12 +135,12 @@ bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t c
       given.key.none();
       continue;
     }
-    if (PyObject_TypeCheck(object, tensor_type)) {
-      given.tensors = true;
-      if (grad_enabled && slot(object, kRequiresGrad) == Py_True) given.recorded = true;
-      object = slot(object, kData);
+    if (is_tensor(object)) {
+      given.tensors |= 1U << i;
+      if (grad_enabled && requires_grad(object)) given.recorded |= 1U << i;
+      object = array_in(object);
     }
-    if (object == nullptr || !is_plain_array(object) || !is_ready(object)) return false;
+    if (!is_plain_array(object) || !is_operand(object)) return false;
     given.key.array(object);
     given.arrays[i] = object;
   }
@@ -173,12 +149,103 @@ bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t c
   return given.arrays[0] != nullptr;
 }
 
-Calls& calls_of(PyObject* capsule) {
-  return *static_cast<Calls*>(PyCapsule_GetPointer(capsule, nullptr));
+// ---- Recorded calls
+
+// The context of a Node. It refers to plain arrays only, so that it is part of no cycle.
+struct Recorded {
+  PyObject_HEAD std::shared_ptr<const Known> known;
+  unsigned wanted;                   // bits of operands
+  PyObject* operands[kMaxOperands];  // null where not kept, as all below
+  PyObject* result;
+  PyObject* extras[kMaxExtras];
+
+  template <class Visit>
+  void each(Visit visit) {
+    for (PyObject*& array : operands) visit(array);
+    visit(result);
+    for (PyObject*& array : extras) visit(array);
+  }
+};
+
+void free_recorded(PyObject* self) {
+  auto* const recorded = reinterpret_cast<Recorded*>(self);
+  recorded->each([](PyObject*& array) { Py_CLEAR(array); });
+  recorded->known.~shared_ptr();
+  PyTypeObject* const type = Py_TYPE(self);
+  PyObject_Free(self);
+  Py_DECREF(type);
 }
 
+// As Context.saved: the arrays that are kept.
+PyObject* saved_by(PyObject* self, void*) {
+  PyObject* const list = PyList_New(0);
+  if (list == nullptr) return nullptr;
+  reinterpret_cast<Recorded*>(self)->each([list](PyObject* array) {
+    if (array != nullptr && PyList_Append(list, array) != 0) PyErr_Clear();
+  });
+  PyObject* const tuple = PyList_AsTuple(list);
+  Py_DECREF(list);
+  return tuple;
+}
+
+PyGetSetDef recorded_members[] = {{"saved", &saved_by, nullptr, "The arrays kept", nullptr},
+                                  {nullptr, nullptr, nullptr, nullptr, nullptr}};
+PyType_Slot recorded_slots[] = {
+    {Py_tp_dealloc, reinterpret_cast<void*>(&free_recorded)},
+    {Py_tp_getset, recorded_members},
+    {0, nullptr},
+};
+PyType_Spec recorded_spec = {"lamina._C.RecordedCall", sizeof(Recorded), 0,
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                             recorded_slots};
+
+PyTypeObject* recorded_type() {
+  static auto* const type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&recorded_spec));
+  return type;
+}
+
+py::object new_context(const std::shared_ptr<const Known>& known, const Given& given,
+                       PyObject* result, const Extras& extras, Py_ssize_t operands) {
+  auto* const recorded = PyObject_New(Recorded, recorded_type());
+  if (recorded == nullptr) throw py::error_already_set();
+  new (&recorded->known) std::shared_ptr<const Known>(known);
+  recorded->wanted = given.recorded;
+  recorded->each([](PyObject*& array) { array = nullptr; });
+  const unsigned keeps = given.kept(known->call);
+  for (Py_ssize_t i = 0; i < operands; ++i)
+    if ((keeps >> i & 1) != 0) recorded->operands[i] = Py_XNewRef(given.arrays[i]);
+  if ((keeps & kResult) != 0) recorded->result = Py_NewRef(result);
+  for (int i = 0; i < kMaxExtras; ++i) recorded->extras[i] = Py_XNewRef(extras[i].object());
+  return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(recorded));
+}
+
+// The result as an output of a new Node.
+py::object record_call(const Calls& calls, const std::shared_ptr<const Known>& known,
+                       const Given& given, PyObject* const* arguments, py::object result,
+                       const Extras& extras) {
+  const py::object context = new_context(known, given, result.ptr(), extras, calls.operands);
+  py::object tensor = wrap(result.release().ptr());
+  const py::object edges = stolen(PyTuple_New(calls.operands));
+  PyObject *tensors[kMaxOperands + 1] = {tensor.ptr()}, *kept[kMaxOperands + 1];
+  Py_ssize_t tensor_count = 1, kept_count = 0;
+  const unsigned keeps = given.kept(known->call);
+  for (Py_ssize_t i = 0; i < calls.operands; ++i) {
+    if (given.arrays[i] != nullptr && is_tensor(arguments[i]))
+      tensors[tensor_count++] = arguments[i];
+    if (given.arrays[i] != nullptr && (keeps >> i & 1) != 0) kept[kept_count++] = given.arrays[i];
+    const bool wanted = (given.recorded >> i & 1) != 0;
+    PyTuple_SET_ITEM(edges.ptr(), i, wanted ? new_edge(arguments[i]) : Py_NewRef(Py_None));
+  }
+  if ((keeps & kResult) != 0) kept[kept_count++] = array_in(tensor);
+  const py::object versions = version_counts(kept, kept_count, tensors, tensor_count);
+  attach(tensor, new_node(calls.function, context, edges, known->outputs, versions), 0);
+  return tensor;
+}
+
+// ---- A known call
+
 // The Function's first result.
-PyObject* record(const Calls& calls, const Calls::Known& known, PyObject* const* arguments) {
+PyObject* apply(const Calls& calls, const Known& known, PyObject* const* arguments) {
   PyObject* stack[kMaxOperands + 16];
   Py_ssize_t count = 0;
   for (; count < calls.operands; ++count) stack[count] = arguments[count];
@@ -191,64 +258,120 @@ PyObject* record(const Calls& calls, const Calls::Known& known, PyObject* const*
   return first;
 }
 
+Calls& calls_of(PyObject* capsule) {
+  return *static_cast<Calls*>(PyCapsule_GetPointer(capsule, nullptr));
+}
+
 // The result, or None for a call that is not known.
 PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   Calls& calls = calls_of(self);
   Given given;
   if (!read_arguments(calls, arguments, count, given)) Py_RETURN_NONE;
-  const std::shared_ptr<const Calls::Known> known = calls.find(given.key.text());
+  const std::shared_ptr<const Known> known = calls.find(given.key.text());
   if (known == nullptr) Py_RETURN_NONE;
-  if (given.recorded) return record(calls, *known, arguments);
   const Call& call = known->call;
-  PyObject* const result = new_array(call.shape.data(), static_cast<int>(call.shape.size()),
-                                     element_type_of(given.arrays[0]));
-  if (result == nullptr) Py_RETURN_NONE;
+  given.tensors &= call.differentiable, given.recorded &= call.differentiable;
+  if (given.recorded != 0 && !call.gradient) return apply(calls, *known, arguments);
+  auto result = py::reinterpret_steal<py::object>(
+      new_array(call.shape.data(), static_cast<int>(call.shape.size()), known->type));
+  if (!result) Py_RETURN_NONE;
   try {
     Operands operands;
     for (Py_ssize_t i = 0; i < calls.operands; ++i)
       if (given.arrays[i] != nullptr) operands[i].emplace().load(given.arrays[i]);
     Array target;
     target.load(result);
-    call.run(operands, target);
+    Extras extras;
+    call.run(operands, target, extras);
+    if (given.recorded != 0)
+      return record_call(calls, known, given, arguments, std::move(result), extras).release().ptr();
+    return given.tensors != 0 ? wrap(result.release().ptr()).release().ptr()
+                              : result.release().ptr();
   } catch (...) {  // whatever it is: the long way says it in the words of the function
-    Py_DECREF(result);
     PyErr_Clear();
     Py_RETURN_NONE;
   }
-  return given.tensors ? wrap(result) : result;
 }
 
 PyMethodDef run_method = {"known_call",
                           reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&run_known)),
                           METH_FASTCALL, nullptr};
 
+void remember(Calls& calls, const py::tuple& arguments, Call call, py::tuple record) {
+  Given given;
+  const auto items = reinterpret_cast<PyTupleObject*>(arguments.ptr())->ob_item;
+  expect(record.size() <= 16, "record", "is too long");
+  if (!read_arguments(calls, items, static_cast<Py_ssize_t>(arguments.size()), given)) return;
+  const ElementType type = element_type_of(given.arrays[0]);
+  auto known =
+      std::make_shared<Known>(Known{std::move(call), std::move(record), py::tuple(), type, {}});
+  for (Py_ssize_t i = 0; i < calls.operands; ++i)
+    if (given.arrays[i] != nullptr)
+      known->shapes[i].assign(fields(given.arrays[i]).dimensions,
+                              fields(given.arrays[i]).dimensions + fields(given.arrays[i]).nd);
+  const py::tuple shape = py::cast(known->call.shape);
+  const py::object dtype = py::handle(given.arrays[0]).attr("dtype");
+  known->outputs = py::make_tuple(py::make_tuple(shape, dtype, true, py::handle(graph.numpy)));
+  calls.insert(given.key.text(), std::move(known));
+}
+
 // (run, remember) for a function whose first arguments are `operands` arrays, Tensors or None.
-py::tuple make_calls(int operands, const py::object& apply) {
+py::tuple make_calls(int operands, const py::object& function) {
   expect(operands >= 1 && operands <= kMaxOperands, "operands", "are too many");
-  auto* const calls = new Calls{operands, apply, {}, {}};  // as long as the function: for ever
+  // As long as the function: for ever.
+  auto* const calls = new Calls{operands, function, function.attr("apply"), {}, {}};
   const py::capsule self(calls);
   auto run = py::reinterpret_steal<py::object>(PyCFunction_New(&run_method, self.ptr()));
-  auto remember = py::cpp_function(
+  auto keep = py::cpp_function(
       [calls](const py::tuple& arguments, Call call, py::tuple record) {
-        Given given;
-        const auto items = reinterpret_cast<PyTupleObject*>(arguments.ptr())->ob_item;
-        const auto count = static_cast<Py_ssize_t>(arguments.size());
-        expect(record.size() <= 16, "record", "is too long");
-        if (read_arguments(*calls, items, count, given))
-          calls->insert(given.key.text(), std::make_shared<const Calls::Known>(
-                                              Calls::Known{std::move(call), std::move(record)}));
+        remember(*calls, arguments, std::move(call), std::move(record));
       },
       py::arg("arguments"), py::arg("call"), py::arg("record"));
-  return py::make_tuple(run, remember);
+  return py::make_tuple(run, keep);
 }
 
 }  // namespace
 
+const Array& Gradients::make(int operand) {
+  Array& gradient = arrays_[operand].emplace();
+  gradient.load(new_array_or_throw(shapes_[operand], type_));
+  return gradient;
+}
+
+PyObject* Gradients::release(int operand) {
+  return arrays_[operand] ? Py_XNewRef(arrays_[operand]->object()) : nullptr;
+}
+
+bool is_recorded_call(PyObject* context) {
+  return Py_IS_TYPE(context, recorded_type());
+}
+
+bool keeps_arrays(PyObject* context) {
+  bool any = false;
+  reinterpret_cast<Recorded*>(context)->each([&](PyObject* array) { any |= array != nullptr; });
+  return any;
+}
+
+void differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients) {
+  const auto& recorded = *reinterpret_cast<Recorded*>(context);
+  Kept kept;
+  for (int i = 0; i < kMaxOperands; ++i)
+    if (recorded.operands[i] != nullptr) kept.operands[i].emplace().load(recorded.operands[i]);
+  if (recorded.result != nullptr) kept.result.load(recorded.result);
+  for (int i = 0; i < kMaxExtras; ++i)
+    if (recorded.extras[i] != nullptr) kept.extras[i].load(recorded.extras[i]);
+  const Known& known = *recorded.known;
+  Array incoming;
+  incoming.load(grad_y);
+  Gradients result(recorded.wanted, known.shapes, known.type);
+  known.call.gradient(kept, incoming, result);
+  for (int i = 0; i < kMaxOperands; ++i)
+    gradients[i] = result.wanted(i) ? result.release(i) : nullptr;
+}
+
 LAMINA_BINDINGS(calls) {
-  module.def("calls", &make_calls, py::arg("operands"), py::arg("apply"));
-  module.def("set_tensor_type", &set_tensor_type, py::arg("type"));
-  module.def("grad_enabled", [] { return grad_enabled; });
-  module.def("set_grad_enabled", [](bool enabled) { grad_enabled = enabled; }, py::arg("enabled"));
+  if (recorded_type() == nullptr) throw py::error_already_set();
+  module.def("calls", &make_calls, py::arg("operands"), py::arg("function"));
 }
 
 }  // namespace lamina::bindings

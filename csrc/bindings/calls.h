@@ -1,7 +1,8 @@
 // Calls that were checked before. A function of Python checks its arguments once for each set of
 // shapes, dtypes and options, and leaves what follows from them as a `Call`; the next call with
-// such arguments finds it by one look-up and goes to the kernel at once, or, where a gradient is to
-// be recorded, to its Function.
+// such arguments finds it by one look-up and goes to the kernel at once. Where a gradient is to be
+// recorded, so is the call itself, and backward goes to the kernels at once, too; a Call without
+// `gradient` goes to its Function instead.
 #pragma once
 
 #include <functional>
@@ -12,13 +13,61 @@
 
 namespace lamina::bindings {
 
-inline constexpr int kMaxOperands = 6;
+inline constexpr int kMaxOperands = 6, kMaxExtras = 2;
 using Operands = std::optional<Array>[kMaxOperands];
+// What `run` leaves for `gradient` beside the operands and the result, such as statistics.
+using Extras = Array[kMaxExtras];
+
+// What a recorded call kept.
+struct Kept {
+  Operands operands;
+  Array result;
+  Extras extras;
+};
+
+// The gradients of the operands, as a recorded call fills them.
+class Gradients {
+ public:
+  using Shape = std::vector<py::ssize_t>;
+  Gradients(unsigned wanted, const Shape* shapes, ElementType type)
+      : wanted_(wanted), shapes_(shapes), type_(type) {}
+
+  bool wanted(int operand) const { return (wanted_ >> operand & 1) != 0; }
+  // A new array of the operand's shape.
+  const Array& make(int operand);
+  // The array of another gradient, of the operand's shape.
+  void share(int operand, const Array& gradient) { arrays_[operand] = gradient; }
+  // Takes the reference to the operand's gradient; null where there is none.
+  PyObject* release(int operand);
+
+ private:
+  unsigned wanted_;
+  const Shape* shapes_;
+  ElementType type_;
+  Operands arrays_;
+};
 
 // One result, of the first operand's dtype.
 struct Call {
   std::vector<py::ssize_t> shape;
-  std::function<void(const Operands& operands, const Array& result)> run;
+  std::function<void(const Operands& operands, const Array& result, Extras& extras)> run;
+  std::function<void(const Kept& kept, const Array& grad_y, Gradients& gradients)> gradient;
+  // What `gradient` reads, as bits of operands, and of the result: always, and for the gradient of
+  // each operand.
+  unsigned keeps = 0;
+  unsigned keeps_for[kMaxOperands] = {};
+  unsigned differentiable = ~0U;  // bits of the operands that `apply` sees as Tensors
 };
+inline constexpr unsigned kResult = 1U << kMaxOperands;
+template <class... Index>
+constexpr unsigned operand_bits(Index... index) {
+  return ((1U << index) | ... | 0U);
+}
+
+// The context of a recorded call, in its Node.
+bool is_recorded_call(PyObject* context);
+bool keeps_arrays(PyObject* context);
+// Fills the gradients (null where none) of as many operands as the node has edges.
+void differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients);
 
 }  // namespace lamina::bindings

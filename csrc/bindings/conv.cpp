@@ -96,6 +96,20 @@ void conv(const std::string& op, const std::string& pass_text, const ConvShape& 
   });
 }
 
+// The forward algorithm where it can run this pass too, else "auto".
+std::string gradient_algorithm(const std::string& op, ConvPass pass, const ConvShape& shape,
+                               const std::string& algo, int64_t workspace_limit,
+                               size_t element_bytes) {
+  if (algo == "auto" || pass == ConvPass::bgrad) return "auto";
+  try {
+    ops::choose_conv(op.c_str(), pass, shape, algo, workspace_limit,
+                     static_cast<int64_t>(element_bytes));
+  } catch (const std::invalid_argument&) {
+    return "auto";
+  }
+  return algo;
+}
+
 // x [n][c][in] to col [n][c * kernel][out], or the gradient of col to that of x.
 void im2col(const std::string& pass, const ConvShape& shape, const Array& source,
             const Array& result) {
@@ -126,14 +140,34 @@ LAMINA_BINDINGS(conv) {
   module.def(
       "conv_call",
       [](std::vector<py::ssize_t> y_shape, const std::string& op, const ConvShape& shape,
-         const std::string& algo, int64_t workspace_limit, const ActivationName& activation) {
-        return Call{std::move(y_shape), [=](const Operands& given, const Array& y) {
-                      conv(op, "fprop", shape, given[0], given[1], given[2], {}, y, algo,
-                           workspace_limit, activation, given[3]);
-                    }};
+         const std::string& algo, int64_t workspace_limit, const ActivationName& activation,
+         bool y_tells) {
+        Call call{std::move(y_shape), [=](const Operands& given, const Array& y, Extras&) {
+                    conv(op, "fprop", shape, given[0], given[1], given[2], {}, y, algo,
+                         workspace_limit, activation, given[3]);
+                  }};
+        if (!y_tells) return call;
+        call.keeps = operand_bits(0, 1) | (activation == kNoActivation ? 0 : kResult);
+        call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+          const Array grad = gradient_of_argument(activation, kept.result, grad_y);
+          const auto pass = [&](ConvPass pass, const std::optional<Array>& x,
+                                const std::optional<Array>& weight, int operand) {
+            if (!gradients.wanted(operand)) return;
+            const std::string chosen = gradient_algorithm(op, pass, shape, algo, workspace_limit,
+                                                          grad.bytes() / grad.size());
+            conv(op, ops::pass_name(pass), shape, x, weight, {}, grad, gradients.make(operand),
+                 chosen, workspace_limit, kNoActivation, {});
+          };
+          pass(ConvPass::dgrad, {}, kept.operands[1], 0);
+          pass(ConvPass::wgrad, kept.operands[0], {}, 1);
+          pass(ConvPass::bgrad, {}, {}, 2);
+          if (gradients.wanted(3)) gradients.share(3, grad);
+        };
+        return call;
       },
-      "operands: x, weight, bias, residual", py::arg("y_shape"), py::arg("op"), py::arg("shape"),
-      py::arg("algo"), py::arg("workspace_limit"), py::arg("activation"));
+      "operands: x, weight, bias, residual; y_tells: the activation's derivative follows from y",
+      py::arg("y_shape"), py::arg("op"), py::arg("shape"), py::arg("algo"),
+      py::arg("workspace_limit"), py::arg("activation"), py::arg("y_tells"));
   module.def("im2col", &im2col, py::arg("pass_"), py::arg("shape"), py::arg("source"),
              py::arg("result"));
   module.def(

@@ -32,6 +32,20 @@ void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Ar
   });
 }
 
+// Few numbers beside those of the products: one thread.
+void sum_rows(const Array& x, const Array& sums) {
+  const auto add = [&]<class T>(T) {
+    const int64_t n = sums.size(), m = n == 0 ? 0 : x.size() / n;
+    const T* const source = checked_data<T>(x, "x", m * n);
+    T* const result = checked_data<T>(sums, "sums", n);
+    const py::gil_scoped_release release;
+    std::fill(result, result + n, T{0});
+    for (int64_t i = 0; i < m; ++i)
+      for (int64_t j = 0; j < n; ++j) result[j] += source[i * n + j];
+  };
+  sums.type() == ElementType::f64 ? add(double{}) : add(float{});
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(gemm) {
@@ -42,14 +56,32 @@ LAMINA_BINDINGS(gemm) {
   module.def(
       "linear_call",
       [](std::vector<py::ssize_t> y_shape, int64_t m, int64_t n, int64_t k,
-         const ActivationName& activation) {
-        return Call{std::move(y_shape), [=](const Operands& given, const Array& y) {
-                      gemm(*given[0], *given[1], y, given[2], 1, m, n, k, false, true, false,
-                           activation, given[3]);
-                    }};
+         const ActivationName& activation, bool y_tells) {
+        Call call{std::move(y_shape), [=](const Operands& given, const Array& y, Extras&) {
+                    gemm(*given[0], *given[1], y, given[2], 1, m, n, k, false, true, false,
+                         activation, given[3]);
+                  }};
+        if (!y_tells) return call;
+        call.keeps = operand_bits(0, 1) | (activation == kNoActivation ? 0 : kResult);
+        call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+          const Array grad = gradient_of_argument(activation, kept.result, grad_y);
+          const auto product = [&](int operand, const Array& b, int64_t rows, int64_t inner,
+                                   bool transposed) {
+            if (gradients.wanted(operand))
+              gemm(grad, b, gradients.make(operand), {}, 1, rows, k, inner, transposed, false,
+                   false, kNoActivation, {});
+          };
+          product(0, *kept.operands[1], m, n, false);
+          product(1, *kept.operands[0], n, m, true);
+          if (gradients.wanted(2)) sum_rows(grad, gradients.make(2));
+          if (gradients.wanted(3)) gradients.share(3, grad);
+        };
+        return call;
       },
-      "operands: x [m, k], weight [n, k], bias, residual", py::arg("y_shape"), py::arg("m"),
-      py::arg("n"), py::arg("k"), py::arg("activation"));
+      "operands: x [m, k], weight [n, k], bias, residual; y_tells as conv_call", py::arg("y_shape"),
+      py::arg("m"), py::arg("n"), py::arg("k"), py::arg("activation"), py::arg("y_tells"));
+  module.def("sum_rows", &sum_rows, "sums [n] of x [m, n] over its rows, in order", py::arg("x"),
+             py::arg("sums"));
 }
 
 }  // namespace lamina::bindings

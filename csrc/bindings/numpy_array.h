@@ -17,17 +17,47 @@ inline bool is_plain_array(PyObject* object) {
 ElementType element_type_of(PyObject* array);
 int type_number(ElementType type);  // NumPy's; -1 for bf16 and other
 
-// float32 or float64, native byte order, aligned, in C order: as kernels read it.
-inline bool is_ready(PyObject* array) {
+inline bool is_writeable(PyObject* array) {
+  return (fields(array).flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_) != 0;
+}
+inline bool is_aligned_in_c_order(PyObject* array) {
   constexpr int kReady =
       py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((fields(array).flags & kReady) != kReady) return false;
+  return (fields(array).flags & kReady) == kReady;
+}
+// float32 or float64, native byte order, aligned, in C order: as kernels read it.
+inline bool is_ready(PyObject* array) {
   const ElementType type = element_type_of(array);
-  return type == ElementType::f32 || type == ElementType::f64;
+  return is_aligned_in_c_order(array) && (type == ElementType::f32 || type == ElementType::f64);
+}
+// The same, or int64: class indices.
+inline bool is_operand(PyObject* array) {
+  return is_ready(array) ||
+         (is_aligned_in_c_order(array) && element_type_of(array) == ElementType::i64);
 }
 
 // A new array in C order; large ones live in recycled memory (core/buffers.h). Null, with no Python
 // error set, for a shape that NumPy or the memory cannot hold: the caller has the words for it.
 PyObject* new_array(const py::ssize_t* shape, int rank, ElementType type);
+
+// Throws std::bad_alloc instead.
+inline py::object new_array_or_throw(const std::vector<py::ssize_t>& shape, ElementType type) {
+  PyObject* const array = new_array(shape.data(), static_cast<int>(shape.size()), type);
+  if (array == nullptr) throw std::bad_alloc();
+  return py::reinterpret_steal<py::object>(array);
+}
+
+inline Array new_vector(py::ssize_t size, ElementType type) {
+  Array vector;
+  vector.load(new_array_or_throw({size}, type));
+  return vector;
+}
+
+// A new array of the shape and dtype of one that is ready.
+inline py::object new_like(PyObject* array) {
+  const auto& proxy = fields(array);
+  return new_array_or_throw({proxy.dimensions, proxy.dimensions + proxy.nd},
+                            element_type_of(array));
+}
 
 }  // namespace lamina::bindings

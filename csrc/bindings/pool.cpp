@@ -100,13 +100,21 @@ LAMINA_BINDINGS(pool) {
       [](std::vector<py::ssize_t> shape, const std::string& op, int64_t planes,
          const std::shared_ptr<Windows>& depth, const std::shared_ptr<Windows>& height,
          const std::shared_ptr<Windows>& width) {
-        return Call{std::move(shape), [=](const Operands& given, const Array& y) {
+        const bool max = op == "max_pool";
+        return Call{std::move(shape),
+                    [=](const Operands& given, const Array& y, Extras& extras) {
                       std::optional<Array> index;  // the kernel notes where each maximum was
-                      const py::ssize_t size = y.size();
-                      if (op == "max_pool")
-                        index.emplace().load(py::reinterpret_steal<py::object>(
-                            new_array(&size, 1, ElementType::i64)));
+                      if (max) {
+                        extras[0] = new_vector(y.size(), ElementType::i64);
+                        index = extras[0];
+                      }
                       pool(op, "fprop", planes, *depth, *height, *width, given[0], {}, index, y);
+                    },
+                    [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+                      std::optional<Array> index;
+                      if (max) index = kept.extras[0];
+                      pool(op, "dgrad", planes, *depth, *height, *width, {}, grad_y, index,
+                           gradients.make(0));
                     }};
       },
       "operands: x", py::arg("shape"), py::arg("op"), py::arg("planes"), py::arg("depth"),

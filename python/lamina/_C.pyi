@@ -62,7 +62,19 @@ def activation_call(shape: Sequence[int], kind: str, a: float, b: float) -> Call
     """
 
 def activation_kinds() -> list[str]: ...
+def add_call(shape: Sequence[int]) -> Call: ...
+def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """
+    Function.apply of a subclass
+    """
+
 def autotuning() -> bool: ...
+def backward(roots: list, retain_graph: bool, found: Any) -> None:
+    """
+    roots: (source, output index, gradient); where found is not None, no .grad changes but
+    found(source, index, gradient) is called for every finished gradient
+    """
+
 def batch_norm(
     x: NDArray,
     weight: NDArray | None,
@@ -79,12 +91,14 @@ def batch_norm(
     training: bool,
     eps: float,
 ) -> None: ...
-def batch_norm_call(shape: Sequence[int], n: int, c: int, inner: int, eps: float) -> Call:
+def batch_norm_call(
+    shape: Sequence[int], n: int, c: int, inner: int, training: bool, momentum: float, eps: float
+) -> Call:
     """
-    With given statistics; operands: x, weight, bias, mean, var
+    operands: x, weight, bias, running mean, running var
     """
 
-def calls(operands: int, apply: Any) -> tuple: ...
+def calls(operands: int, function: Any) -> tuple: ...
 def compiled_isas() -> list[str]: ...
 def conv(
     op: str,
@@ -107,9 +121,10 @@ def conv_call(
     algo: str,
     workspace_limit: int,
     activation: tuple[str, float, float],
+    y_tells: bool,
 ) -> Call:
     """
-    operands: x, weight, bias, residual
+    operands: x, weight, bias, residual; y_tells: the activation's derivative follows from y
     """
 
 def conv_candidates(pass_: str, shape: ConvShape, element_bytes: int = 4) -> list[str]:
@@ -143,6 +158,19 @@ def cross_entropy(
     label_smoothing: float,
     bad: NDArray,
 ) -> None: ...
+def cross_entropy_call(
+    shape: Sequence[int],
+    n: int,
+    c: int,
+    inner: int,
+    ignore_index: int,
+    label_smoothing: float,
+    reduction: str,
+) -> Call:
+    """
+    operands: x, target, weight
+    """
+
 def current_backend() -> str: ...
 def dropout(
     x: NDArray,
@@ -195,6 +223,13 @@ def group_norm(
     inner: int,
     eps: float,
 ) -> None: ...
+def group_norm_call(
+    shape: Sequence[int], outer: int, groups: int, channels: int, inner: int, eps: float
+) -> Call:
+    """
+    operands: x, weight, bias
+    """
+
 def gru_cell_dgrad(
     n: int,
     hidden: int,
@@ -225,10 +260,15 @@ def kernels() -> list:
 
 def last_plan() -> dict: ...
 def linear_call(
-    y_shape: Sequence[int], m: int, n: int, k: int, activation: tuple[str, float, float]
+    y_shape: Sequence[int],
+    m: int,
+    n: int,
+    k: int,
+    activation: tuple[str, float, float],
+    y_tells: bool,
 ) -> Call:
     """
-    operands: x [m, k], weight [n, k], bias, residual
+    operands: x [m, k], weight [n, k], bias, residual; y_tells as conv_call
     """
 
 def local_response_norm(
@@ -276,6 +316,7 @@ def max_unpool(
     result: NDArray,
     bad: NDArray,
 ) -> None: ...
+def multiply_call(shape: Sequence[int]) -> Call: ...
 def nms(boxes: NDArray, threshold: float, keep: NDArray) -> None: ...
 def note_measured_conv(question: str, times: Sequence[tuple[str, float]]) -> None: ...
 def num_threads() -> int: ...
@@ -318,6 +359,15 @@ def prelu(
     c: int,
     inner: int,
 ) -> None: ...
+def reduce_loss(
+    loss: NDArray,
+    target: NDArray,
+    weight: NDArray | None,
+    ignore_index: int,
+    mean: bool,
+    total: NDArray,
+    divisor: NDArray,
+) -> None: ...
 def register_backend(arg0: Any) -> None: ...
 def roi(
     op: str,
@@ -341,9 +391,9 @@ def set_autotuning(on: bool, callback: Any = None) -> None:
 def set_current_backend(name: str) -> None: ...
 def set_float32_precision(precision: str) -> None: ...
 def set_grad_enabled(enabled: bool) -> None: ...
+def set_graph(autograd: Any) -> None: ...
 def set_idle_limit(bytes: int) -> None: ...
 def set_num_threads(count: int) -> None: ...
-def set_tensor_type(type: type) -> None: ...
 def softmax(
     outer: int,
     axis: int,
@@ -356,4 +406,10 @@ def softmax(
 def softmax_call(shape: Sequence[int], outer: int, axis: int, inner: int, log: bool) -> Call:
     """
     operands: x
+    """
+
+def subtract_call(shape: Sequence[int]) -> Call: ...
+def sum_rows(x: NDArray, sums: NDArray) -> None:
+    """
+    sums [n] of x [m, n] over its rows, in order
     """

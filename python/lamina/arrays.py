@@ -114,13 +114,6 @@ def module_of(x: Any) -> Any:
     return _cupy() if is_cuda(x) else np
 
 
-def buffer_of(x: Any) -> Any:
-    """The array that owns the memory which the array `x` shows."""
-    while is_array(x.base):
-        x = x.base
-    return x
-
-
 def _device_index(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 

@@ -3,6 +3,8 @@
 A `Function` is one differentiable operation: `forward` and `backward` are static methods that see
 arrays only. `Function.apply` unwraps its Tensors, runs `forward`, wraps the results and, where a
 gradient is wanted, records a `Node`. `backward` walks the nodes from the result to the leaves.
+Both are compiled (csrc/bindings/apply.cpp, backward.cpp); here are the classes that they fill, and
+what they leave to Python.
 
 The order of the walk and of every sum of gradients follows from the shape of the graph alone, so
 the same program gives the same bits. Gradients of gradients are not recorded.
@@ -11,14 +13,13 @@ the same program gives the same bits. Gradients of gradients are not recorded.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from . import _C
-from .arrays import buffer_of, is_array, is_floating, module_of
+from .arrays import asarray, is_array, module_of
+from .arrays import is_floating as is_floating  # for csrc/bindings/graph.cpp
 
 if TYPE_CHECKING:
     from .tensor import Tensor
@@ -111,9 +112,11 @@ class Version:
 class Context:
     """What `forward` leaves for `backward`: saved arrays and any attribute it sets."""
 
-    needs_input_grad: tuple[bool, ...] = ()
-    saved: tuple[Any, ...] = ()
-    non_differentiable: tuple[Any, ...] = ()
+    __slots__ = ("__dict__", "needs_input_grad", "non_differentiable", "saved")
+
+    needs_input_grad: tuple[bool, ...]
+    saved: tuple[Any, ...]
+    non_differentiable: tuple[Any, ...]
 
     if TYPE_CHECKING:
 
@@ -131,26 +134,22 @@ class Context:
 
 
 class Node:
-    """One recorded call. `edges` has a (source, output index) or None for each positional argument.
+    """One recorded call: what `apply` or a known call (csrc/bindings/calls.h) leaves for backward.
 
-    A source is the Node that made the argument, or the leaf Tensor itself.
+    edges: (source, output index) or None for each positional argument; a source is the Node that
+    made the argument, or the leaf Tensor itself.
+    outputs: (shape, dtype, differentiable, array library) of each.
+    versions: (Version, its count, ...) of the saved arrays that show a tensor's memory.
     """
 
     __slots__ = ("__weakref__", "ctx", "edges", "function", "hooks", "outputs", "versions")
 
-    def __init__(
-        self,
-        function: type[Function],
-        ctx: Context,
-        edges: tuple[Edge | None, ...],
-        versions: list[tuple[Version, int]],
-    ) -> None:
-        self.function = function
-        self.ctx: Context | None = ctx
-        self.edges = edges
-        self.versions = versions
-        self.outputs: list[tuple[tuple[int, ...], Any, bool, Any]] = []
-        self.hooks: dict[int, dict[int, Callable[..., Any]]] = {}
+    function: type[Function]
+    ctx: Any  # a Context or, of a known call, what stands for it; None once freed
+    edges: tuple[Edge | None, ...]
+    outputs: tuple[tuple[tuple[int, ...], Any, bool, Any], ...]
+    versions: tuple[Any, ...]
+    hooks: dict[int, dict[int, Callable[..., Any]]] | None
 
     @property
     def name(self) -> str:
@@ -159,35 +158,33 @@ class Node:
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
-    def call_backward(self, gradients: list[Any]) -> tuple[Any, ...]:
-        """The gradient of every positional argument, from those of the outputs."""
+    def hooks_of(self, index: int) -> dict[int, Callable[..., Any]]:
+        """The hooks on the gradient of an output, to add to."""
+        if self.hooks is None:
+            self.hooks = {}
+        return self.hooks.setdefault(index, {})
+
+    def refuse(self) -> None:
+        """RuntimeError for a graph that was freed or an array that was written since."""
         if self.ctx is None:
             raise RuntimeError(
                 f"backward: the graph of {self.function.__name__} was freed by an earlier "
                 "backward; call that one with retain_graph=True, or run the forward again"
             )
-        for version, count in self.versions:
+        for version, count in zip(self.versions[::2], self.versions[1::2], strict=True):
             if version.count != count:
                 raise RuntimeError(
                     f"backward: an array that {self.function.__name__} needs was written in "
                     f"place after it was used (version {version.count}, expected {count}); "
                     "write to a clone() instead"
                 )
-        filled = [
-            module.zeros(shape, dtype) if gradient is None and differentiable else gradient
-            for gradient, (shape, dtype, differentiable, module) in zip(
-                gradients, self.outputs, strict=True
-            )
-        ]
-        result = self.function.backward(self.ctx, *filled)
-        if not isinstance(result, tuple):
-            result = (result,)
-        if len(result) != len(self.edges):
-            raise RuntimeError(
-                f"{self.function.__name__}.backward: must return one gradient for each of the "
-                f"{len(self.edges)} positional arguments of apply, got {len(result)}"
-            )
-        return result
+
+    def refuse_results(self, count: int) -> None:
+        """RuntimeError for `backward` of another number of gradients than there are arguments."""
+        raise RuntimeError(
+            f"{self.function.__name__}.backward: must return one gradient for each of the "
+            f"{len(self.edges)} positional arguments of apply, got {count}"
+        )
 
 
 Edge = tuple["Node | Tensor", int]
@@ -223,137 +220,49 @@ class Function:
         """One gradient (array or None) for each positional argument of `apply`."""
         raise NotImplementedError("a Function that is differentiated defines backward")
 
-    @classmethod
-    def apply(cls, *args: Any, **kwargs: Any) -> Any:
-        """Runs the operation: Tensors out if any positional argument is one, else plain arrays."""
-        for name, value in kwargs.items():
-            if isinstance(value, Tensor):
-                raise TypeError(
-                    f"{cls.__name__}.apply: Tensors must be positional, got the keyword {name}"
-                )
-        recording = _mode.enabled
-        tensors, arrays, needs = [], [], []
-        for arg in args:
-            if isinstance(arg, Tensor):
-                tensors.append(arg)
-                arrays.append(arg._data)
-                needs.append(recording and arg._requires_grad)
-            else:
-                arrays.append(arg)
-                needs.append(False)
-        ctx = Context()
-        ctx.needs_input_grad = tuple(needs)
-        if cls.kernels_only:
-            result = cls.forward(ctx, *arrays, **kwargs)
-        else:
-            with np.errstate(all="ignore"):  # Inf and NaN follow IEEE, without warnings
-                result = cls.forward(ctx, *arrays, **kwargs)
-        if not tensors:
-            return result
-        several = isinstance(result, tuple)
-        outputs = [Tensor._wrap(array) for array in (result if several else (result,))]
-        for output in outputs:
-            output._share_version(tensors)
-        if True in needs:
-            edges = [a._edge() if need else None for a, need in zip(args, needs, strict=True)]
-            node = Node(cls, ctx, tuple(edges), _versions(ctx.saved, tensors, outputs))
-            marked = ctx.non_differentiable
-            for index, output in enumerate(outputs):
-                array = output._data
-                differentiable = is_floating(array.dtype) and not (
-                    marked and any(array is other for other in marked)
-                )
-                node.outputs.append((array.shape, array.dtype, differentiable, module_of(array)))
-                if differentiable:
-                    output._record(node, index)
-        return tuple(outputs) if several else outputs[0]
+    if TYPE_CHECKING:
+
+        @classmethod
+        def apply(cls, *args: Any, **kwargs: Any) -> Any:
+            """Runs the operation: Tensors out if any positional argument is one, else arrays."""
+
+    else:
+        apply = classmethod(_C.apply)
 
 
-def _versions(
-    saved: tuple[Any, ...], inputs: list[Tensor], outputs: list[Tensor]
-) -> list[tuple[Version, int]]:
-    """The write counts of the saved arrays that show a tensor's memory, compared in backward."""
-    if not saved:
-        return []
-    tensors = (*outputs, *inputs)
-    owners = {id(tensor._data): tensor for tensor in tensors}
-    buffers: dict[int, Tensor] | None = None
-    cells = []
-    for array in saved:
-        owner = owners.get(id(array))
-        if owner is None and is_array(array):
-            if buffers is None:
-                buffers = {id(buffer_of(tensor._data)): tensor for tensor in tensors}
-            owner = buffers.get(id(buffer_of(array)))
-        if owner is not None:
-            cells.append(owner._writes())
-    return [(cell, cell.count) for cell in cells]
+# What the compiled walk leaves to Python because it is rare.
 
 
-def _topological_order(roots: Sequence[Node | Tensor]) -> list[Node | Tensor]:
-    """Every reachable source, each before the sources of its arguments. Iterative: any depth."""
-    postorder: list[Node | Tensor] = []
-    seen: set[int] = set()
-    for root in roots:
-        if id(root) in seen:
-            continue
-        seen.add(id(root))
-        stack: list[tuple[Node | Tensor, Iterator[Edge | None]]] = [(root, _edges(root))]
-        while stack:
-            source, edges = stack[-1]
-            for edge in edges:
-                if edge is not None and id(edge[0]) not in seen:
-                    seen.add(id(edge[0]))
-                    stack.append((edge[0], _edges(edge[0])))
-                    break
-            else:
-                postorder.append(source)
-                stack.pop()
-    return postorder[::-1]
+def _refuse_keyword(function: type[Function], name: str) -> None:
+    raise TypeError(
+        f"{function.__name__}.apply: Tensors must be positional, got the keyword {name}"
+    )
 
 
-def _edges(source: Node | Tensor) -> Iterator[Edge | None]:
-    return iter(source.edges if isinstance(source, Node) else ())
+def _added(a: Any, b: Any) -> Any:
+    return module_of(b).asarray(a + b)
 
 
-class _Sums:
-    """Gradients on their way: one sum for each output of each source.
+def _zeros(output: tuple[tuple[int, ...], Any, bool, Any]) -> Any:
+    shape, dtype, _, module = output
+    return module.zeros(shape, dtype)
 
-    A gradient array may be shared (an addition hands one array to both arguments), so the first
-    sum makes a new array and only that one is added to in place.
-    """
 
-    def __init__(self) -> None:
-        self.arrays: dict[tuple[int, int], Any] = {}
-        self.owned: set[tuple[int, int]] = set()
+def _as_kernels_read(gradient: Any) -> Any:
+    return asarray("backward", "gradient", gradient)
 
-    def add(self, source: Node | Tensor, index: int, gradient: Any, new: bool = False) -> None:
-        """`new`: nobody else holds the array."""
-        key = (id(source), index)
-        if key not in self.arrays:
-            self.arrays[key] = gradient
-            if new:
-                self.owned.add(key)
-        elif key in self.owned:
-            self.arrays[key] += gradient
-        else:
-            total = self.arrays[key] + gradient
-            self.arrays[key] = module_of(gradient).asarray(total)
-            self.owned.add(key)
 
-    def take(
-        self, source: Node | Tensor, index: int, hooks: dict[int, Callable[..., Any]] | None
-    ) -> Any:
-        """The finished sum, after the hooks; None where no gradient arrived."""
-        gradient = self.arrays.pop((id(source), index), None)
-        if gradient is None or not hooks:
-            return gradient
-        for hook in list(hooks.values()):
-            replacement = hook(Tensor._wrap(gradient))
-            if replacement is not None:
-                array = replacement.data if isinstance(replacement, Tensor) else replacement
-                gradient = _checked("register_hook", array, gradient.shape, gradient.dtype)
-        return gradient
+def _after_hooks(gradient: Any, hooks: dict[int, Callable[..., Any]]) -> Any:
+    for hook in list(hooks.values()):
+        replacement = hook(Tensor._wrap(gradient))
+        if replacement is not None:
+            array = replacement.data if isinstance(replacement, Tensor) else replacement
+            gradient = _checked("register_hook", array, gradient.shape, gradient.dtype)
+    return gradient
+
+
+def _fitting(function: type[Function], edge: Edge, gradient: Any) -> Any:
+    return _checked(f"{function.__name__}.backward", gradient, *_described(*edge))
 
 
 def _checked(op: str, gradient: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -390,49 +299,23 @@ def backward(
 
     Raises RuntimeError for a graph that was freed, an array written since, or a wrong shape.
     """
-    sums = _Sums()
     roots = []
     for tensor, gradient in zip(tensors, gradients, strict=True):
         source, index = tensor._edge()
-        roots.append(source)
-        sums.add(source, index, _checked("backward", gradient, *_described(source, index)))
+        array = _checked("backward", gradient, *_described(source, index))
+        roots.append((source, index, array))
+    if into is None:
+        _C.backward(roots, retain_graph, None)
+        return
     wanted: dict[tuple[int, int], list[int]] = {}
-    for key, (source, index) in (into or {}).items():
+    for key, (source, index) in into.items():
         wanted.setdefault((id(source), index), []).append(key)
 
-    with no_grad(), np.errstate(all="ignore"):
-        for source in _topological_order(roots):
-            if not isinstance(source, Node):
-                hooks = source._hooks
-                gradient = sums.take(source, 0, hooks)
-                if gradient is None:
-                    continue
-                for key in wanted.get((id(source), 0), ()):
-                    into[key] = gradient  # type: ignore[index]
-                if into is None:
-                    source._accumulate(gradient, not hooks and (id(source), 0) in sums.owned)
-                continue
-            arrived, arrived_ids = [], set()
-            for index in range(len(source.outputs)):
-                gradient = sums.take(source, index, source.hooks.get(index))
-                for key in wanted.get((id(source), index), ()) if wanted else ():
-                    into[key] = gradient  # type: ignore[index]
-                arrived.append(gradient)
-                if gradient is not None:
-                    arrived_ids.add(id(gradient))
-            if not arrived_ids:
-                continue
-            results = source.call_backward(arrived)
-            new = source.function.gradients_are_new
-            for edge, result in zip(source.edges, results, strict=True):
-                if edge is None or result is None:
-                    continue
-                shape, dtype = _described(*edge)
-                if type(result) is not np.ndarray or result.shape != shape or result.dtype != dtype:
-                    result = _checked(f"{source.function.__name__}.backward", result, shape, dtype)
-                sums.add(*edge, result, new and id(result) not in arrived_ids)
-            if not retain_graph and source.ctx is not None and source.ctx.saved:
-                source.ctx = None
+    def found(source: Node | Tensor, index: int, gradient: Any) -> None:
+        for key in wanted.get((id(source), index), ()):
+            into[key] = gradient
+
+    _C.backward(roots, retain_graph, found)
 
 
 def grad(

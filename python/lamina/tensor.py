@@ -17,7 +17,6 @@ import numpy as np
 from . import _C, autograd
 from .arrays import (
     adopt,
-    buffer_of,
     checked_dtype,
     device_of,
     is_array,
@@ -297,7 +296,7 @@ class Tensor(Methods):
             raise TypeError(f"register_hook: hook must be callable, got {type(hook).__name__}")
         node = self.grad_fn
         if node is not None:
-            hooks = node.hooks.setdefault(self._index, {})
+            hooks = node.hooks_of(self._index)
         else:
             hooks = self._hooks = {} if self._hooks is None else self._hooks
         handle = RemovableHandle(hooks)
@@ -342,9 +341,6 @@ class Tensor(Methods):
     def _edge(self) -> Edge:
         return (self, 0) if self.grad_fn is None else (self.grad_fn, self._index)
 
-    def _record(self, node: Node, index: int) -> None:
-        self.grad_fn, self._index, self._requires_grad = node, index, True
-
     def _accumulate(self, gradient: Any, owned: bool = False) -> None:
         """Adds to `.grad`; an array that is not `owned` may be shared with another gradient."""
         if self._grad is None:
@@ -362,16 +358,6 @@ class Tensor(Methods):
         if self._version is None:
             self._version = Version()
         return self._version
-
-    def _share_version(self, tensors: list[Tensor]) -> None:
-        """Counts writes together with the tensor whose memory this one shows, if any."""
-        data = self._data
-        buffer = data if data.base is None else buffer_of(data)
-        for tensor in tensors:
-            other = tensor._data
-            if other is buffer or (other.base is not None and buffer_of(other) is buffer):
-                self._version = tensor._writes()
-                return
 
     # Conversion
 
@@ -554,7 +540,7 @@ class Tensor(Methods):
 
 _new_tensor = object.__new__
 autograd.Tensor = Tensor  # type: ignore[misc]
-_C.set_tensor_type(Tensor)
+_C.set_graph(autograd)
 
 
 def array_of(x: Any) -> Any:

@@ -59,6 +59,11 @@ def _output_tells(kind: Kind) -> bool:
     )
 
 
+def output_tells_kernel(kind: Kind) -> bool:
+    """Whether the gradient of f, if there is an f, is one kernel on the output."""
+    return _output_tells(kind) and kind[0] not in ("sigmoid", "tanh")
+
+
 def forward(op: str, ctx: Any, kind: Kind, compute: Callable[[Kind], Any]) -> tuple[Any, Any]:
     """The result, and the array that `backward` needs (or None).
 

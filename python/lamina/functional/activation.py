@@ -14,8 +14,8 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from ._arguments import check_rank, normal_axis, real, same_dtype
-from ._known import Known
 
 __all__ = [
     "celu",

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from . import _epilogue
 from ._arguments import check_rank, integer, one_of, same_dtype, tuple_of
-from ._known import Known
 
 __all__ = [
     "conv1d",
@@ -409,7 +409,8 @@ def _conv(
     y = Conv.apply(x, weight, bias, residual, kind, geometry, shape, y_shape)
     if unbatched:
         y, y_shape = y.reshape(y_shape[1:]), y_shape[1:]
-    rest = (op, shape, algo, geometry.workspace_limit, kind)
+    tells = _epilogue.output_tells_kernel(kind)
+    rest = (op, shape, algo, geometry.workspace_limit, kind, tells)
     return _known.remember(asked, y, _C.conv_call, rest, (kind, geometry, shape, y_shape))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from ._arguments import check_rank, integer, one_of, real, same_dtype
 
 __all__ = ["cross_entropy", "nll_loss"]
@@ -73,17 +74,26 @@ def _reduce(ctx: Any, loss: Any, target: Any, weight: Any, ignore_index: int) ->
     ctx.positions = loss.shape
     if ctx.reduction == "none":
         return loss
-    total = loss.sum(dtype=loss.dtype)
+    if arrays.is_ready(loss):
+        total = arrays.empty("cross_entropy", (), loss.dtype)
+        ctx.divisor = arrays.empty("cross_entropy", (), loss.dtype)
+        mean = ctx.reduction == "mean"
+        _C.reduce_loss(loss, target, weight, ignore_index, mean, total, ctx.divisor)
+        return total
+    total = loss.sum(dtype=np.float64)
     if ctx.reduction == "mean":
         counted = target != ignore_index
         if weight is not None:
             counted = counted * weight[np.where(counted, target, 0)]
-        ctx.divisor = arrays.module_of(loss).asarray(counted.sum(), loss.dtype)
-        total = total / ctx.divisor  # no counted target: NaN, as in torch
+        share = counted.sum(dtype=np.float64)
+        ctx.divisor = arrays.module_of(loss).asarray(share, loss.dtype)
+        total = total / share  # no counted target: NaN, as in torch
     return arrays.module_of(loss).asarray(total, loss.dtype)
 
 
 class CrossEntropy(Function):
+    gradients_are_new = True
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -101,18 +111,21 @@ class CrossEntropy(Function):
         _C.cross_entropy(x, target, weight, None, loss, *(*options, bad))
         if (position := arrays.fault(bad)) >= 0:
             _refuse_target("cross_entropy", target, position, layout[1])
-        ctx.options, ctx.reduction, ctx.weight = options, reduction, weight
-        ctx.save_for_backward(x, target)
+        ctx.options, ctx.reduction = options, reduction
+        ctx.save_for_backward(x, target, weight)
         return _reduce(ctx, loss, target, weight, ignore_index)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
-        x, target = ctx.saved
+        x, target, weight = ctx.saved
         grad_x = arrays.empty_like("cross_entropy", x)
         grad_loss = _reduced_grad(ctx, grad, x.dtype)
         bad = _no_position(x)  # forward has checked them
-        _C.cross_entropy(x, target, ctx.weight, grad_loss, grad_x, *(*ctx.options, bad))
+        _C.cross_entropy(x, target, weight, grad_loss, grad_x, *(*ctx.options, bad))
         return grad_x, None, None, None, None, None
+
+
+_known = Known(3, CrossEntropy)
 
 
 def cross_entropy(
@@ -130,6 +143,11 @@ def cross_entropy(
     input: [N, C, d...] or [C]; target: integers [N, d...] or [], or probabilities of input's shape;
     weight: [C]. Raises ValueError for a target outside the classes, TypeError for wrong dtypes.
     """
+    options = (ignore_index, reduction, label_smoothing)
+    asked = (input, target, weight, *options, size_average, reduce)
+    loss = _known.run(*asked)
+    if loss is not None:
+        return loss
     _refuse_legacy("cross_entropy", size_average, reduce)
     one_of("cross_entropy", "reduction", reduction, _REDUCTIONS)
     smoothing = real("cross_entropy", "label_smoothing", label_smoothing)
@@ -140,7 +158,12 @@ def cross_entropy(
     ignore = integer("cross_entropy", "ignore_index", ignore_index)
     if getattr(getattr(target, "dtype", None), "kind", "i") == "f":
         return _with_probabilities(input, target, weight, reduction, smoothing)
-    return CrossEntropy.apply(input, target, weight, ignore, reduction, smoothing)
+    record = (ignore, reduction, smoothing)
+    loss = CrossEntropy.apply(input, target, weight, *record)
+    shape = input.shape
+    layout = (shape[0] if len(shape) > 1 else 1, shape[min(1, len(shape) - 1)])
+    rest = (*layout, math.prod(shape[2:]), ignore, smoothing, reduction)
+    return _known.remember(asked, loss, _C.cross_entropy_call, rest, record)
 
 
 class ProbabilityCrossEntropy(Function):

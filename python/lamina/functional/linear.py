@@ -7,9 +7,9 @@ from typing import Any
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from . import _epilogue
 from ._arguments import check_rank, same_dtype
-from ._known import Known
 from .conv import as_operand
 from .distance import on_tensors
 
@@ -30,6 +30,15 @@ def _gemm(
     c = arrays.empty("linear", (m, n), a.dtype, like=a)
     _C.gemm(a, b, c, bias, 1, m, n, k, *trans, False, kind, residual)
     return c
+
+
+def _sum_rows(grad_y: Any, m: int, n: int) -> Any:
+    """[m, n] to [n]."""
+    if not arrays.is_ready(grad_y):  # on a GPU, or of 16 bits
+        return grad_y.reshape(m, n).sum(0)
+    sums = arrays.empty("linear", (n,), grad_y.dtype)
+    _C.sum_rows(grad_y, sums)
+    return sums
 
 
 class Linear(Function):
@@ -67,7 +76,7 @@ class Linear(Function):
         if ctx.needs_input_grad[1]:
             grad_weight = _gemm(grad_y, x, None, (n, k, m), (True, False)).reshape(weight.shape)
         if ctx.needs_input_grad[2]:
-            grad_bias = grad_y.reshape(m, n).sum(0).reshape(ctx.bias_shape)
+            grad_bias = _sum_rows(grad_y, m, n).reshape(ctx.bias_shape)
         return grad_x, grad_weight, grad_bias, grad_y, None, None, None
 
 
@@ -108,7 +117,8 @@ def linear(
     _epilogue.check_residual("linear", residual, y_shape)
     record = (kind, (m, n, k), y_shape)
     y = Linear.apply(x, weight, bias, residual, *record)
-    return _known.remember(asked, y, _C.linear_call, (m, n, k, kind), record)
+    rest = (m, n, k, kind, _epilogue.output_tells_kernel(kind))
+    return _known.remember(asked, y, _C.linear_call, rest, record)
 
 
 @on_tensors

@@ -14,9 +14,9 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from ..tensor import array_of
 from ._arguments import check_rank, integer, normal_axis, real, same_dtype
-from ._known import Known
 from .distance import on_tensors, operands
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize", "rms_norm"]
@@ -110,10 +110,9 @@ def batch_norm(
     """
     op = "batch_norm"
     asked = (input, weight, bias, running_mean, running_var, training, momentum, eps)
-    if not training:
-        y = _known.run(*asked)
-        if y is not None:
-            return y
+    y = _known.run(*asked)
+    if y is not None:
+        return y
     x = _input(op, input, range(2, 65))
     c = x.shape[1]
     weight, bias = _tensors(op, x, weight, bias, (c,))
@@ -136,9 +135,8 @@ def batch_norm(
         for running, batch in ((mean, array_of(used_mean)), (var, unbiased)):
             if running is not None:
                 running += momentum * (batch - running)
-        return y
-    layout = x.shape[0], c, math.prod(x.shape[2:])
-    return _known.remember(asked, y, _C.batch_norm_call, (*layout, eps), (False, eps))
+    rest = (x.shape[0], c, math.prod(x.shape[2:]), bool(training), momentum, eps)
+    return _known.remember(asked, y, _C.batch_norm_call, rest, (bool(training), eps))
 
 
 def _input(op: str, input: Any, ranks: Any) -> Any:
@@ -169,7 +167,7 @@ class GroupNorm(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, op: str, x: Any, weight: Any, bias: Any, layout: tuple[int, ...], eps: float
+        ctx: Any, x: Any, weight: Any, bias: Any, op: str, layout: tuple[int, ...], eps: float
     ) -> Any:
         ctx.op, ctx.options = op, (*layout, eps)
         rows, kept = (layout[0] * layout[1],), arrays.arithmetic_dtype(x)
@@ -187,7 +185,26 @@ class GroupNorm(Function):
         affine = [arrays.empty(ctx.op, ctx.affine_shape, x.dtype, x) for _ in range(2)]
         grads = arrays.empty_like(ctx.op, x), *affine
         _C.group_norm(x, weight, None, mean, rstd, grad_y, *(*grads, *ctx.options))
-        return None, *grads, None, None
+        return *grads, None, None, None
+
+
+_known_groups, _known_layers = Known(3, GroupNorm), Known(3, GroupNorm)
+
+
+def _group_norm(
+    known: Known,
+    asked: tuple[Any, ...],
+    op: str,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    layout: tuple[int, ...],
+    eps: Any,
+) -> Any:
+    epsilon = _epsilon(op, eps)
+    y = GroupNorm.apply(x, weight, bias, op, layout, epsilon)
+    rest = (*layout, epsilon)
+    return known.remember(asked, y, _C.group_norm_call, rest, (op, layout, epsilon))
 
 
 def group_norm(
@@ -198,6 +215,10 @@ def group_norm(
     weight, bias: [C] or None. num_groups must divide C.
     """
     op = "group_norm"
+    asked = (input, weight, bias, num_groups, eps)
+    y = _known_groups.run(*asked)
+    if y is not None:
+        return y
     x = _input(op, input, range(2, 65))
     groups = integer(op, "num_groups", num_groups, minimum=1)
     if x.shape[1] % groups:
@@ -207,7 +228,7 @@ def group_norm(
         )
     weight, bias = _tensors(op, x, weight, bias, (x.shape[1],))
     layout = (x.shape[0], groups, x.shape[1] // groups, math.prod(x.shape[2:]))
-    return GroupNorm.apply(op, x, weight, bias, layout, _epsilon(op, eps))
+    return _group_norm(_known_groups, asked, op, x, weight, bias, layout, eps)
 
 
 def _normalized_shape(op: str, x: Any, normalized_shape: Any) -> tuple[int, ...]:
@@ -229,11 +250,15 @@ def layer_norm(
     weight, bias: of normalized_shape, or None.
     """
     op = "layer_norm"
+    asked = (input, weight, bias, normalized_shape, eps)
+    y = _known_layers.run(*asked)
+    if y is not None:
+        return y
     x = _input(op, input, range(1, 65))
     shape = _normalized_shape(op, x, normalized_shape)
     weight, bias = _tensors(op, x, weight, bias, shape)
-    outer = math.prod(x.shape[: x.ndim - len(shape)])
-    return GroupNorm.apply(op, x, weight, bias, (outer, 1, math.prod(shape), 1), _epsilon(op, eps))
+    layout = (math.prod(x.shape[: x.ndim - len(shape)]), 1, math.prod(shape), 1)
+    return _group_norm(_known_layers, asked, op, x, weight, bias, layout, eps)
 
 
 def instance_norm(
@@ -268,7 +293,7 @@ def instance_norm(
         array = _running(op, name, running, c)
         if array is not None:
             array += rate * (batch() - array)
-    return GroupNorm.apply(op, x, weight, bias, (n, c, 1, size), _epsilon(op, eps))
+    return GroupNorm.apply(x, weight, bias, op, (n, c, 1, size), _epsilon(op, eps))
 
 
 @on_tensors

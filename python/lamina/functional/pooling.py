@@ -12,10 +12,10 @@ from typing import Any
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from ..tensor import array_of
 from . import _windows
 from ._arguments import check_rank, integer, real, tuple_of
-from ._known import Known
 
 __all__ = [
     "avg_pool1d",

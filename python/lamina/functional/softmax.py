@@ -10,9 +10,9 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from ..tensor import array_of
 from ._arguments import check_rank, normal_axis, real
-from ._known import Known
 from .conv import as_operand
 
 __all__ = ["gumbel_softmax", "log_softmax", "softmax", "softmax2d", "softmin"]

@@ -1,0 +1,369 @@
+// Backward: walks the recorded graph from its results to the leaves, each source after all that
+// it was an argument of.
+//
+// Order      that of a depth-first search along the edges as they were given, reversed: it follows
+//            from the shape of the graph alone, and so does the order of every sum.
+// Sums       a gradient array may be shared (an addition hands one to both arguments): the first
+//            sum makes a new array, and only that one is added to in place.
+#include "bindings/calls.h"
+#include "bindings/common.h"
+#include "bindings/elementwise.h"
+#include "bindings/graph.h"
+#include "bindings/numpy_array.h"
+
+namespace lamina::bindings {
+namespace {
+
+constexpr int kNone = -1;
+
+struct Names {
+  PyObject* backward = PyUnicode_InternFromString("backward");
+  PyObject* kernels_only = PyUnicode_InternFromString("kernels_only");
+  PyObject* gradients_are_new = PyUnicode_InternFromString("gradients_are_new");
+};
+const Names& names() {
+  static const Names& interned = *new Names;
+  return interned;
+}
+py::object attribute(py::handle object, PyObject* name) {
+  return stolen(PyObject_GetAttr(object.ptr(), name));
+}
+
+// A Node or a leaf Tensor.
+struct Source {
+  py::object object;
+  bool leaf;
+  int first_sum;   // one for each output
+  int first_edge;  // in Walk::targets_
+};
+
+// The gradient of one output, as far as it has arrived.
+struct Sum {
+  py::object gradient;
+  bool owned = false;  // nobody else holds the array
+};
+
+// From the address of a source to its number: open addressing, a power of two of places.
+class Numbers {
+ public:
+  // The number of the source, which is `next` if it is new.
+  int find_or_add(const PyObject* source, int next) {
+    if (2 * (used_ + 1) > places_.size()) grow();
+    Place& place = place_of(source);
+    if (place.source == nullptr) place = {source, next}, ++used_;
+    return place.number;
+  }
+
+ private:
+  struct Place {
+    const PyObject* source = nullptr;
+    int number = kNone;
+  };
+  Place& place_of(const PyObject* source) {
+    const size_t mask = places_.size() - 1;
+    size_t i = (reinterpret_cast<uintptr_t>(source) >> 4) * 0x9E3779B97F4A7C15U >> 20 & mask;
+    while (places_[i].source != nullptr && places_[i].source != source) i = (i + 1) & mask;
+    return places_[i];
+  }
+  void grow() {
+    std::vector<Place> before(2 * places_.size());
+    before.swap(places_);
+    for (const Place& place : before)
+      if (place.source != nullptr) place_of(place.source) = place;
+  }
+
+  std::vector<Place> places_{64};
+  size_t used_ = 0;
+};
+
+bool same_kind(PyObject* a, PyObject* b) {
+  const auto &x = fields(a), &y = fields(b);
+  return x.nd == y.nd && std::equal(x.dimensions, x.dimensions + x.nd, y.dimensions) &&
+         element_type_of(a) == element_type_of(b);
+}
+
+// Whether the loops of elementwise.h can add b to a.
+bool addable(PyObject* a, PyObject* b) {
+  return is_plain_array(a) && is_plain_array(b) && is_ready(a) && is_ready(b) && same_kind(a, b);
+}
+
+class Walk {
+ public:
+  Walk(bool retain, py::handle found) : retain_(retain), found_(found) {}
+
+  // The roots: tuples (source, output index, gradient).
+  void run(const py::list& roots) {
+    for (py::handle root : roots) search(PyTuple_GET_ITEM(root.ptr(), 0));
+    for (py::handle root : roots) {
+      const int number = numbers_.find_or_add(PyTuple_GET_ITEM(root.ptr(), 0), kNone);
+      const auto index = static_cast<int>(PyLong_AsLong(PyTuple_GET_ITEM(root.ptr(), 1)));
+      add(number, index, py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(root.ptr(), 2)),
+          false);
+    }
+    for (size_t i = order_.size(); i-- > 0;)
+      sources_[order_[i]].leaf ? finish_leaf(order_[i]) : pass_on(order_[i]);
+  }
+
+ private:
+  static PyObject* node_slot(py::handle node, NodeSlot slot) { return graph.node.get(node, slot); }
+
+  // The number of the source; `added` says whether it is new.
+  int number_of(PyObject* object, bool& added) {
+    const auto next = static_cast<int>(sources_.size());
+    const int number = numbers_.find_or_add(object, next);
+    added = number == next;
+    if (!added) return number;
+    const bool leaf = !graph.node.holds(object);
+    sources_.push_back({py::reinterpret_borrow<py::object>(object), leaf,
+                        static_cast<int>(sums_.size()), static_cast<int>(targets_.size())});
+    const auto size_of = [&](NodeSlot slot) {
+      return leaf ? 0 : static_cast<size_t>(PyTuple_GET_SIZE(node_slot(object, slot)));
+    };
+    sums_.resize(sums_.size() + (leaf ? 1 : size_of(NodeSlot::outputs)));
+    targets_.resize(targets_.size() + size_of(NodeSlot::edges), kNone);
+    return number;
+  }
+
+  // Appends what is reached and was not before to order_, arguments first. Iterative: any depth.
+  void search(PyObject* root) {
+    struct Step {
+      int number;
+      Py_ssize_t next;
+    };
+    bool added;
+    const int first = number_of(root, added);
+    if (!added) return;
+    std::vector<Step> stack{{first, 0}};
+    while (!stack.empty()) {
+      Step& step = stack.back();
+      const int number = step.number;
+      added = false;
+      if (!sources_[number].leaf) {
+        PyObject* const edges = node_slot(sources_[number].object, NodeSlot::edges);
+        while (!added && step.next < PyTuple_GET_SIZE(edges)) {
+          PyObject* const edge = PyTuple_GET_ITEM(edges, step.next);
+          if (edge != Py_None) {
+            const int target = number_of(PyTuple_GET_ITEM(edge, 0), added);
+            targets_[sources_[number].first_edge + step.next] = target;
+            if (added) {
+              ++step.next;
+              stack.push_back({target, 0});
+              break;
+            }
+          }
+          ++step.next;
+        }
+      }
+      if (added) continue;
+      order_.push_back(number);
+      stack.pop_back();
+    }
+  }
+
+  void add(int number, int index, py::object gradient, bool is_new) {
+    Sum& sum = sums_[sources_[number].first_sum + index];
+    if (!sum.gradient) {
+      sum = {std::move(gradient), is_new};
+      return;
+    }
+    if (addable(sum.gradient.ptr(), gradient.ptr())) {
+      if (sum.owned) return add_arrays(sum.gradient.ptr(), gradient.ptr(), sum.gradient.ptr());
+      py::object total = new_like(gradient.ptr());
+      add_arrays(sum.gradient.ptr(), gradient.ptr(), total.ptr());
+      sum = {std::move(total), true};
+      return;
+    }
+    quiet_.begin();
+    py::object total = sum.owned ? stolen(PyNumber_InPlaceAdd(sum.gradient.ptr(), gradient.ptr()))
+                                 : graph_attribute("_added")(sum.gradient, gradient);
+    sum = {std::move(total), true};
+  }
+
+  // The finished sum, after the hooks; null where no gradient arrived.
+  py::object take(int number, int index, PyObject* hooks) {
+    py::object gradient = std::move(sums_[sources_[number].first_sum + index].gradient);
+    if (gradient && hooks != nullptr && hooks != Py_None && PyDict_GET_SIZE(hooks) != 0) {
+      quiet_.begin();
+      gradient = graph_attribute("_after_hooks")(gradient, py::handle(hooks));
+    }
+    if (gradient && !found_.is_none()) found_(sources_[number].object, index, gradient);
+    return gradient;
+  }
+
+  void finish_leaf(int number) {
+    const py::object leaf = sources_[number].object;
+    PyObject* const hooks = graph.tensor.get(leaf, TensorSlot::hooks);
+    const bool hooked = hooks != Py_None && PyDict_GET_SIZE(hooks) != 0;
+    const bool owned = sums_[sources_[number].first_sum].owned && !hooked;
+    py::object gradient = take(number, 0, hooks);
+    if (!gradient || !found_.is_none()) return;
+    PyObject* const before = graph.tensor.get(leaf, TensorSlot::grad);
+    const bool plain = is_plain_array(gradient.ptr());
+    if (before == Py_None && owned && plain && is_aligned_in_c_order(gradient.ptr())) {
+      graph.tensor.set(leaf, TensorSlot::grad, wrap(gradient.release().ptr()));
+    } else if (before != Py_None && plain && addable(array_in(before), gradient.ptr()) &&
+               is_writeable(array_in(before))) {
+      add_arrays(array_in(before), gradient.ptr(), array_in(before));
+    } else {
+      quiet_.begin();
+      leaf.attr("_accumulate")(gradient, owned);
+    }
+  }
+
+  void pass_on(int number) {
+    const py::object node = sources_[number].object;
+    const Py_ssize_t outputs = PyTuple_GET_SIZE(node_slot(node, NodeSlot::outputs));
+    std::vector<py::object> arrived;
+    bool any = false;
+    for (Py_ssize_t i = 0; i < outputs; ++i) {
+      PyObject* hooks = node_slot(node, NodeSlot::hooks);
+      if (hooks != Py_None) hooks = PyDict_GetItem(hooks, stolen(PyLong_FromSsize_t(i)).ptr());
+      arrived.push_back(take(number, static_cast<int>(i), hooks));
+      any |= static_cast<bool>(arrived.back());
+    }
+    if (!any) return;
+    check(node);
+    const py::object context = py::reinterpret_borrow<py::object>(node_slot(node, NodeSlot::ctx));
+    if (is_recorded_call(context.ptr()))
+      run_recorded(number, node, context.ptr(), arrived[0]);
+    else
+      run_function(number, node, context, arrived);
+    if (!retain_ && saves(context.ptr())) graph.node.set(node, NodeSlot::ctx, Py_None);
+  }
+
+  static bool saves(PyObject* context) {
+    if (is_recorded_call(context)) return keeps_arrays(context);
+    return PyTuple_GET_SIZE(graph.context.get(context, ContextSlot::saved)) != 0;
+  }
+
+  // Python has the words for a graph that was freed or an array that was written.
+  static void check(const py::object& node) {
+    PyObject* const versions = node_slot(node, NodeSlot::versions);
+    bool good = node_slot(node, NodeSlot::ctx) != Py_None;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(versions); i += 2) {
+      PyObject* const now = graph.version.get(PyTuple_GET_ITEM(versions, i), VersionSlot::count);
+      PyObject* const then = PyTuple_GET_ITEM(versions, i + 1);
+      good = good && (now == then || PyObject_RichCompareBool(now, then, Py_EQ) == 1);
+    }
+    if (!good) node.attr("refuse")();
+  }
+
+  void run_recorded(int number, const py::object& node, PyObject* context,
+                    const py::object& arrived) {
+    py::object grad_y = arrived;
+    if (!is_plain_array(grad_y.ptr()) || !is_ready(grad_y.ptr()))
+      grad_y = graph_attribute("_as_kernels_read")(grad_y);
+    PyObject* gradients[kMaxOperands];
+    differentiate(context, grad_y.ptr(), gradients);
+    PyObject* const edges = node_slot(node, NodeSlot::edges);
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(edges); ++i) {
+      if (gradients[i] == nullptr) continue;
+      py::object gradient = py::reinterpret_steal<py::object>(gradients[i]);
+      const bool is_new = !gradient.is(grad_y);
+      send(number, edges, i, std::move(gradient), is_new);
+    }
+  }
+
+  void run_function(int number, const py::object& node, const py::object& context,
+                    const std::vector<py::object>& arrived) {
+    const py::handle function = node_slot(node, NodeSlot::function);
+    std::vector<py::object> filled = arrived;
+    PyObject* const outputs = node_slot(node, NodeSlot::outputs);
+    std::vector<PyObject*> stack{context.ptr()};
+    for (size_t i = 0; i < filled.size(); ++i) {
+      PyObject* const output = PyTuple_GET_ITEM(outputs, static_cast<Py_ssize_t>(i));
+      if (!filled[i])
+        filled[i] = PyTuple_GET_ITEM(output, 2) == Py_True
+                        ? graph_attribute("_zeros")(py::handle(output))
+                        : py::none();
+      stack.push_back(filled[i].ptr());
+    }
+    if (!attribute(function, names().kernels_only).is(py::bool_(true))) quiet_.begin();
+    const py::object backward = attribute(function, names().backward);
+    py::object results =
+        stolen(PyObject_Vectorcall(backward.ptr(), stack.data(), stack.size(), nullptr));
+    PyObject* const edges = node_slot(node, NodeSlot::edges);
+    if (!PyTuple_Check(results.ptr())) results = py::make_tuple(results);
+    if (PyTuple_GET_SIZE(results.ptr()) != PyTuple_GET_SIZE(edges))
+      node.attr("refuse_results")(PyTuple_GET_SIZE(results.ptr()));
+    const bool are_new = attribute(function, names().gradients_are_new).is(py::bool_(true));
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(edges); ++i) {
+      py::object gradient = py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(results.ptr(), i));
+      if (PyTuple_GET_ITEM(edges, i) == Py_None || gradient.is_none()) continue;
+      gradient = fitting(function, PyTuple_GET_ITEM(edges, i), std::move(gradient));
+      bool is_new = are_new;
+      for (const py::object& given : arrived) is_new = is_new && !gradient.is(given);
+      send(number, edges, i, std::move(gradient), is_new);
+    }
+  }
+
+  // The gradient in the shape and dtype of what it belongs to.
+  static py::object fitting(py::handle function, PyObject* edge, py::object gradient) {
+    PyObject* const source = PyTuple_GET_ITEM(edge, 0);
+    if (is_plain_array(gradient.ptr())) {
+      if (!graph.node.holds(source)) {
+        if (is_plain_array(array_in(source)) &&
+            element_type_of(gradient.ptr()) != ElementType::other &&
+            same_kind(array_in(source), gradient.ptr()))
+          return gradient;
+      } else {
+        const Py_ssize_t index = PyLong_AsSsize_t(PyTuple_GET_ITEM(edge, 1));
+        PyObject* const output = PyTuple_GET_ITEM(node_slot(source, NodeSlot::outputs), index);
+        if (fields(gradient.ptr()).descr == PyTuple_GET_ITEM(output, 1) &&
+            has_shape(gradient.ptr(), PyTuple_GET_ITEM(output, 0)))
+          return gradient;
+      }
+    }
+    return graph_attribute("_fitting")(function, py::handle(edge), gradient);
+  }
+
+  static bool has_shape(PyObject* array, PyObject* shape) {
+    const auto& proxy = fields(array);
+    if (PyTuple_GET_SIZE(shape) != proxy.nd) return false;
+    for (int axis = 0; axis < proxy.nd; ++axis)
+      if (PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, axis)) != proxy.dimensions[axis]) return false;
+    return true;
+  }
+
+  void send(int number, PyObject* edges, Py_ssize_t i, py::object gradient, bool is_new) {
+    PyObject* const index = PyTuple_GET_ITEM(PyTuple_GET_ITEM(edges, i), 1);
+    add(targets_[sources_[number].first_edge + i], static_cast<int>(PyLong_AsLong(index)),
+        std::move(gradient), is_new);
+  }
+
+  bool retain_;
+  py::handle found_;
+  Quiet quiet_;
+  Numbers numbers_;
+  std::vector<Source> sources_;
+  std::vector<int> targets_, order_;
+  std::vector<Sum> sums_;
+};
+
+// Records nothing while it lives.
+class NoGrad {
+ public:
+  NoGrad() : before_(grad_enabled) { grad_enabled = false; }
+  NoGrad(const NoGrad&) = delete;
+  NoGrad& operator=(const NoGrad&) = delete;
+  ~NoGrad() { grad_enabled = before_; }
+
+ private:
+  bool before_;
+};
+
+}  // namespace
+
+LAMINA_BINDINGS(backward) {
+  module.def(
+      "backward",
+      [](const py::list& roots, bool retain_graph, const py::object& found) {
+        const NoGrad no_grad;
+        Walk(retain_graph, found).run(roots);
+      },
+      "roots: (source, output index, gradient); where found is not None, no .grad changes but\n"
+      "found(source, index, gradient) is called for every finished gradient",
+      py::arg("roots"), py::arg("retain_graph"), py::arg("found"));
+}
+
+}  // namespace lamina::bindings
