@@ -17,8 +17,8 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::PoolArgs;
 using ops::UnpoolArgs;
 
-inline constexpr int64_t kMaxRows =
-    64;  // rows of a window, or over an input row, on the fast paths
+inline constexpr int64_t kMaxRows = 64;  // of a window, on the fast paths
+inline constexpr int64_t kAhead = 4096;  // bytes between the rows in use and those asked for
 
 // The input elements behind a row of outputs.
 template <class T>
@@ -47,12 +47,38 @@ struct Largest {
   }
 };
 
-// Column `column` of a row onwards, and beyond its ends `fill`.
-template <class T, bool INSIDE>
-LAMINA_INLINE Vec<T> columns_from(const T* row, int64_t column, int64_t in, T fill) {
-  if constexpr (INSIDE) return load(row + column);
-  return load_lanes(row + column, -column, in - column, fill);
-}
+// Vectors of a row at the taps of windows which begin at `column` and every STRIDE after it. Lanes
+// beyond the ends of the row, where not all are INSIDE, read as `fill`. TAPS is 0 where the taps,
+// or a step other than 1, are known at run time only.
+template <class T, int STRIDE, int TAPS, bool INSIDE>
+class Taps {
+ public:
+  LAMINA_INLINE Taps(int64_t column, int64_t in, T fill) : column_(column), in_(in), fill_(fill) {
+    if constexpr (!INSIDE)
+#pragma GCC unroll 4
+      for (int t = 0; t < TAPS; ++t)
+#pragma GCC unroll 2
+        for (int half = 0; half < STRIDE; ++half) {
+          const int64_t from = column + t + half * kLanes<T>;
+          lanes_[t][half] = Lanes<T>(-from, in - from);
+        }
+  }
+  // The columns of tap t, `offset` after the window's first: a vector, and with half = 1 the next.
+  LAMINA_INLINE Vec<T> load(const T* row, int64_t t, int64_t offset, int half = 0) const {
+    const int64_t from = column_ + offset + half * kLanes<T>;
+    if constexpr (INSIDE)
+      return cpu::LAMINA_ISA::load(row + from);
+    else if constexpr (TAPS > 0)
+      return lanes_[t][half].load(row + from, fill_);
+    else
+      return load_lanes(row + from, -from, in_ - from, fill_);
+  }
+
+ private:
+  int64_t column_, in_;
+  T fill_;
+  Lanes<T> lanes_[TAPS > 0 ? TAPS : 1][STRIDE];
+};
 
 // Calls body(stride, taps) with constants; taps is 0 where it, or a step other than 1, is known at
 // run time only.
@@ -70,37 +96,41 @@ LAMINA_INLINE void with_constants(const RegularColumns& columns, int64_t step, c
     with_taps(integral_constant<int, 2>{});
 }
 
-// A vector of outputs whose windows begin at `column` and every STRIDE after it.
+// Offers the taps of one row to a vector of windows; `at` is where the row lies.
 template <class T, int STRIDE, int TAPS, bool INSIDE>
-LAMINA_INLINE void offer_row(Largest<T>& largest, const T* row, int64_t column, int64_t in,
-                             int64_t taps, int64_t step, LaneInteger<T> at) {
-  auto from = [&](int64_t c) { return columns_from<T, INSIDE>(row, c, in, -T(__builtin_inf())); };
+LAMINA_INLINE void offer_row(Largest<T>& largest, const Taps<T, STRIDE, TAPS, INSIDE>& windows,
+                             const T* row, int64_t taps, int64_t step, LaneInteger<T> at) {
   if constexpr (STRIDE == 2 && TAPS > 0) {
 #pragma GCC unroll 4
     for (int t = 0; t < TAPS; t += 2) {
-      const Vec<T> low = from(column + t), high = from(column + t + kLanes<T>);
+      const Vec<T> low = windows.load(row, t, t), high = windows.load(row, t, t, 1);
       largest.offer(every_other<T, false>(low, high), at + t);
       if (t + 1 < TAPS) largest.offer(every_other<T, true>(low, high), at + t + 1);
     }
   } else {
-    const int64_t count = TAPS > 0 ? TAPS : taps, distance = TAPS > 0 ? 1 : step;
-    for (int64_t t = 0; t < count; ++t) {
-      const int64_t c = column + t * distance;
-      Vec<T> v = from(c);
-      if constexpr (STRIDE == 2) v = every_other<T, false>(v, from(c + kLanes<T>));
-      largest.offer(v, at + static_cast<LaneInteger<T>>(t * distance));
+#pragma GCC unroll 4
+    for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); ++t) {
+      const int64_t offset = t * (TAPS > 0 ? 1 : step);
+      Vec<T> v = windows.load(row, t, offset);
+      if constexpr (STRIDE == 2) v = every_other<T, false>(v, windows.load(row, t, offset, 1));
+      largest.offer(v, at + static_cast<LaneInteger<T>>(offset));
     }
   }
 }
 
 template <class T>
 LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, int64_t first) {
-  LaneInteger<T> lanes[kLanes<T>];
-  __builtin_memcpy(lanes, &offset, sizeof offset);
-  if (count >= kLanes<T>)
-    for (int i = 0; i < kLanes<T>; ++i) index[i] = first + lanes[i];
-  else
-    for (int64_t i = 0; i < count; ++i) index[i] = first + lanes[i];
+  constexpr int kHalf = kLanes<double>;
+  typedef LaneInteger<T> Half __attribute__((vector_size(kHalf * sizeof(LaneInteger<T>))));
+#pragma GCC unroll 2
+  for (int i = 0; i < kLanes<T>; i += kHalf) {
+    Half half;
+    __builtin_memcpy(&half, reinterpret_cast<char*>(&offset) + i * sizeof(LaneInteger<T>),
+                     sizeof half);
+    const Mask<double> wide = __builtin_convertvector(half, Mask<double>) + first;
+    store_first(reinterpret_cast<double*>(index) + i, count - i,
+                reinterpret_cast<Vec<double>>(wide));
+  }
 }
 
 // A row of outputs; `skipped` tells for each how far its window begins before the row.
@@ -113,13 +143,15 @@ static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
   const int64_t at = plane * args.out_size() + (o0 * axis[1].out + o1) * out;
   int64_t rows[kMaxRows], count = 0;
   for_each_window_row(axis, o0, o1, [&](int64_t row) { rows[count++] = row; });
+  prefetch_line(x + rows[count - 1] + kAhead / sizeof(T), STRIDE * in);
   for (int64_t o = 0; o < out; o += kLanes<T>) {
     const int64_t column = columns.base + o * STRIDE;
     Largest<T> largest;
     auto window = [&]<bool INSIDE>(std::bool_constant<INSIDE>) {
+      const Taps<T, STRIDE, TAPS, INSIDE> taps(column, in, -T(__builtin_inf()));
       for (int64_t r = 0; r < count; ++r)
-        offer_row<T, STRIDE, TAPS, INSIDE>(largest, x + rows[r], column, in, columns.taps, step,
-                                           static_cast<LaneInteger<T>>(rows[r] - rows[0]));
+        offer_row(largest, taps, x + rows[r], columns.taps, step,
+                  static_cast<LaneInteger<T>>(rows[r] - rows[0]));
     };
     if (column >= 0 && column + (columns.taps - 1) * step + STRIDE * kLanes<T> <= in) {
       window(std::true_type{});
@@ -269,12 +301,6 @@ static bool few_rows(const PoolArgs<T>& args) {
   return filled && most[0] * most[1] <= kMaxRows;
 }
 
-// Whether offsets in a plane fit a lane.
-template <class T>
-static bool small_plane(const PoolArgs<T>& args) {
-  return sizeof(T) == 8 || args.in_size() < (int64_t{1} << 30);
-}
-
 template <class T>
 void max_pool_fprop_windows(const PoolArgs<T>& args) {
   const RegularColumns columns(args.axis[2]);
@@ -294,26 +320,26 @@ static T run_sum(const T* x, int64_t n) {
   return sum_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// A vector of outputs whose windows begin at `column`: the sums of each tap down the rows, added.
+// A vector of outputs: the sums of each tap down the rows, added.
 template <class T, int STRIDE, int TAPS, bool INSIDE>
 LAMINA_INLINE Vec<T> window_sums(const T* x, const int64_t* rows, int64_t count, int64_t column,
                                  int64_t in, int64_t taps) {
-  auto down = [&](int64_t c) {
+  const Taps<T, STRIDE, TAPS, INSIDE> windows(column, in, T(0));
+  auto down = [&](int64_t t, int half) {
     Vec<T> sum = {};
-    for (int64_t r = 0; r < count; ++r) sum += columns_from<T, INSIDE>(x + rows[r], c, in, T(0));
+    for (int64_t r = 0; r < count; ++r) sum += windows.load(x + rows[r], t, t, half);
     return sum;
   };
   Vec<T> sum = {};
-  if constexpr (STRIDE == 1) {
 #pragma GCC unroll 4
-    for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); ++t) sum += down(column + t);
-  } else {
-#pragma GCC unroll 4
-    for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); t += 2) {
-      const Vec<T> low = down(column + t), high = down(column + t + kLanes<T>);
-      sum += every_other<T, false>(low, high);
-      if (t + 1 < (TAPS > 0 ? TAPS : taps)) sum += every_other<T, true>(low, high);
+  for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); t += STRIDE) {
+    if constexpr (STRIDE == 1) {
+      sum += down(t, 0);
+      continue;
     }
+    const Vec<T> low = down(t, 0), high = down(t, STRIDE - 1);
+    sum += every_other<T, false>(low, high);
+    if (t + 1 < (TAPS > 0 ? TAPS : taps)) sum += every_other<T, true>(low, high);
   }
   return sum;
 }
@@ -328,6 +354,7 @@ static void average_row(const PoolArgs<T>& args, const RegularColumns& columns, 
   const T divide = T(axis[0].divisor[o0] * axis[1].divisor[o1]);
   int64_t rows[kMaxRows], count = 0;
   for_each_window_row(axis, o0, o1, [&](int64_t row) { rows[count++] = row; });
+  prefetch_line(x + rows[count - 1] + kAhead / sizeof(T), STRIDE * in);
   for (int64_t o = 0; o < out; o += kLanes<T>) {
     const int64_t column = columns.base + o * STRIDE;
     const bool inside = column >= 0 && column + columns.taps + 1 + STRIDE * kLanes<T> <= in + 1;

@@ -2,15 +2,17 @@
 //
 // Method        maxima are scattered by the task that owns their rows of the input: an addition an
 //               output is less than the vectors of a gather, which compare every tap.
-//               Averages of stride 1 or 2: a vector of input columns of one phase gathers the
-//               outputs that hold it. The divided rows of grad_y lie between guards, so that the
-//               inner loop is loads and additions. Other averages spread the sums over the rows on
-//               the columns of each output.
-// Partitioning  rows of the input, in groups of about kPoolTask elements.
-// Numerics      sums in output order (averages without a regular stride: down the rows first).
+//               Averages of stride 1 or 2: rows of grad_y are divided and staged between guards,
+//               all that a task needs before any is used (no load waits for a store); each is
+//               summed across the columns once, in vectors of one phase of the input's columns, and
+//               rows of the input add the rows of sums that hold them. Windows of 2 x 2 that tile
+//               the plane, max and average, need no staging: an output meets its four inputs in
+//               registers. Other averages spread the sums over the rows on the columns of each
+//               output.
+// Partitioning  rows of the input (2 x 2: of the output), in groups of about kPoolTask elements.
+// Numerics      sums in output order (averages: across the columns, then down the rows; without a
+//               regular stride down the rows first).
 // Floor         one read of grad_y (and of the 8-byte indices) and one write of grad_x.
-#include <cstdlib>
-
 #include "cpu/pool_rows.h"
 #include "ops/instantiate.h"
 
@@ -41,99 +43,137 @@ struct Phases {
   }
 };
 
-// Divided rows of grad_y of a plane, each between `before` and `after` elements that add nothing.
+// The rows of outputs over a run of input rows of one plane, as a task stages them.
+struct Segment {
+  int64_t plane, begin, end;           // rows of the input
+  int64_t begin0, end0, begin1, end1;  // rows of outputs over them
+  int64_t staged;                      // rows staged before
+
+  int64_t rows1() const { return end1 - begin1; }
+  int64_t count() const { return (end0 - begin0) * rows1(); }
+  int64_t row(int64_t o0, int64_t o1) const {
+    return staged + (o0 - begin0) * rows1() + o1 - begin1;
+  }
+};
+
+// Calls body(segment) for the planes that hold the input rows [begin, end) of all planes.
+template <class Body>
+LAMINA_INLINE int64_t for_each_segment(const PoolAxis* axis, int64_t begin, int64_t end,
+                                       const Body& body) {
+  const int64_t in1 = axis[1].in, rows = axis[0].in * in1;
+  int64_t staged = 0;
+  while (begin < end) {
+    Segment s;
+    s.plane = begin / rows, s.begin = begin % rows, s.end = min_of(rows, s.begin + end - begin);
+    const int64_t a = s.begin / in1, b = (s.end - 1) / in1;
+    s.begin0 = axis[0].first[a], s.end0 = axis[0].last[b];
+    s.begin1 = a == b ? axis[1].first[s.begin % in1] : 0;
+    s.end1 = a == b ? axis[1].last[(s.end - 1) % in1] : axis[1].out;
+    s.staged = staged;
+    body(s);
+    staged += s.count();
+    begin += s.end - s.begin;
+  }
+  return staged;
+}
+
+// A vector of indices; those beyond `count` name no place.
+template <class T>
+LAMINA_INLINE Mask<T> lane_indices(const int64_t* index, int64_t count) {
+  const double nowhere = __builtin_bit_cast(double, int64_t{-1});
+  const double* from = reinterpret_cast<const double*>(index);
+  const Vec<double> low = load_first(from, count, nowhere);
+  if constexpr (sizeof(T) == 8) return reinterpret_cast<Mask<T>>(low);
+  const Vec<double> high = load_first(from + kLanes<double>, count - kLanes<double>, nowhere);
+  return reinterpret_cast<Mask<T>>(  // the lower halves
+      every_other<T, false>(reinterpret_cast<Vec<T>>(low), reinterpret_cast<Vec<T>>(high)));
+}
+
+// Divided rows of grad_y, each between elements that add nothing.
 template <class T>
 class Staged {
  public:
-  Staged(const PoolArgs<T>& args, int64_t before, int64_t after)
+  Staged(const PoolArgs<T>& args, const Phases& phases, int64_t width, int64_t rows)
       : args_(args),
-        before_(ceil_div(before, kLanes<T>) * kLanes<T>),
-        width_(before_ + ceil_div(max_of(after, args.axis[2].out), kLanes<T>) * kLanes<T>),
-        divisor_(args.axis[2].out) {
+        before_(ceil_div(phases.largest, kLanes<T>) * kLanes<T>),
+        width_(before_ +
+               ceil_div(max_of(width - phases.smallest, args.axis[2].out), kLanes<T>) * kLanes<T>),
+        divisor_(args.axis[2].out),
+        grad_(rows * width_) {
     for (int64_t o = 0; o < args.axis[2].out; ++o) divisor_[o] = T(args.axis[2].divisor[o]);
   }
-  ~Staged() { std::free(grad_); }
 
-  // Stages the rows of outputs over the input rows [begin, end).
-  void stage(int64_t plane, int64_t begin, int64_t end) {
-    const PoolAxis* axis = args_.axis;
-    const int64_t in1 = axis[1].in, a = begin / in1, b = (end - 1) / in1;
-    begin0_ = axis[0].first[a], begin1_ = a == b ? axis[1].first[begin % in1] : 0;
-    const int64_t end0 = axis[0].last[b];
-    const int64_t end1 = a == b ? axis[1].last[(end - 1) % in1] : axis[1].out;
-    rows1_ = end1 - begin1_;
-    reserve((end0 - begin0_) * rows1_ * width_);
-    for (int64_t o0 = begin0_; o0 < end0; ++o0)
-      for (int64_t o1 = begin1_; o1 < end1; ++o1) row(plane, o0, o1);
+  void stage(const Segment& s) const {
+    for (int64_t o0 = s.begin0; o0 < s.end0; ++o0)
+      for (int64_t o1 = s.begin1; o1 < s.end1; ++o1) stage_row(s.plane, o0, o1, row(s.row(o0, o1)));
   }
 
-  // Where output 0 of a staged row lies in `grad`.
-  int64_t at(int64_t o0, int64_t o1) const {
-    return ((o0 - begin0_) * rows1_ + o1 - begin1_) * width_ + before_;
-  }
-  const T* grad() const { return grad_; }
+  // Output 0 of a staged row.
+  T* row(int64_t row) const { return grad_.get() + row * width_ + before_; }
 
  private:
-  void reserve(int64_t size) {
-    if (size <= room_) return;
-    std::free(grad_);
-    const size_t bytes = (static_cast<size_t>(size) * sizeof(T) + 63) / 64 * 64;
-    grad_ = static_cast<T*>(std::aligned_alloc(64, bytes));
-    if (!grad_) __builtin_trap();
-    room_ = size;
-  }
-
-  LAMINA_INLINE void row(int64_t plane, int64_t o0, int64_t o1) {
+  LAMINA_INLINE void stage_row(int64_t plane, int64_t o0, int64_t o1, T* to) const {
     const PoolAxis* axis = args_.axis;
-    const int64_t out = axis[2].out, from = at(o0, o1);
-    const int64_t source = plane * args_.out_size() + (o0 * axis[1].out + o1) * out;
+    const int64_t out = axis[2].out;
+    const T* grad_y = args_.grad_y + plane * args_.out_size() + (o0 * axis[1].out + o1) * out;
     const T divide = T(axis[0].divisor[o0] * axis[1].divisor[o1]);
-    for (int64_t o = -before_; o < width_ - before_; o += kLanes<T>) {
-      Vec<T> grad = {};
-      if (o >= 0 && o < out)
-        grad = load_first(args_.grad_y + source + o, out - o) /
-               (divide * load_first(&divisor_[o], out - o, T(1)));
-      store(grad_ + from + o, grad);
-    }
+    for (int64_t o = -before_; o < 0; o += kLanes<T>) store(to + o, Vec<T>{});
+    int64_t o = 0;
+    for (; o < out; o += kLanes<T>)
+      store<T>(to + o, load_first(grad_y + o, out - o) /
+                           (divide * load_first(&divisor_[o], out - o, T(1))));
+    for (; o < width_ - before_; o += kLanes<T>) store(to + o, Vec<T>{});
   }
 
   const PoolArgs<T>& args_;
   int64_t before_, width_;
-  Scratch<T> divisor_;
-  T* grad_ = nullptr;
-  int64_t room_ = 0, begin0_ = 0, begin1_ = 0, rows1_ = 0;
+  Scratch<T> divisor_, grad_;
 };
 
-// The input rows [begin, end) of a plane, whose rows of outputs are staged.
+// Two phases of a row side by side.
+template <class T>
+LAMINA_INLINE void store_phases(T* to, int64_t count, Vec<T> even, Vec<T> odd) {
+  store_first(to, count, interleave<T, false>(even, odd));
+  if (count > kLanes<T>)
+    store_first(to + kLanes<T>, count - kLanes<T>, interleave<T, true>(even, odd));
+}
+
+// Staged rows of averages summed across the columns: a row as wide as the input's.
 template <class T, int STRIDE>
-static void gather_rows(const PoolArgs<T>& args, const Phases& phases, const Staged<T>& staged,
-                        int64_t plane, int64_t begin, int64_t end) {
+static void sum_columns(const Phases& phases, const T* staged, T* sums, int64_t in) {
+  for (int64_t j = 0; STRIDE * j < in; j += kLanes<T>) {
+    Vec<T> sum[STRIDE] = {};
+#pragma GCC unroll 2
+    for (int phase = 0; phase < STRIDE; ++phase)
+      for (int64_t t = 0; t < phases.count[phase]; ++t)
+        sum[phase] += load(staged + j - phases.shift[phase][t]);
+    if constexpr (STRIDE == 1)
+      store(sums + j, sum[0]);
+    else
+      store_phases<T>(sums + 2 * j, 2 * kLanes<T>, sum[0], sum[STRIDE - 1]);
+  }
+}
+
+// The input rows of a segment from the rows of sums that hold them.
+template <class T>
+static void add_rows(const PoolArgs<T>& args, const T* sums, int64_t width,
+                     const Segment& segment) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in;
-  for (int64_t row = begin; row < end; ++row) {
-    int64_t from[STRIDE][kMaxCovering * RegularColumns::kMaxTaps], terms[STRIDE] = {};
-    for_each_covering_row(axis, row / axis[1].in, row % axis[1].in, [&](int64_t o0, int64_t o1) {
-      for (int phase = 0; phase < STRIDE; ++phase)
-        for (int64_t t = 0; t < phases.count[phase]; ++t)
-          from[phase][terms[phase]++] = staged.at(o0, o1) - phases.shift[phase][t];
+  int64_t i0 = segment.begin / axis[1].in, i1 = segment.begin % axis[1].in;
+  for (int64_t row = segment.begin; row < segment.end; ++row) {
+    const T* from[kMaxCovering];
+    int64_t rows = 0;
+    for_each_covering_row(axis, i0, i1, [&](int64_t o0, int64_t o1) {
+      from[rows++] = sums + segment.row(o0, o1) * width;
     });
-    T* grad_x = args.result + plane * args.in_size() + row * in;
-    for (int64_t j = 0; STRIDE * j < in; j += kLanes<T>) {
-      Vec<T> sum[STRIDE] = {};
-#pragma GCC unroll 2
-      for (int phase = 0; phase < STRIDE; ++phase)
-        for (int64_t term = 0; term < terms[phase]; ++term)
-          sum[phase] += load(staged.grad() + from[phase][term] + j);
-      if constexpr (STRIDE == 1) {
-        store_first(grad_x + j, in - j, sum[0]);
-      } else {
-        T* to = grad_x + 2 * j;
-        const int64_t rest = in - 2 * j;
-        store_first(to, rest, interleave<T, false>(sum[0], sum[1]));
-        if (rest > kLanes<T>)
-          store_first(to + kLanes<T>, rest - kLanes<T>, interleave<T, true>(sum[0], sum[1]));
-      }
+    T* grad_x = args.result + segment.plane * args.in_size() + row * in;
+    for (int64_t j = 0; j < in; j += kLanes<T>) {
+      Vec<T> sum = {};
+      for (int64_t r = 0; r < rows; ++r) sum += load(from[r] + j);
+      store_first(grad_x + j, in - j, sum);
     }
+    if (++i1 == axis[1].in) i1 = 0, ++i0;
   }
 }
 
@@ -141,27 +181,107 @@ template <class T, int STRIDE>
 static void gather(const PoolArgs<T>& args, const RegularColumns& columns) {
   const PoolAxis* axis = args.axis;
   const Phases phases(columns, axis[2].step);
-  const int64_t vectors = ceil_div(ceil_div(axis[2].in, STRIDE), kLanes<T>);
-  const int64_t rows = axis[0].in * axis[1].in;
-  parallel_ranges(args.planes * rows, max_of<int64_t>(1, kPoolTask / axis[2].in),
-                  [&](int64_t begin, int64_t end) {
-                    Staged<T> staged(args, phases.largest, vectors * kLanes<T> - phases.smallest);
-                    while (begin < end) {
-                      const int64_t plane = begin / rows, first = begin % rows;
-                      const int64_t last = min_of(rows, first + end - begin);
-                      staged.stage(plane, first, last);
-                      gather_rows<T, STRIDE>(args, phases, staged, plane, first, last);
-                      begin += last - first;
-                    }
-                  });
+  const int64_t in = axis[2].in, rows = axis[0].in * axis[1].in;
+  const int64_t vectors = ceil_div(ceil_div(in, STRIDE), kLanes<T>);
+  // Whole planes where they are small.
+  const int64_t some = max_of<int64_t>(1, kPoolTask / in);
+  const int64_t grain = some > rows ? some / rows * rows : some;
+  parallel_ranges(args.planes * rows, grain, [&](int64_t begin, int64_t end) {
+    const int64_t count = for_each_segment(axis, begin, end, [](const Segment&) {});
+    const Staged<T> staged(args, phases, vectors * kLanes<T>, count);
+    for_each_segment(axis, begin, end, [&](const Segment& s) { staged.stage(s); });
+    const int64_t width = STRIDE * vectors * kLanes<T>;
+    Scratch<T> sums(count * width);
+    for (int64_t r = 0; r < count; ++r)
+      sum_columns<T, STRIDE>(phases, staged.row(r), &sums[r * width], in);
+    for_each_segment(axis, begin, end,
+                     [&](const Segment& s) { add_rows(args, sums.get(), width, s); });
+  });
+}
+
+// Windows of two columns that follow each other from the first on, and rows of windows that do not
+// overlap.
+static bool pairs_tile(const PoolAxis* axis, const RegularColumns& columns) {
+  if (!columns.holds || columns.stride != 2 || columns.taps != 2 || columns.base != 0) return false;
+  if (axis[2].step != 1 || 2 * axis[2].out > axis[2].in) return false;
+  if (axis[0].out < 1 || axis[1].out < 1) return false;
+  for (int a = 0; a < 2; ++a)
+    for (int64_t o = 0; o < axis[a].out; ++o) {
+      const int64_t next = o + 1 < axis[a].out ? axis[a].start[o + 1] : axis[a].in;
+      if (axis[a].step != 1 || axis[a].start[o] + axis[a].count[o] > next) return false;
+    }
+  return true;
+}
+
+// Calls body(row of the input, whether the window of (o0, o1) holds it) from that window's first
+// row to the next window's; those before the first window are the first one's.
+template <class Body>
+LAMINA_INLINE void for_each_own_row(const PoolAxis* axis, int64_t o0, int64_t o1,
+                                    const Body& body) {
+  int64_t begin[2], end[2];
+  for (int a = 0; a < 2; ++a) {
+    const int64_t o = a == 0 ? o0 : o1;
+    begin[a] = o > 0 ? axis[a].start[o] : 0;
+    end[a] = o + 1 < axis[a].out ? axis[a].start[o + 1] : axis[a].in;
+  }
+  for (int64_t i0 = begin[0]; i0 < end[0]; ++i0)
+    for (int64_t i1 = begin[1]; i1 < end[1]; ++i1)
+      body(i0 * axis[1].in + i1, holds_input(axis[0], o0, i0) && holds_input(axis[1], o1, i1));
+}
+
+template <class T, bool MAX>
+static void gather_pairs(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  const int64_t in = axis[2].in, out = axis[2].out;
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, 2 * in, [&](const auto& rows) {
+    Scratch<T> divisor(MAX ? 0 : out);
+    for (int64_t o = 0; o < out && !MAX; ++o) divisor[o] = T(axis[2].divisor[o]);
+    rows([&](int64_t plane, int64_t o0, int64_t o1) {
+      T* grad_x = args.result + plane * args.in_size();
+      const int64_t from = plane * args.out_size() + (o0 * axis[1].out + o1) * out;
+      const T divide = MAX ? T(1) : T(axis[0].divisor[o0] * axis[1].divisor[o1]);
+      for (int64_t o = 0; 2 * o < in; o += kLanes<T>) {
+        Vec<T> grad = load_first(args.grad_y + from + o, out - o);
+        Mask<T> index = {};
+        if constexpr (MAX)
+          index = lane_indices<T>(args.index + from + o, out - o);
+        else
+          grad /= divide * load_first(&divisor[o], out - o, T(1));
+        for_each_own_row(axis, o0, o1, [&](int64_t row, bool inside) {
+          Vec<T> even = {}, odd = {};
+          if (inside && MAX) {
+            const Mask<T> place =
+                2 * lane_numbers<T>() + static_cast<LaneInteger<T>>(row * in + 2 * o);
+            even = index == place ? grad : even, odd = index == place + 1 ? grad : odd;
+          } else if (inside) {
+            even = odd = grad;
+          }
+          store_phases(grad_x + row * in + 2 * o, in - 2 * o, even, odd);
+        });
+      }
+    });
+  });
 }
 
 // grad_x[index[o]] += grad_y[o] for the indices in [low, low + size); `count` is null where no
-// window is empty.
+// window is empty. A few are loaded before any is added: nothing tells the compiler that the
+// additions do not change them.
 template <class T>
 static void scatter_row(const T* grad_y, const int64_t* index, const int64_t* count, int64_t out,
                         uint64_t low, uint64_t size, T* grad_x) {
-  for (int64_t o = 0; o < out; ++o) {
+  constexpr int kFew = 8;
+  int64_t o = 0;
+  for (; o + kFew <= out && !count; o += kFew) {
+    uint64_t place[kFew];
+    T grad[kFew];
+#pragma GCC unroll 8
+    for (int k = 0; k < kFew; ++k)
+      place[k] = static_cast<uint64_t>(index[o + k]) - low, grad[k] = grad_y[o + k];
+#pragma GCC unroll 8
+    for (int k = 0; k < kFew; ++k)
+      if (place[k] < size) grad_x[place[k]] += grad[k];
+  }
+  for (; o < out; ++o) {
     const uint64_t place = static_cast<uint64_t>(index[o]) - low;
     if (place < size && (!count || count[o] > 0)) grad_x[place] += grad_y[o];
   }
@@ -169,21 +289,29 @@ static void scatter_row(const T* grad_y, const int64_t* index, const int64_t* co
 
 // Each task owns some rows of a plane and takes what its outputs' indices send there.
 template <class T>
-void max_pool_dgrad_windows(const PoolArgs<T>& args) {
+static void scatter(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const int64_t in1 = axis[1].in, in2 = axis[2].in, rows = axis[0].in * in1;
   const int64_t own = max_of<int64_t>(1, 4 * kPoolTask / max_of<int64_t>(1, in2));
   const int64_t blocks = ceil_div(rows, own);
   const int64_t planes = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, args.in_size()));
   const int64_t* count = nullptr;
-  for (int64_t o = 0; o < axis[2].out; ++o)
-    if (axis[2].count[o] == 0) count = axis[2].count;
+  bool filled = true;  // no window is empty
+  for (int a = 0; a < 3; ++a)
+    for (int64_t o = 0; o < axis[a].out; ++o)
+      if (axis[a].count[o] == 0) filled = false, count = a == 2 ? axis[2].count : nullptr;
   parallel_ranges(args.planes * blocks, planes, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       const int64_t plane = block / blocks, begin = block % blocks * own;
       const int64_t end = min_of(begin + own, rows), a = begin / in1, b = (end - 1) / in1;
       T* grad_x = args.result + plane * args.in_size() + begin * in2;
       __builtin_memset(grad_x, 0, static_cast<size_t>((end - begin) * in2) * sizeof(T));
+      if (filled && blocks == 1) {
+        const int64_t at = plane * args.out_size();
+        scatter_row(args.grad_y + at, args.index + at, count, args.out_size(), 0,
+                    static_cast<uint64_t>(args.in_size()), grad_x);
+        continue;
+      }
       const int64_t o1_begin = a == b ? axis[1].first[begin % in1] : 0;
       const int64_t o1_end = a == b ? axis[1].last[(end - 1) % in1] : axis[1].out;
       for (int64_t o0 = axis[0].first[a]; o0 < axis[0].last[b]; ++o0)
@@ -218,48 +346,79 @@ static void fill_planes(const PoolArgs<T>& args) {
                   });
 }
 
+// Adds the sum of each output to the columns of its window; `row` has room for a vector more.
+template <class T>
+static void spread_columns(const PoolAxis& axis, const T* sums, T* row) {
+  int64_t written = 0;
+  auto write = [&](int64_t end, T value) {  // what it writes beyond `end` is written again
+    for (; written < end; written += kLanes<T>) store(row + written, broadcast(value));
+    written = end;
+  };
+  for (int64_t o = 0; o < axis.out; ++o) {
+    if (axis.count[o] == 0) continue;
+    const int64_t begin = axis.start[o], end = begin + (axis.count[o] - 1) * axis.step + 1;
+    if (written < begin) write(begin, T(0));
+    if (axis.step == 1) {
+      for (int64_t i = begin; i < min_of(written, end); ++i) row[i] += sums[o];
+      if (written < end) write(end, sums[o]);
+    } else {
+      if (written < end) write(end, T(0));
+      for (int64_t i = begin; i < end; i += axis.step) row[i] += sums[o];
+    }
+  }
+  if (written < axis.in) write(axis.in, T(0));
+}
+
 template <class T>
 static void spread(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
-  for_each_row_group(args.planes, axis[0].in, axis[1].in, axis[2].in, [&](const auto& rows) {
-    Scratch<T> sums(axis[2].out);
+  const int64_t in = axis[2].in, out = axis[2].out;
+  for_each_row_group(args.planes, axis[0].in, axis[1].in, in, [&](const auto& rows) {
+    Scratch<T> sums(out), divisor(out), spread(in + kLanes<T>);
+    for (int64_t o = 0; o < out; ++o) divisor[o] = T(axis[2].divisor[o]);
+    int64_t held[5] = {-1};  // the plane and the outputs whose columns are spread
     rows([&](int64_t plane, int64_t i0, int64_t i1) {
-      const T* grad_y = args.grad_y + plane * args.out_size();
-      T* grad_x = args.result + plane * args.in_size() + (i0 * axis[1].in + i1) * axis[2].in;
-      for (int64_t o = 0; o < axis[2].out; ++o) sums[o] = 0;
-      for_each_covering_row(axis, i0, i1, [&](int64_t o0, int64_t o1) {
-        const T* row = grad_y + (o0 * axis[1].out + o1) * axis[2].out;
-        const T divide = T(axis[0].divisor[o0] * axis[1].divisor[o1]);
-        for (int64_t o = 0; o < axis[2].out; ++o)
-          sums[o] += row[o] / (divide * T(axis[2].divisor[o]));
-      });
-      // Windows that follow each other write; where they meet or overlap they add.
-      int64_t written = 0;
-      for (int64_t o = 0; o < axis[2].out; ++o) {
-        const int64_t step = axis[2].step, begin = axis[2].start[o];
-        const int64_t end = begin + (axis[2].count[o] - 1) * step + 1;
-        const T value = sums[o];
-        if (step == 1 && axis[2].count[o] > 0) {
-          for (; written < begin; ++written) grad_x[written] = 0;
-          for (int64_t i = begin; i < min_of(written, end); ++i) grad_x[i] += value;
-          for (; written < end; ++written) grad_x[written] = value;
-          continue;
-        }
-        for (; written < end; ++written) grad_x[written] = 0;
-        for (int64_t i = begin; i < end; i += step) grad_x[i] += value;
+      const int64_t holds[5] = {plane, axis[0].first[i0], axis[0].last[i0], axis[1].first[i1],
+                                axis[1].last[i1]};
+      const bool again =
+          axis[0].step == 1 && axis[1].step == 1 && __builtin_memcmp(held, holds, sizeof held) == 0;
+      T* grad_x = args.result + plane * args.in_size() + (i0 * axis[1].in + i1) * in;
+      if (!again) {
+        const T* grad_y = args.grad_y + plane * args.out_size();
+        for (int64_t o = 0; o < out; ++o) sums[o] = 0;
+        for_each_covering_row(axis, i0, i1, [&](int64_t o0, int64_t o1) {
+          const T* row = grad_y + (o0 * axis[1].out + o1) * out;
+          const T divide = T(axis[0].divisor[o0] * axis[1].divisor[o1]);
+          for (int64_t o = 0; o < out; ++o) sums[o] += row[o] / (divide * divisor[o]);
+        });
+        spread_columns(axis[2], sums.get(), spread.get());
+        __builtin_memcpy(held, holds, sizeof held);
       }
-      for (; written < axis[2].in; ++written) grad_x[written] = 0;
+      __builtin_memcpy(grad_x, spread.get(), static_cast<size_t>(in) * sizeof(T));
     });
   });
 }
 
 template <class T>
+void max_pool_dgrad_windows(const PoolArgs<T>& args) {
+  const bool wide = args.axis[2].out >= kLanes<T>;
+  if (wide && small_plane(args) && pairs_tile(args.axis, RegularColumns(args.axis[2])))
+    gather_pairs<T, true>(args);
+  else
+    scatter(args);
+}
+
+template <class T>
 void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
-  if (whole_plane(args.axis)) return fill_planes(args);
   const RegularColumns columns(args.axis[2]);
   const int64_t covering = most_covering(args.axis[0]) * most_covering(args.axis[1]);
-  if (!columns.holds || covering > kMaxCovering) return spread(args);
-  if (columns.stride == 1)
+  if (whole_plane(args.axis))
+    fill_planes(args);
+  else if (pairs_tile(args.axis, columns))
+    gather_pairs<T, false>(args);
+  else if (!columns.holds || covering > kMaxCovering)
+    spread(args);
+  else if (columns.stride == 1)
     gather<T, 1>(args, columns);
   else
     gather<T, 2>(args, columns);

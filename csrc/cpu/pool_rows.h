@@ -30,6 +30,12 @@ LAMINA_INLINE void for_each_row_group(int64_t planes, int64_t rows0, int64_t row
   });
 }
 
+// Whether offsets in a plane fit a lane.
+template <class T>
+LAMINA_INLINE bool small_plane(const ops::PoolArgs<T>& args) {
+  return sizeof(T) == 8 || args.in_size() < (int64_t{1} << 30);
+}
+
 // Where the row of x at taps (t0, t1) of the window of output (o0, o1) starts in its plane.
 LAMINA_INLINE int64_t window_row(const PoolAxis* axis, int64_t o0, int64_t o1, int64_t t0,
                                  int64_t t1) {
@@ -47,14 +53,20 @@ LAMINA_INLINE void for_each_window_row(const PoolAxis* axis, int64_t o0, int64_t
   }
 }
 
+// The same as axis.covers(o, i), without a division where it needs none.
+LAMINA_INLINE bool holds_input(const PoolAxis& axis, int64_t o, int64_t i) {
+  const int64_t offset = i - axis.start[o];
+  return axis.step == 1 ? offset >= 0 && offset < axis.count[o] : axis.covers(o, i);
+}
+
 // Calls body(o0, o1) for each row of outputs whose windows hold input row (i0, i1).
 template <class Body>
 LAMINA_INLINE void for_each_covering_row(const PoolAxis* axis, int64_t i0, int64_t i1,
                                          const Body& body) {
   for (int64_t o0 = axis[0].first[i0]; o0 < axis[0].last[i0]; ++o0) {
-    if (!axis[0].covers(o0, i0)) continue;
+    if (!holds_input(axis[0], o0, i0)) continue;
     for (int64_t o1 = axis[1].first[i1]; o1 < axis[1].last[i1]; ++o1)
-      if (axis[1].covers(o1, i1)) body(o0, o1);
+      if (holds_input(axis[1], o1, i1)) body(o0, o1);
   }
 }
 

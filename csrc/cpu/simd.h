@@ -60,53 +60,77 @@ LAMINA_INLINE Mask<T> lane_numbers() {
   for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i;
   return lanes;
 }
-// Lanes [from, to) of the vector at p, without touching memory outside; the others read as `fill`.
+// The lanes [from, to) of a vector, made once for many loads and stores: memory behind the other
+// lanes is not touched.
+template <class T>
+class Lanes {
+ public:
+  Lanes() = default;
+  LAMINA_INLINE Lanes(int64_t from, int64_t to) {
+    from = from < 0 ? 0 : from, to = to > kLanes<T> ? kLanes<T> : to;
+#if defined(__AVX512F__)
+    mask_ = to <= from ? 0 : (~0u >> (32 - (to - from))) << from;
+#elif defined(__AVX2__)
+    const Mask<T> lane = lane_numbers<T>();
+    mask_ =
+        (lane >= static_cast<LaneInteger<T> >(from)) & (lane < static_cast<LaneInteger<T> >(to));
+#else
+    from_ = from, to_ = to;
+#endif
+  }
+
+  // The other lanes read as `fill`.
+  LAMINA_INLINE Vec<T> load(const T* p, T fill = T(0)) const {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+      return (Vec<T>)_mm512_mask_loadu_ps((__m512)broadcast(fill), __mmask16(mask_), p);
+    else
+      return (Vec<T>)_mm512_mask_loadu_pd((__m512d)broadcast(fill), __mmask8(mask_), p);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4)
+      return mask_ ? (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask_) : broadcast(fill);
+    else
+      return mask_ ? (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask_) : broadcast(fill);
+#else
+    T lanes[kLanes<T>];
+    for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i >= from_ && i < to_ ? p[i] : fill;
+    return cpu::LAMINA_ISA::load(lanes);
+#endif
+  }
+  LAMINA_INLINE void store(T* p, Vec<T> v) const {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+      _mm512_mask_storeu_ps(p, __mmask16(mask_), (__m512)v);
+    else
+      _mm512_mask_storeu_pd(p, __mmask8(mask_), (__m512d)v);
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4)
+      _mm256_maskstore_ps(p, (__m256i)mask_, (__m256)v);
+    else
+      _mm256_maskstore_pd(p, (__m256i)mask_, (__m256d)v);
+#else
+    T lanes[kLanes<T>];
+    cpu::LAMINA_ISA::store(lanes, v);
+    for (int64_t i = from_; i < to_; ++i) p[i] = lanes[i];
+#endif
+  }
+
+ private:
+#if defined(__AVX512F__)
+  unsigned mask_;
+#elif defined(__AVX2__)
+  Mask<T> mask_;
+#else
+  int64_t from_, to_;
+#endif
+};
 template <class T>
 LAMINA_INLINE Vec<T> load_lanes(const T* p, int64_t from, int64_t to, T fill = T(0)) {
-  from = from < 0 ? 0 : from, to = to > kLanes<T> ? kLanes<T> : to;
-#if defined(__AVX512F__)
-  const unsigned mask = to <= from ? 0 : (~0u >> (32 - (to - from))) << from;
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_mask_loadu_ps((__m512)broadcast(fill), __mmask16(mask), p);
-  else
-    return (Vec<T>)_mm512_mask_loadu_pd((__m512d)broadcast(fill), __mmask8(mask), p);
-#elif defined(__AVX2__)
-  const Mask<T> lane = lane_numbers<T>();
-  const Mask<T> mask =
-      (lane >= static_cast<LaneInteger<T> >(from)) & (lane < static_cast<LaneInteger<T> >(to));
-  if constexpr (sizeof(T) == 4)
-    return mask ? (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask) : broadcast(fill);
-  else
-    return mask ? (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask) : broadcast(fill);
-#else
-  T lanes[kLanes<T>];
-  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i >= from && i < to ? p[i] : fill;
-  return load(lanes);
-#endif
+  return Lanes<T>(from, to).load(p, fill);
 }
-// The same for storing: the other lanes' memory is left alone.
 template <class T>
 LAMINA_INLINE void store_lanes(T* p, int64_t from, int64_t to, Vec<T> v) {
-  from = from < 0 ? 0 : from, to = to > kLanes<T> ? kLanes<T> : to;
-#if defined(__AVX512F__)
-  const unsigned mask = to <= from ? 0 : (~0u >> (32 - (to - from))) << from;
-  if constexpr (sizeof(T) == 4)
-    _mm512_mask_storeu_ps(p, __mmask16(mask), (__m512)v);
-  else
-    _mm512_mask_storeu_pd(p, __mmask8(mask), (__m512d)v);
-#elif defined(__AVX2__)
-  const Mask<T> lane = lane_numbers<T>();
-  const Mask<T> mask =
-      (lane >= static_cast<LaneInteger<T> >(from)) & (lane < static_cast<LaneInteger<T> >(to));
-  if constexpr (sizeof(T) == 4)
-    _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v);
-  else
-    _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v);
-#else
-  T lanes[kLanes<T>];
-  store(lanes, v);
-  for (int64_t i = from; i < to; ++i) p[i] = lanes[i];
-#endif
+  Lanes<T>(from, to).store(p, v);
 }
 // First n elements.
 template <class T>
