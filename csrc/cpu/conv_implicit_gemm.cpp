@@ -3,14 +3,14 @@
 //
 //   fprop  y[k][o] = weight[k][c r] col[c r][o], positions o of all images
 //   dgrad  each phase of grad_x (shared/conv_phase.h) as fprop of grad_y, stored at the stride
-//   wgrad  grad_weight[k][c r] = sum over the positions of grad_y[k][o] col[c r][o]^T
+//
+// The weight gradient: conv_implicit_gemm_wgrad.cpp.
 //
 // Source        Chetlur et al. 2014 (cuDNN).
 // Workspace     fprop and dgrad: the packed filters or, where positions are few, the packed input
-//               (shared/implicit_gemm.h). wgrad: partial sums where filters are few.
-// Partitioning  blocks of the product of every group (cpu/gemm.h); wgrad also parts of the
-//               positions, whose sums are added in order.
-// Numerics      sums over (c, r), or positions, in runs of kBlockDepth, the runs in order.
+//               (shared/implicit_gemm.h).
+// Partitioning  blocks of the product of every group (cpu/gemm.h).
+// Numerics      sums over (c, r) in runs of kBlockDepth, the runs in order.
 // Floor         the FMA peak: a panel of 48 positions is packed once for up to 256 filters.
 #include "cpu/activate.h"
 #include "cpu/gemm.h"
@@ -201,77 +201,7 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
   }
 }
 
-// Panels [position][kCols] of positions [p, p + depth) and columns (c, r) from j on: rows of the
-// unrolled input, transposed.
-template <class T>
-static void pack_positions(const ConvShape& s, const T* x, int64_t j, int64_t cols, int64_t p,
-                           int64_t depth, int64_t panel_depth, T* panels) {
-  constexpr int kDepth = GemmTile<T>::kBlockDepth, kCols = GemmTile<T>::kCols;
-  const Im2colRuns<T, kDepth, kDepth> runs(s, x, s.c * s.in_size(), p, depth);
-  alignas(64) T rows[kLanes<T> * kDepth];
-  for (int64_t first = 0; first < cols; first += kLanes<T>) {
-    const int64_t some = min_of<int64_t>(kLanes<T>, cols - first), panel = first / kCols * kCols;
-    const int64_t width = min_of<int64_t>(kCols, whole_vectors<T>(cols - panel));
-    runs.pack(j + first, some, rows);
-    pack_panel<kLanes<T>>(rows, whole_vectors<T>(depth), 1, some, depth,
-                          panels + panel * panel_depth + first - panel, width);
-  }
-}
-
-template <class T>
-void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
-  using Tile = GemmTile<T>;
-  const ConvShape& s = args.shape;
-  const int64_t m = s.k_per_group(), n = s.c_per_group() * s.kernel_size(), out = s.out_size();
-  const ImplicitGemmParts plan(s);
-  const int64_t weights = s.groups * m * n;
-  // The batch of products is (part, group): part q sums the positions from q * plan.positions on.
-  const auto first_of = [&](int64_t index) { return index / s.groups * plan.positions; };
-  const auto rows_of = [&](int64_t index, int64_t i, int64_t rows, int64_t p, int64_t depth,
-                           T* panel) -> const T* {
-    const int64_t g = index % s.groups, end = min_of(s.n * out, first_of(index) + p + depth);
-    T* line = panel;
-    for (int64_t at = first_of(index) + p; at < end;) {  // runs within an image
-      const int64_t image = at / out, o = at % out, count = min_of(out - o, end - at);
-      pack_panel<Tile::kRows>(args.grad_y + (image * s.k + g * m + i) * out + o, out, 1, rows,
-                              count, line, Tile::kRows);
-      at += count, line += count * Tile::kRows;
-    }
-    for (; line < panel + depth * Tile::kRows; ++line) *line = 0;  // the last part is shorter
-    return panel;
-  };
-  const auto columns_of = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth,
-                              T* panels) -> const T* {
-    const T* x = args.x + index % s.groups * s.c_per_group() * s.in_size();
-    const int64_t first = first_of(index) + p;
-    const int64_t some = max_of<int64_t>(min_of(depth, s.n * out - first), 0);
-    if (some < depth)  // the last part is shorter
-      for (int64_t q = 0; q < depth * whole_vectors<T>(cols); ++q) panels[q] = 0;
-    if (some > 0) pack_positions(s, x, j, cols, first, some, depth, panels);
-    return panels;
-  };
-  T* sums_of_parts = plan.parts > 1 ? args.workspace : args.result;
-  const auto store_block = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
-                               const T* sums, int64_t step) {
-    T* place = sums_of_parts + index / s.groups * weights + (index % s.groups * m + i) * n + j;
-    for (int64_t r = 0; r < rows; ++r, place += n, sums += step)
-      for (int64_t q = 0; q < cols; q += kLanes<T>)
-        store_first(place + q, cols - q, load(sums + q));
-  };
-  gemm_blocks<T>(plan.parts * s.groups, m, n, plan.positions, rows_of, columns_of, store_block);
-  if (plan.parts > 1)
-    parallel_ranges(weights, int64_t{1} << 14, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i += kLanes<T>) {
-        Vec<T> sum = load_first(sums_of_parts + i, end - i);
-        for (int64_t part = 1; part < plan.parts; ++part)
-          sum += load_first(sums_of_parts + part * weights + i, end - i);
-        store_first(args.result + i, end - i, sum);
-      }
-    });
-}
-
 LAMINA_INSTANTIATE(conv_fprop_implicit_gemm, ConvArgs)
 LAMINA_INSTANTIATE(conv_dgrad_implicit_gemm, ConvArgs)
-LAMINA_INSTANTIATE(conv_wgrad_implicit_gemm, ConvArgs)
 
 LAMINA_CPU_NAMESPACE_END

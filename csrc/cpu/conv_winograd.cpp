@@ -1,5 +1,5 @@
 // conv, winograd: F(2x2, 3x3), 16 products for 36; winograd2x4: F(2x4, 3x3), 24 for 72; winograd4:
-// F(4x4, 3x3), 36 for 144; winograd5x5: F(2x2, 5x5), 36 for 100. Stride 1, dilation 1.
+// F(4x4, 3x3), 36 for 144; winograd5x5: F(2x2, 5x5), 36 for 100. Stride 1.
 //
 //   fprop  M[e][k][t] = sum over c of U[e][k][c] V[e][c][t] for the elements e of a tile t,
 //          U = G g G^T, V = B^T d B, y = A^T M A
@@ -12,6 +12,8 @@
 //               it transforms their inputs into L2, multiplies kTaskRows output channels at a time
 //               for all e, and transforms those back at once, while M is in L2. Where the tiles are
 //               few, the inputs are transformed for all tasks, and a task takes some filters.
+//               Dilation splits a plane into phases, each a dense convolution
+//               (shared/winograd_blocks.h): tiles are read and stored at that step.
 // Workspace     U, or V where the tiles are few; for wgrad U and blocks of V and A dy A^T
 //               (shared/winograd_blocks.h).
 // Numerics      sums in runs, the runs in order: rms error as of a direct sum for
@@ -106,17 +108,20 @@ static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t 
   }
   for (int index = 0; index < runs.count; ++index) {
     const TileRun& run = runs.run[index];
-    const int64_t o2 = run.column * kStep, columns = min_of(run.count * kStep, s.out[2] - o2);
-    for (int i = 0; i < Tile::kOutRows && run.row * Tile::kOutRows + i < s.out[1]; ++i) {
+    for (int i = 0; i < Tile::kOutRows && run.o1 + i * s.dilation[1] < s.out[1]; ++i) {
       const int64_t place = (run.image * s.k + channel) * s.out_size() +
-                            (run.row * Tile::kOutRows + i) * s.out[2] + o2;
+                            (run.o1 + i * s.dilation[1]) * s.out[2] + run.o2;
       const T* source = rows[i] + run.first * kStep;
       const T* residual = output.epilogue.residual;
-      for (int64_t at = 0; at < columns; at += kLanes<T>) {
-        Vec<T> sum = load_first(source + at, columns - at);
-        if (residual) sum += load_first(residual + place + at, columns - at);
-        store_first(output.y + place + at, columns - at, activate(output.epilogue, sum));
-      }
+      with_column_step(s, [&](auto step) {
+        const int64_t columns = min_of(run.count * kStep, ceil_div(s.out[2] - run.o2, step));
+        for (int64_t at = 0; at < columns; at += kLanes<T>) {
+          const int64_t to = place + at * step;
+          Vec<T> sum = load_first(source + at, columns - at);
+          if (residual) sum += load_spaced(residual + to, step, 0, columns - at);
+          store_spaced(output.y + to, step, columns - at, activate(output.epilogue, sum));
+        }
+      });
     }
   }
 }

@@ -195,6 +195,42 @@ LAMINA_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
   for (int i = 0; i < kLanes<T>; ++i) order[i] = 2 * i + Odd;
   return __builtin_shuffle(a, b, order);
 }
+// Lanes [from, to) of p[0], p[step], p[2 * step], ...; the others are zero and not read.
+template <class T>
+LAMINA_INLINE Vec<T> load_spaced(const T* p, int64_t step, int64_t from, int64_t to) {
+  from = from < 0 ? 0 : from, to = to > kLanes<T> ? kLanes<T> : to;
+  const int64_t begin = from * step, end = (to - 1) * step + 1;
+  const auto part = [&](int i) {
+    return load_lanes(p + i * kLanes<T>, begin - i * kLanes<T>, end - i * kLanes<T>);
+  };
+  if (step == 1) return part(0);
+  if (step == 2) return every_other<T, false>(part(0), part(1));
+  if (step == 4)
+    return every_other<T, false>(every_other<T, false>(part(0), part(1)),
+                                 every_other<T, false>(part(2), part(3)));
+  T lanes[kLanes<T>] = {};
+  for (int64_t i = from; i < to; ++i) lanes[i] = p[i * step];
+  return load(lanes);
+}
+// The first n lanes to p[0], p[step], ...; what lies between is left alone.
+template <class T>
+LAMINA_INLINE void store_spaced(T* p, int64_t step, int64_t n, Vec<T> v) {
+  if (step == 1) return store_first(p, n, v);
+  n = n > kLanes<T> ? kLanes<T> : n;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    if (step == 2) {
+      const unsigned mask = n <= 0 ? 0 : 0x55555555u & (~0u >> (33 - 2 * n));
+      _mm512_mask_storeu_ps(p, __mmask16(mask), (__m512)interleave<T, false>(v, v));
+      _mm512_mask_storeu_ps(p + 16, __mmask16(mask >> 16), (__m512)interleave<T, true>(v, v));
+      return;
+    }
+#endif
+  T lanes[kLanes<T>];
+  store(lanes, v);
+  for (int64_t i = 0; i < n; ++i) p[i * step] = lanes[i];
+}
+
 // square[i][j] becomes square[j][i]: log2(lanes) rounds of perfect shuffles.
 template <class T>
 LAMINA_INLINE void transpose(Vec<T> (&square)[kLanes<T>]) {

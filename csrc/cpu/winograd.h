@@ -2,6 +2,8 @@
 // and read (cpu/gemm.h): tiles are the columns of the products.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/filters.h"
 #include "cpu/gemm.h"
 #include "shared/winograd.h"
@@ -54,10 +56,14 @@ LAMINA_INLINE void join_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
 
 // ---- where the tiles of a group lie
 
-// Tiles [first, first + count) of a group: neighbours in one tile row.
+// Tiles [first, first + count) of a group: neighbours in one tile row of a phase.
 struct TileRun {
-  int64_t image, row, column;  // in tiles
+  int64_t image, o1, o2;  // first output
   int64_t first, count;
+
+  LAMINA_INLINE bool same_rows(const TileRun& other) const {
+    return image == other.image && o1 == other.o1;
+  }
 };
 
 struct TileRuns {
@@ -66,13 +72,19 @@ struct TileRuns {
 
   // Tiles [begin, begin + tiles) of all images.
   LAMINA_INLINE TileRuns(const winograd::Tiles& all, int64_t begin, int64_t tiles) {
-    int64_t column = begin % all.tiles_w, row = begin / all.tiles_w % all.tiles_h;
-    int64_t image = begin / (all.tiles_w * all.tiles_h);
+    int64_t column = begin % all.tiles_w, rest = begin / all.tiles_w;
+    int64_t b = rest % all.phases_w, row = rest / all.phases_w;
+    int64_t a = row / all.tiles_h, image = a / all.phases_h;
+    row %= all.tiles_h, a %= all.phases_h;
     for (int64_t done = 0; done < tiles;) {
       const int64_t some = min_of(all.tiles_w - column, tiles - done);
-      run[count++] = {image, row, column, done, some};
+      run[count++] = {image, a + row * all.rows_h, b + column * all.columns_w, done, some};
       done += some, column = 0;
-      if (++row == all.tiles_h) row = 0, ++image;
+      if (++b < all.phases_w) continue;
+      b = 0;
+      if (++row < all.tiles_h) continue;
+      row = 0;
+      if (++a == all.phases_h) a = 0, ++image;
     }
   }
 };
@@ -122,15 +134,25 @@ static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters
 }
 
 // Asks for what fill() will read of a plane [height][width]: its rows are too short for the
-// hardware to see them come.
+// hardware to see them come. Rows are `step` apart.
 template <class T>
 LAMINA_INLINE void prefetch_block(const T* plane, int64_t height, int64_t width, int64_t row,
-                                  int64_t rows, int64_t column, int64_t columns) {
+                                  int64_t rows, int64_t step, int64_t column, int64_t columns) {
   constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
-  for (int64_t r = max_of<int64_t>(row, 0); r < min_of(row + rows, height); ++r)
-    for (int64_t at = max_of<int64_t>(column, 0); at < min_of(column + columns + kLine, width);
-         at += kLine)
-      __builtin_prefetch(plane + r * width + at);
+  for (int64_t r = row; r < min_of(row + rows * step, height); r += step)
+    if (r >= 0)
+      for (int64_t at = max_of<int64_t>(column, 0); at < min_of(column + columns + kLine, width);
+           at += kLine)
+        __builtin_prefetch(plane + r * width + at);
+}
+
+// Calls body with the column step of a convolution, a constant where it is 1.
+template <class Body>
+LAMINA_INLINE void with_column_step(const ops::ConvShape& s, const Body& body) {
+  if (s.dilation[2] == 1)
+    body(std::integral_constant<int64_t, 1>{});
+  else
+    body(s.dilation[2]);
 }
 
 // Tile rows of one channel after the vertical transform: columns[0] holds the first kOutColumns
@@ -144,20 +166,31 @@ struct TileRows {
   // plane: the channel in image 0, images image_step apart.
   LAMINA_INLINE void fill(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
                           int64_t image_step) {
+    with_column_step(s, [&](auto step) { fill(s, step, runs, plane, image_step); });
+  }
+
+ private:
+  template <class Step>
+  LAMINA_INLINE void fill(const ops::ConvShape& s, Step step, const TileRuns& runs, const T* plane,
+                          int64_t image_step) {
     constexpr int kStep = Tile::kOutColumns;
+    const int64_t down = s.dilation[1];
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
-      const int64_t i1 = run.row * Tile::kOutRows - s.pad[1], i2 = run.column * kStep - s.pad[2];
+      const int64_t i1 = run.o1 - s.pad[1], i2 = run.o2 - s.pad[2];
       const T* source = plane + run.image * image_step + i1 * s.in[2] + i2;
+      const int64_t begin = i2 < 0 ? ceil_div(-i2, step) : 0;  // columns inside the image
+      const int64_t stop = i2 < s.in[2] ? ceil_div(s.in[2] - i2, step) : 0;
       for (int64_t at = 0; at < run.count * kStep + Tile::kSide - 1; at += kLanes<T>) {
-        const int64_t first = -(i2 + at), end = s.in[2] - (i2 + at);  // lanes inside the image
+        const int64_t first = begin - at, end = stop - at;
         Vec<T> d[Tile::kInRows], v[Tile::kInRows];
-        if (first <= 0 && end >= kLanes<T> && i1 >= 0 && i1 + Tile::kInRows <= s.in[1])
-          for (int r = 0; r < Tile::kInRows; ++r) d[r] = load(source + r * s.in[2] + at);
+        if (step == 1 && first <= 0 && end >= kLanes<T> && i1 >= 0 &&
+            i1 + (Tile::kInRows - 1) * down < s.in[1])
+          for (int r = 0; r < Tile::kInRows; ++r) d[r] = load(source + r * down * s.in[2] + at);
         else
           for (int r = 0; r < Tile::kInRows; ++r)
-            d[r] = i1 + r >= 0 && i1 + r < s.in[1]
-                       ? load_lanes(source + r * s.in[2] + at, first, end)
+            d[r] = i1 + r * down >= 0 && i1 + r * down < s.in[1]
+                       ? load_spaced(source + r * down * s.in[2] + at * step, step, first, end)
                        : Vec<T>{};
         winograd::input_line(d, v);
         const int64_t place = run.first * kStep + at;
@@ -173,14 +206,15 @@ struct TileRows {
     }
   }
 
+ public:
   LAMINA_INLINE static void prefetch(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
                                      int64_t image_step) {
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
-      prefetch_block(plane + run.image * image_step, s.in[1], s.in[2],
-                     run.row * Tile::kOutRows - s.pad[1], Tile::kInRows,
-                     run.column * Tile::kOutColumns - s.pad[2],
-                     run.count * Tile::kOutColumns + Tile::kSide - 1);
+      if (index > 0 && run.same_rows(runs.run[index - 1])) continue;  // of another phase
+      prefetch_block(plane + run.image * image_step, s.in[1], s.in[2], run.o1 - s.pad[1],
+                     Tile::kInRows, s.dilation[1], run.o2 - s.pad[2],
+                     (run.count * Tile::kOutColumns + Tile::kSide - 1) * s.dilation[2]);
     }
   }
 
@@ -213,17 +247,23 @@ struct OutputRows {
 
   LAMINA_INLINE void fill(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
                           int64_t image_step) {
+    with_column_step(s, [&](auto step) { fill(s, step, runs, plane, image_step); });
+  }
+  template <class Step>
+  LAMINA_INLINE void fill(const ops::ConvShape& s, Step step, const TileRuns& runs, const T* plane,
+                          int64_t image_step) {
     constexpr int kStep = Tile::kOutColumns;
+    const int64_t down = s.dilation[1];
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
-      const int64_t o1 = run.row * Tile::kOutRows, o2 = run.column * kStep;
-      const T* source = plane + run.image * image_step + o1 * s.out[2] + o2;
-      for (int64_t at = 0; at < run.count * kStep; at += kLanes<T>) {
-        const int64_t end = s.out[2] - (o2 + at);
+      const T* source = plane + run.image * image_step + run.o1 * s.out[2] + run.o2;
+      const int64_t stop = ceil_div(s.out[2] - run.o2, step);
+      for (int64_t at = 0; at < run.count * kStep; at += kLanes<T>)
         for (int r = 0; r < Tile::kOutRows; ++r)
           store(rows[r] + run.first * kStep + at,
-                o1 + r < s.out[1] ? load_lanes(source + r * s.out[2] + at, 0, end) : Vec<T>{});
-      }
+                run.o1 + r * down < s.out[1]
+                    ? load_spaced(source + r * down * s.out[2] + at * step, step, 0, stop - at)
+                    : Vec<T>{});
     }
   }
 
@@ -231,8 +271,9 @@ struct OutputRows {
                                      int64_t image_step) {
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
-      prefetch_block(plane + run.image * image_step, s.out[1], s.out[2], run.row * Tile::kOutRows,
-                     Tile::kOutRows, run.column * Tile::kOutColumns, run.count * Tile::kOutColumns);
+      if (index > 0 && run.same_rows(runs.run[index - 1])) continue;  // of another phase
+      prefetch_block(plane + run.image * image_step, s.out[1], s.out[2], run.o1, Tile::kOutRows,
+                     s.dilation[1], run.o2, run.count * Tile::kOutColumns * s.dilation[2]);
     }
   }
 

@@ -35,7 +35,6 @@ static std::string needs_tiles(const ConvShape& s, int64_t side) {
   if (s.kernel[1] != side || s.kernel[2] != side)
     return "needs a " + std::to_string(side) + "x" + std::to_string(side) + " filter, got " +
            std::to_string(s.kernel[1]) + "x" + std::to_string(s.kernel[2]);
-  if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
   return needs_plane_at_stride_1(s);
 }
 
@@ -85,7 +84,7 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
     constexpr double kMacsPerSum = 450;
-    return 1.6 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
+    return 2.0 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
   }
   constexpr int64_t kTile = 48, kWeightsInL2 = int64_t{1} << 18;
   const ConvShape shape = pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
@@ -122,7 +121,7 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
 }
 
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
-  if (pass == ConvPass::wgrad) return ImplicitGemmParts(s).workspace_elements(s);
+  if (pass == ConvPass::wgrad) return ImplicitGemmGradient(s).workspace_elements(s);
   if (pass == ConvPass::fprop) return ImplicitGemm(s).workspace_elements(s);
   int64_t most = 0;
   for (int64_t which = 0; which < conv_phases(s); ++which) {
@@ -131,11 +130,42 @@ int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   }
   return most;
 }
+// The share of a filter's taps that fall inside the input, over all outputs.
+double inside_share(const ConvShape& s) {
+  double share = 1;
+  for (int axis = 1; axis < 3; ++axis) {
+    int64_t inside = 0;
+    for (int64_t r = 0; r < s.kernel[axis]; ++r) {
+      const int64_t offset = r * s.dilation[axis] - s.pad[axis], stride = s.stride[axis];
+      const int64_t first = offset < 0 ? (-offset + stride - 1) / stride : 0;
+      const int64_t end = offset < s.in[axis] ? (s.in[axis] - 1 - offset) / stride + 1 : 0;
+      inside += std::max<int64_t>(std::min(end, s.out[axis]) - first, 0);
+    }
+    share *= static_cast<double>(inside) /
+             static_cast<double>(std::max<int64_t>(s.out[axis] * s.kernel[axis], 1));
+  }
+  return share;
+}
+// Vectors of filters; grad_y is transposed once for every 288 rows of the unrolled input.
+double implicit_gemm_wgrad_cost(const ConvShape& s) {
+  constexpr int64_t kVector = 16, kRows = 8;
+  constexpr double kMacsPerTransposed = 12, kMacsPerWeight = 40;
+  const auto whole = [](int64_t count, int64_t unit) {
+    return static_cast<double>((count + unit - 1) / unit * unit);
+  };
+  const int64_t rows = s.c_per_group() * s.kernel_size();
+  const double positions = static_cast<double>(s.n * s.out_size());
+  const double lanes = static_cast<double>(s.groups) * whole(s.k_per_group(), kVector);
+  return 1.1 * inside_share(s) * lanes * whole(rows, kRows) * positions +
+         kMacsPerTransposed * lanes * positions * std::ceil(static_cast<double>(rows) / 288) +
+         kMacsPerWeight * static_cast<double>(s.weight_elems());
+}
 // Products of whole panels of 8 filters; each panel of the unrolled input is packed once for up to
-// 512 of them, transposed for wgrad, and so are the filters, or the gradients of the output.
+// 512 of them, and so are the filters.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
+  if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s);
   constexpr int64_t kPanel = 8, kBlock = 512;
-  const double kMacsPerPacked = pass == ConvPass::wgrad ? 30 : 20;
+  constexpr double kMacsPerPacked = 20;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
       static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);

@@ -153,6 +153,10 @@ std::string needs_small_planes(ConvPass pass, const ConvShape& s) {
     return "needs planes of up to 2^30 elements";
   return {};
 }
+std::string needs_dense_winograd(ConvPass pass, const ConvShape& s) {
+  if (s.dilation[1] != 1 || s.dilation[2] != 1) return "needs dilation 1";
+  return needs_small_planes<needs_winograd>(pass, s);
+}
 template <int OUT>
 int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
   const winograd::Tiles tiles(forward_shape(pass, s), OUT);
@@ -206,8 +210,8 @@ constexpr ConvRule kCudaRules[] = {
      im2col_cost<kTf32Rate>},
     {"implicit_gemm", needs_small_images, implicit_gemm_elements, implicit_gemm_cost<1>, true,
      nullptr, false, implicit_gemm_cost<kTf32Rate>},
-    {"winograd", needs_small_planes<needs_winograd>, winograd_elements<2>, winograd_cost<2>, true},
-    {"winograd4", needs_small_planes<needs_winograd>, winograd_elements<4>, winograd_cost<4>, true,
+    {"winograd", needs_dense_winograd, winograd_elements<2>, winograd_cost<2>, true},
+    {"winograd4", needs_dense_winograd, winograd_elements<4>, winograd_cost<4>, true,
      "rounds about three times as much as winograd: ask for it by name or for precision 'high'"},
     {"fft", needs_small_planes<needs_fft>, fft_elements, fft_cost, true},
 };

@@ -23,20 +23,46 @@ struct ImplicitGemm {
   static constexpr int64_t kFew = 768;
 };
 
-// wgrad: the positions are cut into parts where too few weights would leave processors idle.
-struct ImplicitGemmParts {
-  int64_t parts, positions;  // of a part, the last one may be shorter
+// wgrad: a task computes the weights of a block of input and of output channels from a part of the
+// positions, in bands of output rows. Positions are cut where weights are few.
+struct ImplicitGemmGradient {
+  int64_t channels, outputs;     // of a block: inputs and outputs of a group
+  int64_t rows, columns, bands;  // of a band, in output positions; bands of all images
+  int64_t parts;                 // of the bands
 
-  constexpr explicit ImplicitGemmParts(const ops::ConvShape& s) : parts(1) {
-    constexpr int64_t kTasks = 16, kBlockWeights = 256 * 96, kLeast = 1024;
-    const int64_t all = s.n * s.out_size();
-    const int64_t tasks = (s.weight_elems() + kBlockWeights - 1) / kBlockWeights;
-    if (tasks > 0 && tasks < kTasks) parts = (kTasks + tasks - 1) / tasks;
-    if (parts > all / kLeast) parts = all / kLeast > 0 ? all / kLeast : 1;
-    positions = (all + parts - 1) / parts;
+  constexpr explicit ImplicitGemmGradient(const ops::ConvShape& s)
+      : channels(eights(kBlockRows / at_least_one(s.kernel_size()))),
+        outputs(at_least_one(s.k_per_group())),
+        rows(1),
+        columns(at_least_one(s.out[2])),
+        parts(1) {
+    outputs = ceil(ceil(outputs, ceil(outputs, kBlockOutputs)), 16) * 16;
+    if (columns > 2 * kBandPositions) columns = kBandPositions;
+    if (columns < kBandPositions) rows = kBandPositions / columns;
+    if (rows > s.out[1]) rows = at_least_one(s.out[1]);
+    bands = s.n * s.out[0] * ceil(s.out[1], rows) * ceil(s.out[2], columns);
+    const int64_t fewest = eights(kLeastRows / at_least_one(s.kernel_size()));
+    if (channels > s.c_per_group()) channels = at_least_one(s.c_per_group());
+    while (tasks(s) < kTasks && channels > fewest) channels = eights(channels / 2);
+    if (tasks(s) > 0 && tasks(s) < kTasks) parts = ceil(kTasks, tasks(s));
+    const int64_t most = s.n * s.out_size() / kLeastPositions;
+    if (parts > most) parts = at_least_one(most);
+    if (parts > bands) parts = at_least_one(bands);
   }
   constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
     return parts > 1 ? parts * s.weight_elems() : 0;
+  }
+
+ private:
+  static constexpr int64_t kBlockRows = 288, kLeastRows = 64;  // channels times taps
+  static constexpr int64_t kBlockOutputs = 192, kBandPositions = 256, kLeastPositions = 1024;
+  static constexpr int64_t kTasks = 16;
+
+  static constexpr int64_t ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
+  static constexpr int64_t eights(int64_t count) { return ceil(at_least_one(count), 8) * 8; }
+  static constexpr int64_t at_least_one(int64_t count) { return count > 1 ? count : 1; }
+  constexpr int64_t tasks(const ops::ConvShape& s) const {
+    return s.groups * ceil(s.c_per_group(), channels) * ceil(s.k_per_group(), outputs);
   }
 };
 

@@ -1,5 +1,6 @@
-// How the CPU kernels cut a Winograd convolution into tasks and blocks of tiles; the tiles of all
-// images count in order.
+// How the CPU kernels cut a Winograd convolution into tasks and blocks of tiles. Dilation d splits
+// a plane into phases, the positions that are equal modulo d: each is a dense convolution. Tiles
+// count in the order image, phase of the row, tile row, phase of the column, tile column.
 #pragma once
 
 #include "ops/conv.h"
@@ -11,15 +12,22 @@ namespace lamina::winograd {
 inline constexpr int64_t kSkew = 16;
 
 struct Tiles {
-  int64_t elements;               // of a transformed tile
-  int64_t tiles_h, tiles_w, all;  // of an output plane; of all images
+  int64_t elements;            // of a transformed tile
+  int64_t rows_h, columns_w;   // from a tile to the next one of its phase, in outputs
+  int64_t phases_h, phases_w;  // of an output plane
+  int64_t tiles_h, tiles_w;    // of the largest phase
+  int64_t all;                 // tiles of all images
 
   // Tiles of out_rows x out_columns outputs.
   constexpr Tiles(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
       : elements((out_rows + s.kernel[1] - 1) * (out_columns + s.kernel[2] - 1)),
-        tiles_h((s.out[1] + out_rows - 1) / out_rows),
-        tiles_w((s.out[2] + out_columns - 1) / out_columns),
-        all(s.n * tiles_h * tiles_w) {}
+        rows_h(out_rows * s.dilation[1]),
+        columns_w(out_columns * s.dilation[2]),
+        phases_h(s.dilation[1] < s.out[1] ? s.dilation[1] : s.out[1]),
+        phases_w(s.dilation[2] < s.out[2] ? s.dilation[2] : s.out[2]),
+        tiles_h((s.out[1] + rows_h - 1) / rows_h),
+        tiles_w((s.out[2] + columns_w - 1) / columns_w),
+        all(s.n * phases_h * tiles_h * phases_w * tiles_w) {}
 
   // Panels of the products round a group's outputs up by at most 7.
   constexpr int64_t filter_elements(const ops::ConvShape& s) const {
