@@ -3,6 +3,7 @@
 // Method        one functor a kind, f and f' on vectors; f' is recomputed from x, so nothing but x
 //               is kept for the way back.
 // Partitioning  ranges of kGrain elements; the last vector of a range is padded, never branched on.
+//               Results too large for the caches are written past them.
 // Floor         one read and one write (dgrad: two reads) of the tensor.
 #include "ops/activation.h"
 
@@ -19,22 +20,23 @@ using ops::PreluArgs;
 
 static constexpr int64_t kGrain = 16384;  // elements a task: 64 KiB of float in and out
 
-// body(i, count): one vector of `count` elements at i, fewer than a full one only at the end.
-template <class T, class Body>
-static void for_each_vector(int64_t size, Body body) {
+// result[i] = value(i, count): one vector of `count` elements at i, fewer than a full one at the
+// ends only.
+template <class T, class Value>
+static void for_each_vector(int64_t size, T* result, const Value& value) {
+  const bool streamed = is_streamed<T>(size);
   parallel_ranges(size, kGrain, [&](int64_t begin, int64_t end) {
-    int64_t i = begin;
-    for (; i + kLanes<T> <= end; i += kLanes<T>) store(body.result + i, body(i));
-    if (i < end) store_first(body.result + i, end - i, body(i, end - i));
+    write_line(result + begin, end - begin, streamed,
+               [&](int64_t i, int64_t count) { return value(begin + i, count); });
+    finish_streams(streamed);
   });
 }
 
 template <class Kind, class T>
 struct Forward {
   const T *x, *residual;
-  T* result;
   T a, b;
-  LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count = kLanes<T>) const {
+  LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count) const {
     Vec<T> v = load_first(x + i, count);
     if (residual) v += load_first(residual + i, count);
     return Kind::template f<T>(v, a, b);
@@ -45,11 +47,7 @@ template <class Kind, class T>
 struct Backward {
   const T* x;
   const T* grad_y;
-  T* result;
   T a, b;
-  LAMINA_INLINE Vec<T> operator()(int64_t i) const {
-    return load(grad_y + i) * Kind::template d<T>(load(x + i), a, b);
-  }
   LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count) const {
     return load_first(grad_y + i, count) * Kind::template d<T>(load_first(x + i, count), a, b);
   }
@@ -58,10 +56,10 @@ struct Backward {
 template <class T>
 void activation_fprop_elementwise(const ActivationArgs<T>& args) {
   switch (args.kind) {
-#define LAMINA_CASE(kind)      \
-  case Activation::kind:       \
-    return for_each_vector<T>( \
-        args.size, Forward<Kind_##kind, T>{args.x, args.residual, args.result, args.a, args.b});
+#define LAMINA_CASE(kind)                             \
+  case Activation::kind:                              \
+    return for_each_vector<T>(args.size, args.result, \
+                              Forward<Kind_##kind, T>{args.x, args.residual, args.a, args.b});
     LAMINA_ACTIVATIONS(LAMINA_CASE)
 #undef LAMINA_CASE
   }
@@ -70,10 +68,10 @@ void activation_fprop_elementwise(const ActivationArgs<T>& args) {
 template <class T>
 void activation_dgrad_elementwise(const ActivationArgs<T>& args) {
   switch (args.kind) {
-#define LAMINA_CASE(kind)      \
-  case Activation::kind:       \
-    return for_each_vector<T>( \
-        args.size, Backward<Kind_##kind, T>{args.x, args.grad_y, args.result, args.a, args.b});
+#define LAMINA_CASE(kind)                             \
+  case Activation::kind:                              \
+    return for_each_vector<T>(args.size, args.result, \
+                              Backward<Kind_##kind, T>{args.x, args.grad_y, args.a, args.b});
     LAMINA_ACTIVATIONS(LAMINA_CASE)
 #undef LAMINA_CASE
   }
@@ -81,31 +79,37 @@ void activation_dgrad_elementwise(const ActivationArgs<T>& args) {
 
 // One plane of prelu: y = x > 0 ? source : slope * source.
 template <class T>
-static void prelu_plane(const T* x, const T* source, T slope, T* result, int64_t size) {
-  int64_t i = 0;
-  for (; i + kLanes<T> <= size; i += kLanes<T>) {
-    const Vec<T> s = load(source + i);
-    store(result + i, load(x + i) > T(0) ? s : slope * s);
-  }
-  for (; i < size; ++i) result[i] = x[i] > 0 ? source[i] : slope * source[i];
+static void prelu_plane(const T* x, const T* source, T slope, T* result, int64_t size,
+                        bool streamed) {
+  write_line(result, size, streamed, [&](int64_t i, int64_t count) {
+    const Vec<T> s = load_first(source + i, count);
+    return load_first(x + i, count) > T(0) ? s : slope * s;
+  });
+}
+
+// y or grad_x, plane by plane in tasks of about kGrain elements.
+template <class T>
+static void prelu_planes(const PreluArgs<T>& args, const T* source) {
+  const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
+  const int64_t grain = ceil_div(kGrain, max_of<int64_t>(args.inner, 1));
+  parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane) {
+      const int64_t at = plane * args.inner;
+      prelu_plane(args.x + at, source + at, args.weight[plane % args.c % args.weights],
+                  args.result + at, args.inner, streamed);
+    }
+    finish_streams(streamed);
+  });
 }
 
 template <class T>
 void prelu_fprop_elementwise(const PreluArgs<T>& args) {
-  parallel_for(args.n * args.c, [&](int64_t plane) {
-    const T* x = args.x + plane * args.inner;
-    prelu_plane(x, x, args.weight[plane % args.c % args.weights], args.result + plane * args.inner,
-                args.inner);
-  });
+  prelu_planes(args, args.x);
 }
 
 template <class T>
 void prelu_dgrad_elementwise(const PreluArgs<T>& args) {
-  parallel_for(args.n * args.c, [&](int64_t plane) {
-    const int64_t at = plane * args.inner;
-    prelu_plane(args.x + at, args.grad_y + at, args.weight[plane % args.c % args.weights],
-                args.result + at, args.inner);
-  });
+  prelu_planes(args, args.grad_y);
 }
 
 template <class T>

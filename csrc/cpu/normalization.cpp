@@ -4,9 +4,9 @@
 //               (a second pass where that is more than a deviation off), then the result, backwards
 //               through what the cache still holds. Rows of the others: mean, then squared
 //               deviations, then the result. Gradients: both sums in one pass.
-// Partitioning  one task per channel (batch norm; planes with given statistics) or per row (the
-//               others). Gradients to weight and bias: sums of rows or of blocks of rows, added in
-//               order.
+// Partitioning  one task per channel, or several with short lines (batch norm; planes with given
+//               statistics), or per row (the others). Gradients to weight and bias: sums of rows or
+//               of blocks of rows, added in order.
 // Numerics      lines are summed in vectors and a fixed tree, lines of a set in double precision.
 // Floor         one read and one write of the tensor (dgrad: two reads).
 #include "ops/normalization.h"
@@ -21,6 +21,7 @@ using ops::BatchNormArgs;
 using ops::GroupNormArgs;
 
 inline constexpr int64_t kTaskElements = 16384;
+inline constexpr int64_t kMostChannels = 16, kRun = 2048;  // of a batch norm's task: kRun elements
 
 // Two sums over i of what term(i, count, first, second) adds: a vector of elements at i.
 struct TwoSums {
@@ -77,139 +78,209 @@ LAMINA_INLINE T reciprocal_root(T value) {
 
 // result = (x - mean) * scale + shift
 template <class T>
-static void affine_line(const T* x, T mean, T scale, T shift, T* result, int64_t size) {
-  for (int64_t i = 0; i < size; i += kLanes<T>)
-    store_first<T>(result + i, size - i, (load_first(x + i, size - i) - mean) * scale + shift);
+static void affine_line(const T* x, T mean, T scale, T shift, T* result, int64_t size,
+                        bool streamed) {
+  write_line(result, size, streamed, [&](int64_t i, int64_t count) {
+    return (load_first(x + i, count) - mean) * scale + shift;
+  });
 }
 
 // result = grad_y * slope - ((x - mean) * dot + sum)
 template <class T>
 static void gradient_line(const T* grad_y, const T* x, T slope, T mean, T dot, T sum, T* result,
-                          int64_t size) {
-  for (int64_t i = 0; i < size; i += kLanes<T>) {
-    const Vec<T> centred = load_first(x + i, size - i) - mean;
-    store_first<T>(result + i, size - i,
-                   load_first(grad_y + i, size - i) * slope - (centred * dot + sum));
-  }
+                          int64_t size, bool streamed) {
+  write_line(result, size, streamed, [&](int64_t i, int64_t count) {
+    const Vec<T> centred = load_first(x + i, count) - mean;
+    return load_first(grad_y + i, count) * slope - (centred * dot + sum);
+  });
 }
 
-// Mean and variance of a channel: one pass about the mean of its first elements, and a second one
-// where that lies so far from the mean that the difference of the sums would lose digits.
+// Neighbouring channels of a task: their short lines are one run of memory in every image.
+static int64_t channels_of_task(int64_t inner) {
+  return min_of<int64_t>(kMostChannels, ceil_div(kRun, max_of<int64_t>(inner, 1)));
+}
+
+// Means and variances of channels [begin, end): one pass about the mean of a channel's first
+// elements, and a second one where that lies so far from the mean that the difference of the sums
+// would lose digits.
 template <class T>
-static void channel_statistics(const BatchNormArgs<T>& args, int64_t c) {
-  const T* x = args.x + c * args.inner;
-  const int64_t step = args.c * args.inner, sample = min_of<int64_t>(args.inner, 256);
+static void channel_statistics(const BatchNormArgs<T>& args, int64_t begin, int64_t end) {
+  const int64_t count = end - begin, sample = min_of<int64_t>(args.inner, 256);
   const double m = double(args.n * args.inner);
-  T shift = sample > 0 ? T(moments(x, T(0), sample).first / double(sample)) : T(0);
+  T shift[kMostChannels];
+  bool again[kMostChannels];
+  for (int64_t c = 0; c < count; ++c) {
+    const T* x = args.x + (begin + c) * args.inner;
+    shift[c] = sample > 0 ? T(moments(x, T(0), sample).first / double(sample)) : T(0);
+    again[c] = true;
+  }
   for (int pass = 0; pass < 2; ++pass) {
-    double sum = 0, squares = 0;
-    for (int64_t n = 0; n < args.n; ++n) {
-      const TwoSums line = moments(x + n * step, shift, args.inner);
-      sum += line.first, squares += line.second;
+    TwoSums sums[kMostChannels];
+    for (int64_t n = 0; n < args.n; ++n)
+      for (int64_t c = 0; c < count; ++c) {
+        if (!again[c]) continue;
+        const T* x = args.x + (n * args.c + begin + c) * args.inner;
+        const TwoSums line = moments(x, shift[c], args.inner);
+        sums[c].first += line.first, sums[c].second += line.second;
+      }
+    for (int64_t c = 0; c < count; ++c) {
+      if (!again[c]) continue;
+      const double offset = sums[c].first / m, var = sums[c].second / m - offset * offset;
+      args.mean[begin + c] = T(shift[c] + offset);
+      args.var[begin + c] = var < 0 ? T(0) : T(var);
+      again[c] = !(offset * offset <= var);
+      shift[c] = args.mean[begin + c];
     }
-    const double offset = sum / m, var = squares / m - offset * offset;
-    args.mean[c] = T(shift + offset);
-    args.var[c] = var < 0 ? T(0) : T(var);
-    if (offset * offset <= var) return;
-    shift = args.mean[c];
   }
 }
 
-// Channels, or with statistics that are given planes, in the order of memory.
+// Groups of channels, or with statistics that are given planes, in the order of memory.
 template <class T>
 void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
+  const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
   auto normalise = [&](int64_t n, int64_t c) {
     const T scale =
         reciprocal_root<T>(args.var[c] + args.eps) * (args.weight ? args.weight[c] : T(1));
     const T shift = args.bias ? args.bias[c] : T(0);
     const int64_t at = (n * args.c + c) * args.inner;
-    affine_line(args.x + at, args.mean[c], scale, shift, args.result + at, args.inner);
+    affine_line(args.x + at, args.mean[c], scale, shift, args.result + at, args.inner, streamed);
   };
   if (!args.training) {
     const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(args.inner, 1));
     return parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
       for (int64_t plane = begin; plane < end; ++plane) normalise(plane / args.c, plane % args.c);
+      finish_streams(streamed);
     });
   }
-  parallel_for(args.c, [&](int64_t c) {
-    channel_statistics(args, c);
+  parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
+    channel_statistics(args, begin, end);
     // Backwards: the last planes are still in a cache.
-    for (int64_t n = args.n - 1; n >= 0; --n) normalise(n, c);
+    for (int64_t n = args.n - 1; n >= 0; --n)
+      for (int64_t c = begin; c < end; ++c) normalise(n, c);
+    finish_streams(streamed);
   });
 }
 
 template <class T>
 void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
+  const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
   const double m = double(args.n * args.inner);
-  const int64_t step = args.c * args.inner;
-  parallel_for(args.c, [&](int64_t c) {
-    const int64_t at = c * args.inner;
-    const T mean = args.mean[c], rstd = reciprocal_root<T>(args.var[c] + args.eps);
-    double sum = 0, dot = 0;
-    for (int64_t n = 0; n < args.n; ++n) {
-      const TwoSums line =
-          slopes(args.grad_y + at + n * step, args.x + at + n * step, mean, args.inner);
-      sum += line.first, dot += line.second;
+  parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
+    TwoSums sums[kMostChannels];
+    for (int64_t n = 0; n < args.n; ++n)
+      for (int64_t c = begin; c < end; ++c) {
+        const int64_t at = (n * args.c + c) * args.inner;
+        const TwoSums line = slopes(args.grad_y + at, args.x + at, args.mean[c], args.inner);
+        sums[c - begin].first += line.first, sums[c - begin].second += line.second;
+      }
+    T slope[kMostChannels], of_dot[kMostChannels], of_sum[kMostChannels];
+    for (int64_t c = begin; c < end; ++c) {
+      const T rstd = reciprocal_root<T>(args.var[c] + args.eps);
+      const double sum = sums[c - begin].first, dot = sums[c - begin].second;
+      const T own = rstd * (args.weight ? args.weight[c] : T(1));
+      args.grad_bias[c] = T(sum), args.grad_weight[c] = T(dot * rstd);
+      slope[c - begin] = own;
+      of_dot[c - begin] = args.training ? T(own * rstd * rstd * dot / m) : T(0);
+      of_sum[c - begin] = args.training ? T(own * sum / m) : T(0);
     }
-    args.grad_bias[c] = T(sum), args.grad_weight[c] = T(dot * rstd);
-    const T slope = rstd * (args.weight ? args.weight[c] : T(1));
-    const T of_dot = args.training ? T(slope * rstd * rstd * dot / m) : T(0);
-    const T of_sum = args.training ? T(slope * sum / m) : T(0);
     for (int64_t n = args.n - 1; n >= 0; --n)
-      gradient_line(args.grad_y + at + n * step, args.x + at + n * step, slope, mean, of_dot,
-                    of_sum, args.result + at + n * step, args.inner);
+      for (int64_t c = begin; c < end; ++c) {
+        const int64_t at = (n * args.c + c) * args.inner, own = c - begin;
+        gradient_line(args.grad_y + at, args.x + at, slope[own], args.mean[c], of_dot[own],
+                      of_sum[own], args.result + at, args.inner, streamed);
+      }
+    finish_streams(streamed);
   });
 }
 
 // y = (x - mean) rstd weight + bias with a weight and bias of each element: a layer norm's row.
 template <class T>
 static void affine_elements(const T* x, T mean, T rstd, const T* weight, const T* bias, T* y,
-                            int64_t size) {
-  for (int64_t i = 0; i < size; i += kLanes<T>) {
-    const int64_t count = min_of<int64_t>(kLanes<T>, size - i);
+                            int64_t size, bool streamed) {
+  write_line(y, size, streamed, [&](int64_t i, int64_t count) {
     Vec<T> value = load_first(x + i, count) - mean;
     value *= weight ? rstd * load_first(weight + i, count) : broadcast<T>(rstd);
     if (bias) value += load_first(bias + i, count);
-    store_first(y + i, count, value);
-  }
+    return value;
+  });
+}
+
+template <class T>
+static void group_norm_row(const GroupNormArgs<T>& args, int64_t row, bool streamed) {
+  const int64_t size = args.channels * args.inner, first = row % args.groups * args.channels;
+  const T* x = args.x + row * size;
+  T* y = args.result + row * size;
+  prefetch_line(x + size, size);  // the next row: this one's end waits for its sums
+  const T mean = T(moments(x, T(0), size).first / double(size));
+  const T var = T(moments(x, mean, size).second / double(size));
+  const T rstd = reciprocal_root<T>(var + args.eps);
+  args.mean[row] = mean, args.rstd[row] = rstd;
+  if (args.inner == 1)
+    return affine_elements(x, mean, rstd, args.weight ? args.weight + first : nullptr,
+                           args.bias ? args.bias + first : nullptr, y, size, streamed);
+  for (int64_t c = 0; c < args.channels; ++c)
+    affine_line(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
+                args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner, streamed);
 }
 
 template <class T>
 void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
-  const int64_t size = args.channels * args.inner;
-  parallel_for(args.outer * args.groups, [&](int64_t row) {
-    const T* x = args.x + row * size;
-    T* y = args.result + row * size;
-    const T mean = T(moments(x, T(0), size).first / double(size));
-    const T var = T(moments(x, mean, size).second / double(size));
-    const T rstd = reciprocal_root<T>(var + args.eps);
-    args.mean[row] = mean, args.rstd[row] = rstd;
-    const int64_t first = row % args.groups * args.channels;
-    if (args.inner == 1) {
-      affine_elements(x, mean, rstd, args.weight ? args.weight + first : nullptr,
-                      args.bias ? args.bias + first : nullptr, y, size);
-      return;
-    }
-    for (int64_t c = 0; c < args.channels; ++c)
-      affine_line(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
-                  args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner);
+  const int64_t rows = args.outer * args.groups, size = args.channels * args.inner;
+  const bool streamed = is_streamed<T>(rows * size);
+  const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(size, 1));
+  parallel_ranges(rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) group_norm_row(args, row, streamed);
+    finish_streams(streamed);
   });
 }
 
-// grad_x of a row of elements with a weight each, from its sums; and what it adds to the gradients
-// of weight and bias.
+// A row of a layer norm on the way back.
 template <class T>
-static void gradient_elements(const T* grad_y, const T* weight, const T* x, T mean, T rstd, T dot,
-                              T sum, T* result, T* grad_weight, T* grad_bias, int64_t size) {
-  for (int64_t i = 0; i < size; i += kLanes<T>) {
-    const int64_t count = size - i;
-    const Vec<T> g = load_first(grad_y + i, count), centred = load_first(x + i, count) - mean;
-    const Vec<T> slope = weight ? rstd * load_first(weight + i, count) : broadcast<T>(rstd);
-    store_first<T>(result + i, count, g * slope - (centred * dot + sum));
-    store_first<T>(grad_weight + i, count,
-                   load_first(grad_weight + i, count) + g * (centred * rstd));
-    store_first<T>(grad_bias + i, count, load_first(grad_bias + i, count) + g);
+struct NormRow {
+  const T *grad_y, *x;
+  T* grad_x;
+  T mean, rstd, dot, sum;
+
+  NormRow(const GroupNormArgs<T>& args, int64_t row, const T* weight) {
+    const int64_t size = args.channels;
+    grad_y = args.grad_y + row * size, x = args.x + row * size, grad_x = args.result + row * size;
+    mean = args.mean[row], rstd = args.rstd[row];
+    prefetch_line(grad_y + size, size), prefetch_line(x + size, size);
+    const TwoSums sums = weighted_slopes(grad_y, weight, x, mean, size);
+    dot = T(double(rstd) * rstd * rstd * sums.second / double(size));
+    sum = T(rstd * sums.first / double(size));
   }
+};
+
+// grad_x of rows of elements with a weight each; and what they add, row by row, to the gradients of
+// weight and bias, which wait in registers.
+template <class T, int ROWS>
+static void gradient_elements(const NormRow<T>* row, const T* weight, T* grad_weight, T* grad_bias,
+                              int64_t size) {
+  // Copies: the compiler would read what a store may have changed again.
+  const T *grad_y[ROWS], *x[ROWS];
+  T* grad_x[ROWS];
+  Vec<T> mean[ROWS], rstd[ROWS], dot[ROWS], sum[ROWS];
+#pragma GCC unroll 4
+  for (int r = 0; r < ROWS; ++r) {
+    grad_y[r] = row[r].grad_y, x[r] = row[r].x, grad_x[r] = row[r].grad_x;
+    mean[r] = broadcast(row[r].mean), rstd[r] = broadcast(row[r].rstd);
+    dot[r] = broadcast(row[r].dot), sum[r] = broadcast(row[r].sum);
+  }
+  along_line<T>(size, [&](int64_t i, int64_t count) {
+    const Vec<T> factor = weight ? load_first(weight + i, count) : broadcast<T>(T(1));
+    Vec<T> of_weight = load_first(grad_weight + i, count);
+    Vec<T> of_bias = load_first(grad_bias + i, count);
+#pragma GCC unroll 4
+    for (int r = 0; r < ROWS; ++r) {
+      const Vec<T> g = load_first(grad_y[r] + i, count);
+      const Vec<T> centred = load_first(x[r] + i, count) - mean[r];
+      store_first<T>(grad_x[r] + i, count, g * (rstd[r] * factor) - (centred * dot[r] + sum[r]));
+      of_weight += g * (centred * rstd[r]), of_bias += g;
+    }
+    store_first(grad_weight + i, count, of_weight);
+    store_first(grad_bias + i, count, of_bias);
+  });
 }
 
 // inner == 1: blocks of rows, each with its own sums for weight and bias; blocks add up in order.
@@ -223,14 +294,18 @@ static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
     T *own_weight = &partial[2 * index * all + first], *own_bias = own_weight + all;
     for (int64_t i = 0; i < size; ++i) own_weight[i] = own_bias[i] = 0;
     const T* weight = args.weight ? args.weight + first : nullptr;
-    for (int64_t o = index * block; o < min_of(rows, (index + 1) * block); ++o) {
-      const int64_t row = o * args.groups + group, at = row * size;
-      const T mean = args.mean[row], rstd = args.rstd[row];
-      const TwoSums sums = weighted_slopes(args.grad_y + at, weight, args.x + at, mean, size);
-      gradient_elements(args.grad_y + at, weight, args.x + at, mean, rstd,
-                        T(double(rstd) * rstd * rstd * sums.second / double(size)),
-                        T(rstd * sums.first / double(size)), args.result + at, own_weight, own_bias,
-                        size);
+    const int64_t end = min_of(rows, (index + 1) * block);
+    int64_t o = index * block;
+    auto row = [&](int64_t ahead) {
+      return NormRow<T>(args, (o + ahead) * args.groups + group, weight);
+    };
+    for (; o + 4 <= end; o += 4) {
+      const NormRow<T> four[4] = {row(0), row(1), row(2), row(3)};
+      gradient_elements<T, 4>(four, weight, own_weight, own_bias, size);
+    }
+    for (; o < end; ++o) {
+      const NormRow<T> one = row(0);
+      gradient_elements<T, 1>(&one, weight, own_weight, own_bias, size);
     }
   });
   parallel_ranges(all, kTaskElements / 16, [&](int64_t begin, int64_t end) {
@@ -247,6 +322,7 @@ template <class T>
 void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
   if (args.inner == 1) return layer_norm_dgrad(args);
   const int64_t size = args.channels * args.inner, rows = args.outer * args.groups;
+  const bool streamed = is_streamed<T>(rows * size);
   Scratch<TwoSums> sums(rows * args.channels);  // of each channel of each row
   parallel_for(rows, [&](int64_t row) {
     const T *x = args.x + row * size, *grad_y = args.grad_y + row * size;
@@ -266,17 +342,19 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
       const int64_t at = c * args.inner;
       const T slope = rstd * (args.weight ? args.weight[first + c] : T(1));
       gradient_line(grad_y + at, x + at, slope, mean, of_dot, of_sum, args.result + row * size + at,
-                    args.inner);
+                    args.inner, streamed);
     }
+    finish_streams(streamed);
   });
   const int64_t all = args.groups * args.channels;
   parallel_ranges(all, kTaskElements / 16, [&](int64_t begin, int64_t end) {
     for (int64_t channel = begin; channel < end; ++channel) {
+      const int64_t group = channel / args.channels;
       double sum = 0, dot = 0;
       for (int64_t o = 0; o < args.outer; ++o) {
         const TwoSums& line = sums[o * all + channel];
         sum += line.first;
-        dot += args.rstd[o * args.groups + channel / args.channels] * line.second;
+        dot += args.rstd[o * args.groups + group] * line.second;
       }
       args.grad_bias[channel] = T(sum), args.grad_weight[channel] = T(dot);
     }

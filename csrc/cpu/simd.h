@@ -39,6 +39,18 @@ template <class T>
 inline constexpr int kLanes = LAMINA_VECTOR_BYTES / static_cast<int>(sizeof(T));
 
 template <class T>
+LAMINA_INLINE T min_of(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+LAMINA_INLINE T max_of(T a, T b) {
+  return a > b ? a : b;
+}
+LAMINA_INLINE int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+template <class T>
 LAMINA_INLINE Vec<T> load(const T* p) {  // any alignment
   Vec<T> v;
   __builtin_memcpy(&v, p, sizeof v);
@@ -140,6 +152,52 @@ LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill = T(0)) {
 template <class T>
 LAMINA_INLINE void store_first(T* p, int64_t n, Vec<T> v) {
   n >= kLanes<T> ? store(p, v) : store_lanes(p, 0, n, v);
+}
+
+// body(i, count) for the vectors of [0, size): all lanes, but for the last one.
+template <class T, class Body>
+LAMINA_INLINE void along_line(int64_t size, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes<T> <= size; i += kLanes<T>) body(i, int64_t{kLanes<T>});
+  if (i < size) body(i, size - i);
+}
+
+// Results of which little is left in a cache when they are read: written past the caches, which
+// saves reading them first.
+inline constexpr int64_t kStreamedBytes = int64_t{20} << 20;
+template <class T>
+LAMINA_INLINE bool is_streamed(int64_t elements) {
+  return elements * static_cast<int64_t>(sizeof(T)) >= kStreamedBytes;
+}
+// What a task has streamed is seen by others afterwards.
+LAMINA_INLINE void finish_streams([[maybe_unused]] bool streamed) {
+#if defined(__AVX512F__) || defined(__AVX2__)
+  if (streamed) _mm_sfence();
+#endif
+}
+// result[i] = value(i, count) for all vectors of a line.
+template <class T, class Value>
+LAMINA_INLINE void write_line(T* result, int64_t size, bool streamed, const Value& value) {
+  auto part = [&](int64_t i, int64_t count) { store_first(result + i, count, value(i, count)); };
+  int64_t i = 0;
+#if defined(__AVX512F__) || defined(__AVX2__)
+  if (streamed) {
+    const int64_t place = reinterpret_cast<intptr_t>(result) / static_cast<int64_t>(sizeof(T));
+    i = min_of<int64_t>(-place & (kLanes<T> - 1), size);
+    if (i > 0) part(0, i);
+    for (; i + kLanes<T> <= size; i += kLanes<T>) {
+      const Vec<T> v = value(i, int64_t{kLanes<T>});
+#if defined(__AVX512F__)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(result + i), (__m512i)v);
+#else
+      _mm256_stream_si256(reinterpret_cast<__m256i*>(result + i), (__m256i)v);
+#endif
+    }
+  }
+#endif
+  (void)streamed;
+  for (; i + kLanes<T> <= size; i += kLanes<T>) store(result + i, value(i, int64_t{kLanes<T>}));
+  if (i < size) part(i, size - i);
 }
 
 // Asks for the elements [p, p + count).
@@ -245,18 +303,6 @@ LAMINA_INLINE void transpose(Vec<T> (&square)[kLanes<T>]) {
 #pragma GCC unroll 16
     for (int i = 0; i < kSide; ++i) square[i] = next[i];
   }
-}
-
-template <class T>
-LAMINA_INLINE T min_of(T a, T b) {
-  return a < b ? a : b;
-}
-template <class T>
-LAMINA_INLINE T max_of(T a, T b) {
-  return a > b ? a : b;
-}
-LAMINA_INLINE int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
 }
 
 LAMINA_CPU_NAMESPACE_END

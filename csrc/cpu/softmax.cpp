@@ -20,25 +20,29 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::CrossEntropyArgs;
 using ops::SoftmaxArgs;
 
-static constexpr int64_t kTaskElements = 8192, kShortLine = 512;
+static constexpr int64_t kTaskElements = 8192, kGroupElements = 2048;
 
 // Calls body(outer, first, lines) for tiles of neighbouring lines, whole vectors but for the last.
 template <class T, class Body>
-static void for_each_tile(int64_t outer, int64_t axis, int64_t inner, const Body& body) {
-  const int64_t lines = ceil_div(kTaskElements, max_of<int64_t>(axis, 1) * kLanes<T>) * kLanes<T>;
+static void for_each_tile(int64_t outer, int64_t axis, int64_t inner, const Body& body,
+                          int64_t elements = kTaskElements) {
+  const int64_t lines = ceil_div(elements, max_of<int64_t>(axis, 1) * kLanes<T>) * kLanes<T>;
   const int64_t per_outer = ceil_div(inner, lines);
   parallel_for(outer * per_outer, [&](int64_t task) {
     const int64_t first = task % per_outer * lines;
     body(task / per_outer, first, min_of(lines, inner - first));
   });
 }
-// Calls body(first, count) for groups of lines: a vector of short ones, one of the others.
+// Calls body(first, count) for groups of lines that L1 holds: at most a vector of short ones, one
+// of the others.
 template <class T, class Body>
 static void for_each_lines(int64_t lines, int64_t axis, const Body& body) {
-  const int64_t group = axis <= kShortLine ? kLanes<T> : 1;
+  const int64_t several = kGroupElements / max_of<int64_t>(1, axis);
+  const int64_t group = max_of<int64_t>(1, min_of<int64_t>(several, kLanes<T>));
   const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(1, axis) * group) * group;
   parallel_ranges(lines, grain, [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; line += group) body(line, min_of(group, end - line));
+    finish_streams(is_streamed<T>(lines * axis));
   });
 }
 // The same one by one.
@@ -47,15 +51,6 @@ static void for_each_line(int64_t lines, int64_t axis, const Body& body) {
   for_each_lines<T>(lines, axis, [&](int64_t first, int64_t count) {
     for (int64_t line = first; line < first + count; ++line) body(line);
   });
-}
-
-// A contiguous line, whole vectors and a padded rest: map(v) for each vector, kept(j) at each
-// store.
-template <class T, class Body>
-LAMINA_INLINE void along_line(int64_t size, Body body) {
-  int64_t j = 0;
-  for (; j + kLanes<T> <= size; j += kLanes<T>) body(j, int64_t{kLanes<T>});
-  if (j < size) body(j, size - j);
 }
 
 template <class T>
@@ -127,13 +122,15 @@ LAMINA_INLINE T log_of(T value) {
   return lanes[0];
 }
 
-// Up to a vector of lines; one stage after the other, so that no line waits for another's sum.
+// Up to a vector of lines; one stage after the other, so that no line waits for another's sum. The
+// powers wait in `kept`.
 template <class T>
-static void softmax_lines(const T* x, T* y, int64_t lines, int64_t axis, bool log) {
+static void softmax_lines(const T* x, T* y, T* kept, int64_t lines, int64_t axis, bool log,
+                          bool streamed) {
   alignas(64) T top[kLanes<T>] = {}, sum[kLanes<T>] = {};
   for (int64_t l = 0; l < lines; ++l) top[l] = line_maximum(x + l * axis, axis);
   for (int64_t l = 0; l < lines; ++l) {
-    T* to = y + l * axis;
+    T* to = kept + l * axis;
     if (log)
       sum[l] = line_sum_exp(x + l * axis, axis, top[l], [](int64_t, int64_t, Vec<T>) {});
     else
@@ -142,13 +139,13 @@ static void softmax_lines(const T* x, T* y, int64_t lines, int64_t axis, bool lo
       });
   }
   store(sum, log ? cpu::LAMINA_ISA::log<T>(load(sum)) : T(1) / load(sum));
-  for (int64_t l = 0; l < lines; ++l)
-    along_line<T>(axis, [&](int64_t j, int64_t count) {
-      const int64_t at = l * axis + j;
-      store_some(
-          y + at, count,
-          log ? (load_some(x + at, count) - top[l]) - sum[l] : load_some(y + at, count) * sum[l]);
+  for (int64_t l = 0; l < lines; ++l) {
+    const T *line = x + l * axis, *power = kept + l * axis;
+    write_line(y + l * axis, axis, streamed, [&](int64_t j, int64_t count) {
+      return log ? (load_some(line + j, count) - top[l]) - sum[l]
+                 : load_some(power + j, count) * sum[l];
     });
+  }
 }
 
 // Rows of whole vectors in scratch, where that does not multiply the memory of long lines.
@@ -168,14 +165,21 @@ class Tile {
         value_(axis * width_ + kLanes<T>),
         top_(lines + kLanes<T>),
         sum_(lines + kLanes<T>) {
-    for_each_vector(
-        [&](int64_t i, int64_t) { store(&top_[i], broadcast<T>(-T(__builtin_inf()))); });
-    for (int64_t j = 0; j < axis; ++j)
+    auto copy = [&](int64_t first, int64_t rows) {
       for_each_vector([&](int64_t i, int64_t count) {
-        const Vec<T> v = load_some(x + j * inner + i, count), top = load(&top_[i]);
-        store(&value_[j * width_ + i], v);
-        store(&top_[i], v > top ? v : top);
+        Vec<T> top = first == 0 ? broadcast<T>(-T(__builtin_inf())) : load(&top_[i]);
+        for (int64_t j = first; j < first + rows; ++j) {
+          const Vec<T> v = load_some(x + j * inner + i, count);
+          store(&value_[j * width_ + i], v);
+          top = v > top ? v : top;
+        }
+        store(&top_[i], top);
       });
+    };
+    int64_t row = 0;
+    for (; row + 4 <= axis; row += 4) copy(row, 4);
+    if (row < axis) copy(row, axis - row);
+    for (int64_t j = 0; j < axis; ++j) prefetch_line(x + j * inner + lines, lines);
     for_each_vector([&](int64_t i, int64_t) {
       const Vec<T> top = load(&top_[i]);
       Vec<T> sum = {};
@@ -192,7 +196,7 @@ class Tile {
   // Calls body(i, count) for the vectors of a row.
   template <class Body>
   LAMINA_INLINE void for_each_vector(const Body& body) const {
-    for (int64_t i = 0; i < lines_; i += kLanes<T>) body(i, min_of<int64_t>(kLanes<T>, lines_ - i));
+    along_line<T>(lines_, body);
   }
   Vec<T> value(int64_t j, int64_t i) const { return load(&value_[j * width_ + i]); }
   T logit(int64_t j, int64_t i) const { return value_[j * width_ + i]; }
@@ -226,9 +230,13 @@ void softmax_fprop_lines(const SoftmaxArgs<T>& args) {
           const int64_t at = o * args.axis * args.inner + i;
           softmax_tile(args.x + at, args.result + at, args.axis, args.inner, lines, args.log);
         });
+  const bool streamed = is_streamed<T>(args.outer * args.axis);
   for_each_lines<T>(args.outer, args.axis, [&](int64_t line, int64_t lines) {
     const int64_t at = line * args.axis;
-    softmax_lines(args.x + at, args.result + at, lines, args.axis, args.log);
+    const bool apart = streamed && !args.log;  // not in the result, which leaves the caches
+    Scratch<T> powers(apart ? lines * args.axis : 0);
+    softmax_lines(args.x + at, args.result + at, apart ? powers.get() : args.result + at, lines,
+                  args.axis, args.log, streamed);
   });
 }
 
@@ -255,50 +263,64 @@ static T slope_sum(const T* y, const T* g, int64_t size, bool log) {
 }
 template <class T>
 static void softmax_lines_slope(const T* y, const T* g, T* grad_x, int64_t lines, int64_t axis,
-                                bool log) {
+                                bool log, bool streamed) {
   alignas(64) T sum[kLanes<T>];
   for (int64_t l = 0; l < lines; ++l) sum[l] = slope_sum(y + l * axis, g + l * axis, axis, log);
-  for (int64_t l = 0; l < lines; ++l)
-    along_line<T>(axis, [&](int64_t j, int64_t count) {
-      const int64_t at = l * axis + j;
-      store_some(grad_x + at, count,
-                 softmax_slope<T>(load_some(y + at, count), load_some(g + at, count),
-                                  broadcast(sum[l]), log));
+  for (int64_t l = 0; l < lines; ++l) {
+    const T *result = y + l * axis, *grad = g + l * axis;
+    write_line(grad_x + l * axis, axis, streamed, [&](int64_t j, int64_t count) {
+      return softmax_slope<T>(load_some(result + j, count), load_some(grad + j, count),
+                              broadcast(sum[l]), log);
     });
+  }
 }
+// The sums take four rows at a time; the next tile is fetched as this one is written.
 template <class T>
 static void softmax_tile_slope(const T* y, const T* g, T* grad_x, int64_t axis, int64_t inner,
                                int64_t lines, bool log) {
   Scratch<T> sums(lines + kLanes<T>);
-  for (int64_t i = 0; i < lines + kLanes<T>; ++i) sums[i] = 0;
-  for (int64_t j = 0; j < axis; ++j)
-    for (int64_t i = 0; i < lines; i += kLanes<T>) {
-      const Vec<T> grad = load_first(g + j * inner + i, lines - i);
-      const Vec<T> result = load_first(y + j * inner + i, lines - i);
-      store(&sums[i], load(&sums[i]) + (log ? grad : grad * result));
-    }
-  for (int64_t j = 0; j < axis; ++j)
-    for (int64_t i = 0; i < lines; i += kLanes<T>) {
+  auto term = [&](int64_t at, int64_t count) {
+    const Vec<T> grad = load_some(g + at, count);
+    return log ? grad : grad * load_some(y + at, count);
+  };
+  auto add = [&](int64_t j, int64_t rows) {
+    along_line<T>(lines, [&](int64_t i, int64_t count) {
+      Vec<T> sum = j == 0 ? Vec<T>{} : load(&sums[i]);
+      for (int64_t r = j; r < j + rows; ++r) sum += term(r * inner + i, count);
+      store(&sums[i], sum);
+    });
+  };
+  int64_t j = 0;
+  for (; j + 4 <= axis; j += 4) add(j, 4);
+  if (j < axis) add(j, axis - j);
+  for (j = 0; j < axis; ++j) {
+    prefetch_line(y + j * inner + lines, lines);
+    prefetch_line(g + j * inner + lines, lines);
+    along_line<T>(lines, [&](int64_t i, int64_t count) {
       const int64_t at = j * inner + i;
-      store_first(grad_x + at, lines - i,
-                  softmax_slope<T>(load_first(y + at, lines - i), load_first(g + at, lines - i),
-                                   load(&sums[i]), log));
-    }
+      store_some(grad_x + at, count,
+                 softmax_slope<T>(load_some(y + at, count), load_some(g + at, count),
+                                  load(&sums[i]), log));
+    });
+  }
 }
 
 template <class T>
 void softmax_dgrad_lines(const SoftmaxArgs<T>& args) {
   if (args.inner != 1)
-    return for_each_tile<T>(args.outer, args.axis, args.inner,
-                            [&](int64_t o, int64_t i, int64_t lines) {
-                              const int64_t at = o * args.axis * args.inner + i;
-                              softmax_tile_slope(args.y + at, args.grad_y + at, args.result + at,
-                                                 args.axis, args.inner, lines, args.log);
-                            });
+    return for_each_tile<T>(
+        args.outer, args.axis, args.inner,
+        [&](int64_t o, int64_t i, int64_t lines) {
+          const int64_t at = o * args.axis * args.inner + i;
+          softmax_tile_slope(args.y + at, args.grad_y + at, args.result + at, args.axis, args.inner,
+                             lines, args.log);
+        },
+        kTaskElements / 2);
+  const bool streamed = is_streamed<T>(args.outer * args.axis);
   for_each_lines<T>(args.outer, args.axis, [&](int64_t line, int64_t lines) {
     const int64_t at = line * args.axis;
-    softmax_lines_slope(args.y + at, args.grad_y + at, args.result + at, lines, args.axis,
-                        args.log);
+    softmax_lines_slope(args.y + at, args.grad_y + at, args.result + at, lines, args.axis, args.log,
+                        streamed);
   });
 }
 
