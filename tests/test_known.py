@@ -15,6 +15,7 @@ def values(*shape, dtype=np.float32):
 
 
 X, W, B = (2, 4, 7, 6), (6, 2, 3, 3), (6,)
+TARGET = np.array([0, 2, 3])
 CALLS = {
     "conv1d": (lambda x, w: F.conv1d(x, w, padding=1), (2, 3, 9), (4, 3, 3)),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, (2, 1), "valid", 1, 2), X, W, B),
@@ -48,6 +49,22 @@ CALLS = {
         lambda x, m, v, w, b: F.batch_norm(x, m, v**2, w, b),
         *(X, (4,), (4,), (4,), (4,)),
     ),
+    "batch_norm training": (
+        lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True),
+        *(X, (4,), (4,)),
+    ),
+    "layer_norm": (lambda x, w, b: F.layer_norm(x, (5,), w, b), (2, 3, 5), (5,), (5,)),
+    "layer_norm plain": (lambda x: F.layer_norm(x, (3, 5)), (2, 3, 5)),
+    "group_norm": (lambda x, w, b: F.group_norm(x, 2, w, b, 1e-3), X, (4,), (4,)),
+    "cross_entropy": (lambda x: F.cross_entropy(x, TARGET), (3, 4)),
+    "cross_entropy sum": (
+        lambda x: F.cross_entropy(x, TARGET, ignore_index=2, reduction="sum", label_smoothing=0.1),
+        (3, 4),
+    ),
+    "cross_entropy none": (lambda x: F.cross_entropy(x, TARGET, reduction="none"), (3, 4)),
+    "add": (lamina.add, (3, 4), (3, 4)),
+    "sub": (lamina.sub, (3, 4), (3, 4)),
+    "mul": (lamina.mul, (3, 4), (3, 4)),
 }
 
 
@@ -94,7 +111,7 @@ def gradients(function, arrays):
 @pytest.mark.parametrize("name", CALLS)
 def test_gradients_are_the_same_the_second_time(backend, name):
     function, *shapes = CALLS[name]
-    if "batch_norm" in name:  # the statistics given have no gradients
+    if name in ("batch_norm", "batch_norm affine"):  # the statistics given have no gradients
         mean, var = values(4), values(4)
         wrapped = function
         shapes = [shapes[0], *shapes[3:]]
@@ -201,3 +218,92 @@ def test_many_threads_and_shapes():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("tensors", [False, True])
+def test_running_statistics_follow_every_time(tensors):
+    x = values(4, 3, 5)
+    mean, var = np.zeros(3, np.float32), np.ones(3, np.float32)
+    running = [lamina.Tensor(s) for s in (mean, var)] if tensors else [mean, var]
+    expected = [s.astype(np.float64) for s in (mean, var)]
+    for step in range(4):
+        y = F.batch_norm(x + step, *running, training=True, momentum=0.3)
+        assert type(y) is np.ndarray
+        wide = (x + step).astype(np.float64)
+        batch = wide.mean((0, 2)), wide.var((0, 2)) * 20 / 19
+        expected = [old + 0.3 * (new - old) for old, new in zip(expected, batch, strict=True)]
+        for found, wanted in zip((mean, var), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    var.flags.writeable = False
+    before = mean.copy()
+    with pytest.raises(ValueError, match="read-only"):
+        F.batch_norm(x, mean, var, training=True, momentum=0.3)
+    assert not np.array_equal(mean, before) or tensors
+
+
+def test_targets_are_checked_every_time():
+    x = lamina.tensor(values(3, 4), requires_grad=True)
+    weight = lamina.tensor(values(4) ** 2)
+    for _ in range(2):
+        loss = F.cross_entropy(x, lamina.tensor([0, 1, 3]), weight)
+        x.grad = None
+        loss.backward()
+        assert np.isfinite(x.grad.numpy()).all() and loss.shape == ()
+        with pytest.raises(ValueError, match=r"got 4 at position \(1,\)"):
+            F.cross_entropy(x, lamina.tensor([0, 4, 3]), weight)
+        with pytest.raises(TypeError, match="integers"):
+            F.cross_entropy(x, np.array([True, False, True]), weight)
+        nothing = F.cross_entropy(x, lamina.tensor([-100] * 3), weight)
+        assert np.isnan(nothing.item())
+
+
+def test_the_graph_is_as_careful_the_second_time():
+    x, w = (lamina.tensor(values(3), requires_grad=True) for _ in range(2))
+    for _ in range(3):
+        y = F.relu(x)
+        y.backward(values(3))
+        with pytest.raises(RuntimeError, match="freed by an earlier backward"):
+            y.backward(values(3))
+        y = F.relu(x)
+        with lamina.no_grad():
+            x.fill_(1)
+        with pytest.raises(RuntimeError, match="Activation needs was written in place"):
+            y.backward(values(3))
+        y = x + w  # keeps nothing
+        y.backward(values(3))
+        y.backward(values(3))
+        y = x * w.detach()  # keeps w only
+        with lamina.no_grad():
+            x.fill_(2)
+        y.backward(values(3))
+        y = F.softmax(x, 0)
+        with lamina.no_grad():
+            y.fill_(2)
+        with pytest.raises(RuntimeError, match="Softmax needs was written"):
+            y.backward(values(3))
+
+
+def test_hooks_and_nodes_of_known_calls():
+    x = lamina.tensor(values(3), requires_grad=True)
+    for _ in range(3):
+        y = F.relu(x)
+        assert repr(y.grad_fn) == "<ActivationBackward>" and not y.is_leaf
+        seen: list[list[float]] = []
+        y.register_hook(lambda g, seen=seen: seen.append(g.tolist()))
+        y.register_hook(lambda g: g * 2)
+        x.grad = None
+        (y + y).backward(np.ones(3, np.float32))
+        assert seen == [[2, 2, 2]]
+        np.testing.assert_array_equal(x.grad.numpy(), 4 * (x.detach().numpy() > 0))
+        (grad,) = lamina.autograd.grad(F.relu(x) * y.detach(), x, [y.detach()])
+        assert grad.shape == x.shape
+
+
+@pytest.mark.parametrize("gradient", [values(3, 8)[:, ::2], values(3, 4).astype(np.float64)])
+def test_gradients_of_other_layouts(gradient):
+    x = lamina.tensor(values(3, 4), requires_grad=True)
+    for _ in range(3):
+        x.grad = None
+        F.relu(x).backward(gradient)
+        expected = gradient.astype(np.float32) * (x.detach().numpy() > 0)
+        np.testing.assert_array_equal(x.grad.numpy(), expected, strict=True)

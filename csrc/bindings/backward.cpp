@@ -352,9 +352,43 @@ class NoGrad {
   bool before_;
 };
 
+// The gradient that a backward from the tensor starts with; null where Python has to look at it.
+py::object seed_of(PyObject* tensor, PyObject* gradient) {
+  PyObject* const array = array_in(tensor);
+  if (!requires_grad(tensor) || !is_plain_array(array) || !is_ready(array)) return {};
+  if (gradient != Py_None) {
+    PyObject* const given = is_tensor(gradient) ? array_in(gradient) : gradient;
+    if (!is_plain_array(given) || !same_kind(array, given)) return {};
+    return py::reinterpret_borrow<py::object>(given);
+  }
+  Array ones;
+  ones.load(new_like(array));
+  if (ones.size() != 1) return {};
+  if (ones.type() == ElementType::f64)
+    *static_cast<double*>(ones.data()) = 1;
+  else
+    *static_cast<float*>(ones.data()) = 1;
+  return py::reinterpret_borrow<py::object>(ones.object());
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(backward) {
+  module.def(
+      "backward_from",
+      [](py::handle tensor, py::handle gradient, bool retain_graph) {
+        const py::object seed = seed_of(tensor.ptr(), gradient.ptr());
+        if (!seed) return false;
+        const py::object edge = py::reinterpret_steal<py::object>(new_edge(tensor));
+        py::list roots;
+        roots.append(stolen(PyTuple_Pack(3, PyTuple_GET_ITEM(edge.ptr(), 0),
+                                         PyTuple_GET_ITEM(edge.ptr(), 1), seed.ptr())));
+        const NoGrad no_grad;
+        Walk(retain_graph, py::none()).run(roots);
+        return true;
+      },
+      "Tensor.backward of arrays that kernels read; False, and nothing happened, for others",
+      py::arg("tensor"), py::arg("gradient"), py::arg("retain_graph"));
   module.def(
       "backward",
       [](const py::list& roots, bool retain_graph, const py::object& found) {

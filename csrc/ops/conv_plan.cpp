@@ -63,6 +63,8 @@ namespace {
 // Costs count multiply-adds at the speed of the direct kernel; the factors are fitted to medians of
 // `lamina bench conv` over all passes (AVX-512, two cores). Only their order matters.
 constexpr double kMacsPerMove = 8;  // of a float through the caches
+// What a call of an unrolling algorithm costs before its first product, in the smallest shapes.
+constexpr double kMacsPerIm2col = 40e3, kMacsPerImplicitGemm = 25e3;
 
 std::string never(ConvPass, const ConvShape&) {
   return {};
@@ -117,7 +119,7 @@ int64_t im2col_elements(ConvPass, const ConvShape& s) {
 double im2col_cost(ConvPass pass, const ConvShape& s) {
   const double moved = 4.0 * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
   return (pass == ConvPass::wgrad ? 1.4 : 1.2) * static_cast<double>(s.macs()) +
-         kMacsPerMove * moved;
+         kMacsPerMove * moved + kMacsPerIm2col;
 }
 
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
@@ -163,7 +165,7 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
 // Products of whole panels of 8 filters; each panel of the unrolled input is packed once for up to
 // 512 of them, and so are the filters.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
-  if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s);
+  if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s) + kMacsPerImplicitGemm;
   constexpr int64_t kPanel = 8, kBlock = 512;
   constexpr double kMacsPerPacked = 20;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
@@ -172,7 +174,8 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
   const double packed =
       macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
-  return 1.1 * macs * whole + kMacsPerPacked * (packed + static_cast<double>(s.weight_elems()));
+  return 1.1 * macs * whole + kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) +
+         kMacsPerImplicitGemm;
 }
 
 // ---- winograd and fft

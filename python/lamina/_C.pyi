@@ -75,6 +75,11 @@ def backward(roots: list, retain_graph: bool, found: Any) -> None:
     found(source, index, gradient) is called for every finished gradient
     """
 
+def backward_from(tensor: Any, gradient: Any, retain_graph: bool) -> bool:
+    """
+    Tensor.backward of arrays that kernels read; False, and nothing happened, for others
+    """
+
 def batch_norm(
     x: NDArray,
     weight: NDArray | None,

@@ -360,25 +360,10 @@ def check_bias(op: str, bias: Any, channels: int) -> None:
 _known = Known(4, Conv)
 
 
-def _conv(
-    input: Any,
-    weight: Any,
-    bias: Any,
-    residual: Any,
-    n: int,
-    stride: Any,
-    padding: Any,
-    dilation: Any,
-    groups: Any,
-    algo: str,
-    workspace_limit: int | None,
-    activation: Any,
-) -> Any:
-    options = (n, stride, padding, dilation, groups, algo, workspace_limit, activation)
-    asked = (input, weight, bias, residual, *options)
-    y = _known.run(*asked)
-    if y is not None:
-        return y
+def _conv(asked: tuple[Any, ...]) -> Any:
+    """A call that is not known: its operands and options, in the order of `_known`."""
+    input, weight, bias, residual, n, stride, padding, dilation, groups, *others = asked
+    algo, workspace_limit, activation = others
     op = f"conv{n}d"
     kind = _epilogue.activation_kind(op, activation)
     x, weight, bias, residual, unbatched = conv_operands(op, n, input, weight, bias, residual)
@@ -436,20 +421,10 @@ def conv1d(
     as ("leaky_relu", 0.2); residual has the shape of the result, which is f(y + residual). Raises
     ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
-    return _conv(
-        input,
-        weight,
-        bias,
-        residual,
-        1,
-        stride,
-        padding,
-        dilation,
-        groups,
-        algo,
-        workspace_limit,
-        activation,
-    )
+    options = (1, stride, padding, dilation, groups, algo, workspace_limit, activation)
+    asked = (input, weight, bias, residual, *options)
+    y = _known.run(*asked)
+    return _conv(asked) if y is None else y
 
 
 def conv2d(
@@ -474,20 +449,10 @@ def conv2d(
     as ("leaky_relu", 0.2); residual has the shape of the result, which is f(y + residual). Raises
     ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
-    return _conv(
-        input,
-        weight,
-        bias,
-        residual,
-        2,
-        stride,
-        padding,
-        dilation,
-        groups,
-        algo,
-        workspace_limit,
-        activation,
-    )
+    options = (2, stride, padding, dilation, groups, algo, workspace_limit, activation)
+    asked = (input, weight, bias, residual, *options)
+    y = _known.run(*asked)
+    return _conv(asked) if y is None else y
 
 
 def conv3d(
@@ -512,17 +477,7 @@ def conv3d(
     as ("leaky_relu", 0.2); residual has the shape of the result, which is f(y + residual). Raises
     ValueError for shapes and options that do not fit, TypeError for dtypes.
     """
-    return _conv(
-        input,
-        weight,
-        bias,
-        residual,
-        3,
-        stride,
-        padding,
-        dilation,
-        groups,
-        algo,
-        workspace_limit,
-        activation,
-    )
+    options = (3, stride, padding, dilation, groups, algo, workspace_limit, activation)
+    asked = (input, weight, bias, residual, *options)
+    y = _known.run(*asked)
+    return _conv(asked) if y is None else y

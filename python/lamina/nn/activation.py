@@ -24,7 +24,8 @@ class _Activation(Module):
             setattr(self, name, value)
 
     def forward(self, input: Any) -> Any:
-        return type(self).function(input, **{name: getattr(self, name) for name in self._options})
+        held = self.__dict__
+        return type(self).function(input, **{name: held[name] for name in self._options})
 
     def extra_repr(self) -> str:
         words = [f"{k}={getattr(self, k)!r}" for k in self._options if k != "inplace"]

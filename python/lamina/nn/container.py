@@ -138,7 +138,7 @@ class Sequential(_Indexed):
         return self.extend(list(self) * (integer("Sequential", "times", times, 1) - 1))
 
     def forward(self, input: Any) -> Any:
-        for module in self:
+        for module in list(self._modules.values()):
             input = module(input)
         return input
 

@@ -48,6 +48,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._forward_pre_hooks and not self._forward_hooks:
+            return self.forward(*args, **kwargs)
         for before in list(self._forward_pre_hooks.values()):
             changed = before(self, args)
             if changed is not None:
@@ -88,9 +90,11 @@ class Module:
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        for registry in ("_parameters", "_buffers", "_modules"):
-            if name in self.__dict__.get(registry, ()):
-                return self.__dict__[registry][name]
+        held = self.__dict__
+        if "_parameters" in held:
+            for registry in (held["_parameters"], held["_buffers"], held["_modules"]):
+                if name in registry:
+                    return registry[name]
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __delattr__(self, name: str) -> None:

@@ -67,7 +67,8 @@ class _BatchNorm(Module):
         check_rank(type(self).__name__, "input", input, self.ranks)
         rate = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats:
-            self.num_batches_tracked.data += 1
+            count = self.num_batches_tracked.data
+            count += 1  # in place
             if self.momentum is None:  # cumulative average
                 rate = 1 / int(self.num_batches_tracked)
         return F.batch_norm(
