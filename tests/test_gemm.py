@@ -38,7 +38,7 @@ def factors(sizes, dtype, fill=cases.integers):
     return fill((batch, m, k), 1, dtype), fill((batch, k, n), 2, dtype)
 
 
-# Partial tiles, whole vectors and odd sizes, a column, an empty sum.
+# Partial tiles, whole vectors and odd sizes, a column, an empty sum; few rows, little depth.
 SIZES = [
     (1, 5, 7, 3),
     (3, 64, 68, 40),
@@ -46,6 +46,10 @@ SIZES = [
     (2, 1, 65, 17),
     (1, 70, 1, 8),
     (2, 4, 3, 0),
+    (2, 1, 2100, 11),
+    (1, 7, 300, 9),
+    (2, 45, 37, 1),
+    (1, 33, 520, 7),
 ]
 
 
