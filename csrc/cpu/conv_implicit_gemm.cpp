@@ -83,6 +83,30 @@ struct ConvStore {
   }
 };
 
+// Where the rows of the unrolled input lie that later products take (cpu/gemm.h): planes of x, if
+// filters have one tap. Others use a channel for many rows; packing fetches those itself.
+template <class T>
+struct PlanesAhead {
+  const ConvShape& s;
+  const T* x;
+
+  Ahead<T> operator()(int64_t g, int64_t j, int64_t cols, int64_t p, int64_t line) const {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    if (s.kernel_size() != 1 || g >= s.groups) return {};
+    const int64_t width = s.stride[2] * s.out[2], image = j / s.out_size(), o = j % s.out_size();
+    int64_t at = 0;                              // in the plane
+    if (s.stride[1] == 1 && width == s.in[2]) {  // rows follow each other
+      if (line * kLine >= cols + kLine) return {};
+      at = o + line * kLine;
+    } else {
+      const int64_t per_row = ceil_div(width, kLine), row = o / s.out[2] + line / per_row;
+      if (line >= per_row * (ceil_div(cols, s.out[2]) + 1)) return {};
+      at = row * s.stride[1] * s.in[2] + line % per_row * kLine;
+    }
+    return {x + ((image * s.groups + g) * s.c_per_group() + p) * s.in_size() + at, s.in_size()};
+  }
+};
+
 // store(group, i, rows, j, cols, sums, step) gets filters(group, i, rows, p, depth, panel) times
 // the unrolled x.
 template <class T, class Filters, class Store>
@@ -129,7 +153,7 @@ static void multiply(const ConvShape& s, const T* x, const Filters& filters, con
         [&](int64_t g, int64_t i, int64_t, int64_t p, int64_t, T*) -> const T* {
           return workspace + (g * panels + i / Tile::kRows) * panel_size + p * Tile::kRows;
         },
-        pack_input, store);
+        pack_input, store, PlanesAhead<T>{s, x});
   }
 }
 

@@ -29,14 +29,22 @@ struct GemmTile {
   static constexpr int64_t kBlockDepth = 256;
 };
 
+// Memory that a later panel is packed from: a cache line of each of its rows.
+template <class T>
+struct Ahead {
+  const T* line = nullptr;  // of the first row
+  int64_t step = 0;         // between rows
+};
+
 // c[kRows][Vectors * kLanes], rows at c_step, = or += (add) a panel of a [depth][kRows] times a
-// panel of b [depth][Vectors * kLanes].
-template <class T, int Vectors>
+// panel of b [depth][Vectors * kLanes]. Fetches `ahead` into L2 meanwhile if asked to.
+template <class T, int Vectors, bool Fetch>
 [[gnu::noinline]] static void gemm_micro(int64_t depth, const T* a, const T* b, T* c,
-                                         int64_t c_step, bool add) {
+                                         int64_t c_step, bool add, Ahead<T> ahead) {
   constexpr int kRows = GemmTile<T>::kRows;
   Vec<T> sum[kRows][Vectors] = {};
   for (int64_t p = 0; p < depth; ++p, a += kRows, b += Vectors * kLanes<T>) {
+    if constexpr (Fetch) __builtin_prefetch(ahead.line, 0, 2), ahead.line += ahead.step;
     Vec<T> line[Vectors];
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) line[j] = load(b + j * kLanes<T>);
@@ -57,14 +65,16 @@ template <class T, int Vectors>
 // gemm_micro for a panel of b that is `width` wide, a number of whole vectors.
 template <class T>
 LAMINA_INLINE void gemm_panels(int64_t depth, int64_t width, const T* a, const T* b, T* c,
-                               int64_t c_step, bool add) {
+                               int64_t c_step, bool add, Ahead<T> ahead = {}) {
   constexpr int kVectors = GemmTile<T>::kVectors;
-  if (width == GemmTile<T>::kCols)
-    gemm_micro<T, kVectors>(depth, a, b, c, c_step, add);
+  if (width == GemmTile<T>::kCols && ahead.line)
+    gemm_micro<T, kVectors, true>(depth, a, b, c, c_step, add, ahead);
+  else if (width == GemmTile<T>::kCols)
+    gemm_micro<T, kVectors, false>(depth, a, b, c, c_step, add, ahead);
   else if (kVectors > 2 && width == 2 * kLanes<T>)
-    gemm_micro<T, 2>(depth, a, b, c, c_step, add);
+    gemm_micro<T, 2, false>(depth, a, b, c, c_step, add, ahead);
   else
-    gemm_micro<T, 1>(depth, a, b, c, c_step, add);
+    gemm_micro<T, 1, false>(depth, a, b, c, c_step, add, ahead);
 }
 
 template <class T>
@@ -95,11 +105,20 @@ struct GemmBlock {
 //   rows(batch, i, count, p, depth, panel)      -> a[i..][p..] as [depth][kRows]
 //   columns(batch, j, count, p, depth, panels)  -> b[p..][j..] as panels [depth][kCols], the last
 //                                                  one as many whole vectors wide as it needs
-//   store(batch, i, rows, j, cols, sums, step)  takes c[i..][j..], rows `step` apart
+//   store(batch, i, rows, j, cols, sums, step)  takes c[i..][j..], rows `step` apart, one panel of
+//                                               rows at a time, while its sums are in L1
+//   ahead_of(batch, j, cols, p, line)           -> the line-th cache line of b[p..][j..] as it lies
+//   in
+//                                                  memory, if any: fetched during other products
 // Rows and columns beyond `count` are zero.
-template <class T, class Rows, class Columns, class Store>
+template <class T>
+struct NothingAhead {
+  Ahead<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t) const { return {}; }
+};
+template <class T, class Rows, class Columns, class Store, class Fetch = NothingAhead<T>>
 static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Rows& rows_of,
-                        const Columns& columns_of, const Store& store_block) {
+                        const Columns& columns_of, const Store& store_block,
+                        const Fetch& ahead_of = {}) {
   using Tile = GemmTile<T>;
   const GemmBlock<T> block(batch, m, n);
   const int64_t blocks_m = ceil_div(m, block.rows), blocks_n = ceil_div(n, block.cols);
@@ -109,20 +128,31 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Ro
     const int64_t i0 = task / blocks_n % blocks_m * block.rows, rows = min_of(block.rows, m - i0);
     const int64_t j0 = task % blocks_n * block.cols, cols = min_of(block.cols, n - j0);
     const int64_t step = whole_vectors<T>(cols);
-    Scratch<T> sums(ceil_div(rows, Tile::kRows) * Tile::kRows * step);
+    // The columns that this thread most likely packs next: of a later task.
+    const int64_t next = task + num_threads(), next_j = next % blocks_n * block.cols;
+    const bool kept = k > Tile::kBlockDepth;  // sums wait for the next k block
+    Scratch<T> sums((kept ? ceil_div(rows, Tile::kRows) : 1) * Tile::kRows * step);
     Scratch<T> a_panel(Tile::kRows * most), b_panels(step * most);
     for (int64_t p = 0; p == 0 || p < k; p += Tile::kBlockDepth) {  // k == 0: the sum is zero
       const int64_t depth = min_of(k - p, Tile::kBlockDepth);
       const T* b = columns_of(index, j0, cols, p, depth, b_panels.get());
+      const bool last = p + depth >= k;
+      int64_t line = 0;
       for (int64_t i = 0; i < rows; i += Tile::kRows) {
         const T* a =
             rows_of(index, i0 + i, min_of<int64_t>(Tile::kRows, rows - i), p, depth, a_panel.get());
-        for (int64_t j = 0; j < step; j += Tile::kCols)
-          gemm_panels(depth, min_of<int64_t>(Tile::kCols, step - j), a, b + j * depth,
-                      &sums[i * step + j], step, p > 0);
+        T* c = &sums[kept ? i * step : 0];
+        const int64_t count = min_of<int64_t>(Tile::kRows, rows - i);
+        for (int64_t j = 0; j < step; j += Tile::kCols) {
+          const int64_t width = min_of<int64_t>(Tile::kCols, step - j);
+          const Ahead<T> ahead = last ? ahead_of(next / (blocks_m * blocks_n), next_j,
+                                                 min_of(block.cols, n - next_j), 0, line++)
+                                      : ahead_of(index, j0, cols, p + depth, line++);
+          gemm_panels(depth, width, a, b + j * depth, c + j, step, p > 0, ahead);
+        }
+        if (last) store_block(index, i0 + i, count, j0, cols, c, step);
       }
     }
-    store_block(index, i0, rows, j0, cols, sums.get(), step);
   });
 }
 
