@@ -6,11 +6,13 @@
 //               masked loads: nothing is copied or padded. Stride 2 takes every other column of
 //               two loads; its input gradient computes both phases of the columns and interleaves
 //               them in the store. Other strides, and a depth, take the padded copy of direct.h.
+//               Small planes slide (cpu/depthwise_slide.h).
 // Partitioning  planes of the result, row classes (cpu/depthwise.h), bands of tiles.
 // Numerics      an output sums its taps in order of row chunks of 7, 5, 3, 2, 1, column, row.
 // Floor         the larger of x and y once through the caches, and the products at the FMA peak.
 #include "cpu/activate.h"
 #include "cpu/depthwise.h"
+#include "cpu/depthwise_slide.h"
 #include "cpu/direct.h"
 #include "ops/instantiate.h"
 
@@ -187,9 +189,32 @@ static void depthwise_planes(const DepthwisePass<T>& pass, int64_t classes, cons
   });
 }
 
+// Small planes; s is the shape of a convolution of x with filters from tap to tap weight_step
+// apart.
+template <class T>
+static void slide_small_planes(const ConvArgs<T>& args, const ConvShape& s, const T* x,
+                               const T* weight, int64_t weight_step) {
+  const SlidePass<T> pass = {x,
+                             weight,
+                             args.bias,
+                             args.epilogue,
+                             args.result,
+                             s.n * s.k,
+                             s.k,
+                             s.k_per_group(),
+                             weight_step,
+                             {s.in[1], s.in[2]},
+                             {s.out[1], s.out[2]},
+                             {s.pad[1], s.pad[2]},
+                             s.dilation[2]};
+  if (s.kernel[1] == 3) return slide_all_planes<T, 3>(pass);
+  if constexpr (kVectorBytes == 64) slide_all_planes<T, 5>(pass);
+}
+
 template <class T>
 void conv_fprop_depthwise(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
+  if (slides(s)) return slide_small_planes(args, s, args.x, args.weight, 1);
   if (!regular_rows(s)) return direct_fprop<T, 1, 6>(args);
   const DepthwisePass<T> pass = {args.x,
                                  args.weight,
@@ -214,6 +239,9 @@ void conv_fprop_depthwise(const ConvArgs<T>& args) {
 template <class T>
 void conv_dgrad_depthwise(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
+  if (slides(s) && s.k_per_group() == 1)
+    return slide_small_planes(args, conv_phase(s, 0).shape, args.grad_y,
+                              args.weight + s.kernel_size() - 1, -1);
   if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1 || s.stride[0] != 1 || s.pad[0] != 0 ||
       s.stride[2] > 2)
     return direct_dgrad<T, 1, 6>(args);

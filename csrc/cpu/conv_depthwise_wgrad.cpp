@@ -3,13 +3,15 @@
 // Method        A tile of up to 8 rows by a vector of columns of grad_y stays in registers. For
 //               every column of taps each row of x is loaded once, shifted, and multiplied with all
 //               rows of grad_y that it meets: one vector of sums per tap, in L1 between tiles.
-//               Edges are masked loads. See cpu/depthwise.h for rows and strides; other strides,
-//               and a depth, take the padded copy of direct.h.
+//               Edges are masked loads. Small planes slide (cpu/depthwise_slide.h). See
+//               cpu/depthwise.h for rows and strides; other strides, and a depth, take the padded
+//               copy of direct.h.
 // Partitioning  blocks of output channels, over all images.
 // Numerics      lane by lane over images until a lane has kRun products, then over lanes, the runs
 //               in order.
 // Floor         x and grad_y once through the caches, and the products at the FMA peak.
 #include "cpu/depthwise.h"
+#include "cpu/depthwise_slide.h"
 #include "cpu/direct.h"
 #include "ops/instantiate.h"
 
@@ -125,6 +127,10 @@ static void depthwise_wgrad(const ConvArgs<T>& args) {
 template <class T>
 void conv_wgrad_depthwise(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
+  if (slides(s)) {
+    if (s.kernel[1] == 3) return slide_wgrad<T, 3>(args);
+    if constexpr (kVectorBytes == 64) return slide_wgrad<T, 5>(args);
+  }
   if (!regular_rows(s)) return direct_wgrad<T, 1, 3>(args);
   const int64_t rows = rows_per_tile(row_class(s, 0).count);
   if (s.stride[2] == 1) {

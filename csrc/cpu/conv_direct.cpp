@@ -19,13 +19,8 @@ template <class T>
 void conv_dgrad_direct(const ConvArgs<T>& args) {
   direct_dgrad<T, kOutputs, kVectors>(args);
 }
-template <class T>
-void conv_wgrad_direct(const ConvArgs<T>& args) {
-  direct_wgrad<T, 4, 3>(args);
-}
 
 LAMINA_INSTANTIATE(conv_fprop_direct, ConvArgs)
 LAMINA_INSTANTIATE(conv_dgrad_direct, ConvArgs)
-LAMINA_INSTANTIATE(conv_wgrad_direct, ConvArgs)
 
 LAMINA_CPU_NAMESPACE_END

@@ -15,7 +15,6 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 inline constexpr int kRowBlock = 8;                 // most rows of a tile
 inline constexpr int64_t kDepthwiseTask = 1 << 18;  // products that are worth a task
-inline constexpr int64_t kPrefetchBytes = 4096;     // how far ahead planes are fetched
 
 struct RowClass {
   int64_t count;  // rows of y
@@ -95,15 +94,6 @@ LAMINA_INLINE void with_loads(int64_t from, int64_t to, const Body& body) {
       return body([](const T* p) { return load_columns<T, ST>(p); });
   if (from < ST * kLanes<T> && to > 0)
     body([from, to](const T* p) { return load_columns<T, ST>(p, from, to); });
-}
-
-// Fetches `count` elements kPrefetchBytes behind p. Rows of a tile are too short, and too many at a
-// time, for the hardware.
-template <class T>
-LAMINA_INLINE void prefetch_ahead(const T* p, int64_t count, const T* end) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  p += kPrefetchBytes / static_cast<int64_t>(sizeof(T));
-  for (const T* last = p + min_of(count, end - p); p < last; p += kLine) __builtin_prefetch(p);
 }
 
 // body(constant) for the greatest of 7, 5, 3, 2, 1 rows of taps that is not above `left`: what is

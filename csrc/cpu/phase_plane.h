@@ -65,14 +65,15 @@ static void fill_phase_plane(const ops::ConvShape& s, const PhasePlane& plane, c
           const int64_t i1 = (row + h) * s.stride[1] + a * s.dilation[1] % s.stride[1] - s.pad[1];
           const bool inside = i0 >= 0 && i0 < s.in[0] && i1 >= 0 && i1 < s.in[1];
           const int64_t begin = inside ? first : plane.pitch, stop = inside ? last : plane.pitch;
-          for (int64_t j = 0; j < begin; ++j) rows[j] = 0;
-          if (begin < stop) {
-            const T* source = x + (i0 * s.in[1] + i1) * s.in[2];
-            if (s.stride[2] == 1)
-              __builtin_memcpy(rows + begin, source + begin - low, sizeof(T) * (stop - begin));
-            else
-              for (int64_t j = begin; j < stop; ++j) rows[j] = source[j * s.stride[2] - low];
+          const T* source = x + (inside ? (i0 * s.in[1] + i1) * s.in[2] - low : 0);
+          if (s.stride[2] == 1) {
+            if (inside) prefetch_line(source + kPrefetchBytes / sizeof(T), s.in[2]);
+            for (int64_t j = 0; j < plane.pitch; j += kLanes<T>)
+              store_first(rows + j, plane.pitch - j, load_lanes(source + j, begin - j, stop - j));
+            continue;
           }
+          for (int64_t j = 0; j < begin; ++j) rows[j] = 0;
+          for (int64_t j = begin; j < stop; ++j) rows[j] = source[j * s.stride[2]];
           for (int64_t j = stop; j < plane.pitch; ++j) rows[j] = 0;
         }
       }

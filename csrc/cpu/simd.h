@@ -207,6 +207,17 @@ LAMINA_INLINE void prefetch_line(const T* p, int64_t count) {
   for (int64_t i = 0; i < count + kLine - 1; i += kLine) __builtin_prefetch(p + i);
 }
 
+// Fetches `count` elements kPrefetchBytes behind p. Rows of a tile are too short, and too many at a
+// time, for the hardware.
+inline constexpr int64_t kPrefetchBytes = 4096;
+template <class T>
+LAMINA_INLINE void prefetch_ahead(const T* p, int64_t count, const T* end) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  p += kPrefetchBytes / static_cast<int64_t>(sizeof(T));
+  for (const T* last = p + (count < end - p ? count : end - p); p < last; p += kLine)
+    __builtin_prefetch(p);
+}
+
 template <class V, class M>
 LAMINA_INLINE V select(M mask, V yes, V no) {
   return mask ? yes : no;

@@ -11,6 +11,7 @@
 #include "shared/fft_tiles.h"
 #include "shared/implicit_gemm.h"
 #include "shared/winograd_blocks.h"
+#include "shared/winograd_rows.h"
 
 namespace lamina::ops {
 
@@ -84,6 +85,16 @@ double filters(const ConvShape& s) {
 // tap, or a stride, does not pay for the copy.
 double direct_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
+  const bool neighbours = s.stride[2] == 1 && s.dilation[2] == 1 &&
+                          (s.kernel[2] == 3 || s.kernel[2] == 5 || s.kernel[2] == 7);
+  if (pass == ConvPass::wgrad && neighbours && s.k_per_group() >= 8) {  // vectors of outputs
+    constexpr double kPositionsPerBand = 30;
+    const double whole = static_cast<double>((s.k_per_group() + 15) / 16 * 16) /
+                         static_cast<double>(s.k_per_group());
+    const double positions =
+        static_cast<double>(std::max<int64_t>(std::min<int64_t>(s.out[1] * s.out[2], 512), 1));
+    return macs * whole * (1.2 + kPositionsPerBand / positions);
+  }
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
     constexpr double kMacsPerSum = 450;
     return 2.0 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
@@ -105,8 +116,14 @@ std::string needs_depthwise(ConvPass, const ConvShape& s) {
   if (s.c_per_group() == 1) return {};
   return "needs one input channel a group, got " + std::to_string(s.c_per_group());
 }
+// One output channel at a time: with several of them an input channel, direct reads a row for 8.
+// Strides take every other element of twice the loads.
 double depthwise_cost(ConvPass pass, const ConvShape& s) {
-  return 0.8 * direct_cost(pass, s);
+  if (s.k_per_group() == 1) return 0.8 * direct_cost(pass, s);
+  const int64_t stride = s.stride[2];
+  if (pass == ConvPass::dgrad)
+    return (stride == 1 ? 1.2 : stride == 2 ? 1.9 : 3.2) * static_cast<double>(s.macs());
+  return (stride == 1 ? 1.2 : 2.8) * static_cast<double>(s.macs());
 }
 
 // ---- im2col and implicit GEMM
@@ -201,6 +218,30 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
                      kMacsPerTile * all * static_cast<double>(s.c + s.k));
 }
 
+std::string needs_winograd_rows(ConvPass, const ConvShape& s) {
+  if (s.kernel[1] != 3) return "needs a filter of 3 rows, got " + std::to_string(s.kernel[1]);
+  if (s.dilation[1] != 1) return "needs dilation 1 along the rows";
+  return needs_plane_at_stride_1(s);
+}
+int64_t winograd_rows_elements(ConvPass pass, const ConvShape& s) {
+  return winograd::row_filter_elements(forward_shape(pass, s));
+}
+// Half the products of rows rounded up to 4, of positions between the rows too; and transforms.
+double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerElement = 8, kMacsPerFilter = 30, kMacsPerCall = 1e5;
+  const ConvShape shape = forward_shape(pass, s);
+  const double blocks = std::ceil(static_cast<double>(shape.out[1]) / 4);
+  const double pitch =
+      static_cast<double>(shape.out[2] + (shape.kernel[2] - 1) * shape.dilation[2]);
+  const double elements = 6 * static_cast<double>(s.n) * blocks * pitch;
+  const int64_t lanes = shape.k_per_group();
+  return kMacsPerCall +
+         elements * filters(s) * static_cast<double>(shape.kernel[2]) *
+             static_cast<double>(lanes + lanes % 4) / static_cast<double>(lanes) +
+         kMacsPerElement * elements * static_cast<double>(s.c + s.k) +
+         kMacsPerFilter * static_cast<double>(s.weight_elems());
+}
+
 int64_t fft_elements(ConvPass pass, const ConvShape& s) {
   const ConvShape shape = forward_shape(pass, s);
   return FftTiles(shape).workspace_elements(shape);
@@ -226,6 +267,7 @@ constexpr ConvRule kRules[] = {
     {"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost},
     {"winograd", needs_winograd, winograd_elements<2, 2>, winograd_cost<2, 2>},
     {"winograd2x4", needs_winograd, winograd_elements<2, 4>, winograd_cost<2, 4>},
+    {"winograd4x1", needs_winograd_rows, winograd_rows_elements, winograd_rows_cost},
     {"winograd4", needs_winograd, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
      "rounds about four times as much as direct: ask for it by name"},
     {"winograd5x5", needs_winograd5x5, winograd_elements<2, 2>, winograd_cost<2, 2>},

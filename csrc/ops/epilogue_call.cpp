@@ -11,6 +11,7 @@ bool applies_epilogue(const Kernel& kernel, Activation kind) {
       {"gemm", "fprop", "packed"},        {"conv", "fprop", "im2col"},
       {"conv", "fprop", "winograd"},      {"conv", "dgrad", "winograd"},
       {"conv", "fprop", "winograd2x4"},   {"conv", "dgrad", "winograd2x4"},
+      {"conv", "fprop", "winograd4x1"},   {"conv", "dgrad", "winograd4x1"},
       {"conv", "fprop", "winograd5x5"},   {"conv", "dgrad", "winograd5x5"},
       {"conv", "fprop", "implicit_gemm"}, {"conv", "dgrad", "implicit_gemm"},
       {"conv", "fprop", "winograd4"},     {"conv", "dgrad", "winograd4"},

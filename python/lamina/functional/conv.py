@@ -4,12 +4,12 @@
 
 Three kernels close the family: `fprop`, `dgrad` (to x) and `wgrad` (to weight). A transposed
 convolution is `dgrad` with the roles renamed, and each gradient is again one of the three. The
-algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `winograd2x4` (larger tiles; on CPUs
-only), `winograd4` (still larger tiles, and larger rounding), `winograd5x5` (of 5x5 filters; on CPUs
-only), `fft` and `depthwise`; `algo="auto"` takes the cheapest legal one, `winograd4` only if
-`set_float32_precision` allows it;
-`lamina.last_plan()` says which and why not the others. An algorithm asked for by name runs the
-forward pass; the backward passes use it too where it is legal.
+algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `winograd4` (larger tiles, and
+larger rounding), `fft`, `depthwise` and, on CPUs only, `winograd2x4` (tiles in between),
+`winograd4x1` (for narrow groups) and `winograd5x5` (of 5x5 filters); `algo="auto"` takes the
+cheapest legal one, `winograd4` only if `set_float32_precision` allows it; `lamina.last_plan()` says
+which and why not the others. An algorithm asked for by name runs the forward pass; the backward
+passes use it too where it is legal.
 `activation=` and `residual=` are applied while the result is stored (functional/_epilogue.py).
 """
 
@@ -38,6 +38,7 @@ ALGORITHMS = (
     "implicit_gemm",
     "winograd",
     "winograd2x4",
+    "winograd4x1",
     "winograd4",
     "winograd5x5",
     "fft",
