@@ -38,16 +38,18 @@ template <class T>
 LAMINA_INLINE Vec<T> gated_slope(Vec<T> x, Vec<T> gate, Vec<T> bump) {
   return absolute<T>(x) == broadcast<T>(T(__builtin_inf())) ? gate : gate + x * bump;
 }
+// max(x, 0) - |x| Phi(-|x|)
 template <class T>
 LAMINA_INLINE Vec<T> gelu(Vec<T> x) {
   Vec<T> bell;
-  const Vec<T> tail = normal_tail<T>(x, bell);
-  return gated<T>(x, x < T(0) ? tail : T(1) - tail);
+  const Vec<T> z = at_most<T>(absolute<T>(x), Real<T>::kNormalZero);
+  return at_least<T>(x, T(0)) - z * normal_tail<T>(z, bell);
 }
 template <class T>
 LAMINA_INLINE Vec<T> gelu_slope(Vec<T> x) {
   Vec<T> bell;
-  const Vec<T> tail = normal_tail<T>(x, bell);
+  const Vec<T> z = at_most<T>(absolute<T>(x), Real<T>::kNormalZero);
+  const Vec<T> tail = normal_tail<T>(z, bell);
   return gated_slope<T>(x, x < T(0) ? tail : T(1) - tail, T(kInverseSqrt2Pi) * bell);
 }
 // (1 + tanh(u)) / 2 = sigmoid(2 u)
@@ -57,7 +59,8 @@ LAMINA_INLINE Vec<T> gelu_gate(Vec<T> x) {
 }
 template <class T>
 LAMINA_INLINE Vec<T> gelu_tanh_slope(Vec<T> x) {
-  const Vec<T> gate = gelu_gate<T>(x), e = exp<T>(-absolute<T>(gate)), r = T(1) / (T(1) + e);
+  const Vec<T> gate = gelu_gate<T>(x), e = exp_nonpositive<T>(-absolute<T>(gate));
+  const Vec<T> r = T(1) / (T(1) + e);
   const Vec<T> bump = e * r * r * T(2 * kSqrt2OverPi) * (T(1) + T(3 * kGeluCubic) * x * x);
   return gated_slope<T>(x, (gate < T(0) ? e : broadcast<T>(T(1))) * r, bump);
 }
@@ -75,7 +78,7 @@ LAMINA_INLINE Vec<T> mish_slope(Vec<T> x) {
 }
 template <class T>
 LAMINA_INLINE Vec<T> silu_slope(Vec<T> x) {
-  const Vec<T> e = exp<T>(-absolute<T>(x)), r = T(1) / (T(1) + e);
+  const Vec<T> e = exp_nonpositive<T>(-absolute<T>(x)), r = T(1) / (T(1) + e);
   return gated_slope<T>(x, (x < T(0) ? e : broadcast<T>(T(1))) * r, e * r * r);
 }
 template <class T>

@@ -11,6 +11,8 @@
 // Floor         one read and one write of the tensor (dgrad: two reads).
 #include "ops/normalization.h"
 
+#include <type_traits>
+
 #include "core/threads.h"
 #include "cpu/scratch.h"
 #include "ops/instantiate.h"
@@ -22,6 +24,8 @@ using ops::GroupNormArgs;
 
 inline constexpr int64_t kTaskElements = 16384;
 inline constexpr int64_t kMostChannels = 16, kRun = 2048;  // of a batch norm's task: kRun elements
+inline constexpr int64_t kColumns = 256;                   // a task of the sums over blocks of rows
+inline constexpr int64_t kCached = 32768;  // elements of each of three tensors that L2 holds
 
 // Two sums over i of what term(i, count, first, second) adds: a vector of elements at i.
 struct TwoSums {
@@ -60,10 +64,12 @@ static TwoSums slopes(const T* grad_y, const T* x, T mean, int64_t size) {
   });
 }
 
-// The same with grad_y * weight.
+// The same with grad_y * weight; asks for `wanted`, which is written next.
 template <class T>
-static TwoSums weighted_slopes(const T* grad_y, const T* weight, const T* x, T mean, int64_t size) {
+static TwoSums weighted_slopes(const T* grad_y, const T* weight, const T* x, T mean,
+                               const T* wanted, int64_t size) {
   return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& dot) {
+    if (wanted) __builtin_prefetch(wanted + i, 1);
     Vec<T> g = load_first(grad_y + i, count);
     if (weight) g *= load_first(weight + i, count);
     sum += g;
@@ -170,6 +176,7 @@ void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
     for (int64_t n = 0; n < args.n; ++n)
       for (int64_t c = begin; c < end; ++c) {
         const int64_t at = (n * args.c + c) * args.inner;
+        if (!streamed) prefetch_line(args.result + at, args.inner);
         const TwoSums line = slopes(args.grad_y + at, args.x + at, args.mean[c], args.inner);
         sums[c - begin].first += line.first, sums[c - begin].second += line.second;
       }
@@ -183,8 +190,10 @@ void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
       of_dot[c - begin] = args.training ? T(own * rstd * rstd * dot / m) : T(0);
       of_sum[c - begin] = args.training ? T(own * sum / m) : T(0);
     }
-    for (int64_t n = args.n - 1; n >= 0; --n)
+    const bool cached = args.n * (end - begin) * args.inner <= kCached;
+    for (int64_t k = 0; k < args.n; ++k)
       for (int64_t c = begin; c < end; ++c) {
+        const int64_t n = cached ? k : args.n - 1 - k;
         const int64_t at = (n * args.c + c) * args.inner, own = c - begin;
         gradient_line(args.grad_y + at, args.x + at, slope[own], args.mean[c], of_dot[own],
                       of_sum[own], args.result + at, args.inner, streamed);
@@ -241,46 +250,60 @@ struct NormRow {
   T* grad_x;
   T mean, rstd, dot, sum;
 
-  NormRow(const GroupNormArgs<T>& args, int64_t row, const T* weight) {
+  NormRow() = default;
+  NormRow(const GroupNormArgs<T>& args, int64_t row, const T* weight, bool streamed) {
     const int64_t size = args.channels;
     grad_y = args.grad_y + row * size, x = args.x + row * size, grad_x = args.result + row * size;
     mean = args.mean[row], rstd = args.rstd[row];
-    prefetch_line(grad_y + size, size), prefetch_line(x + size, size);
-    const TwoSums sums = weighted_slopes(grad_y, weight, x, mean, size);
+    const TwoSums sums =
+        weighted_slopes(grad_y, weight, x, mean, streamed ? nullptr : grad_x, size);
     dot = T(double(rstd) * rstd * rstd * sums.second / double(size));
     sum = T(rstd * sums.first / double(size));
   }
 };
 
 // grad_x of rows of elements with a weight each; and what they add, row by row, to the gradients of
-// weight and bias, which wait in registers.
-template <class T, int ROWS>
+// weight and bias, which wait in registers. A result that is streamed follows on its own: it has
+// to be written in whole lines of memory.
+template <class T, int ROWS, bool STREAMED>
 static void gradient_elements(const NormRow<T>* row, const T* weight, T* grad_weight, T* grad_bias,
-                              int64_t size) {
+                              int64_t size, int64_t distance) {
   // Copies: the compiler would read what a store may have changed again.
   const T *grad_y[ROWS], *x[ROWS];
   T* grad_x[ROWS];
   Vec<T> mean[ROWS], rstd[ROWS], dot[ROWS], sum[ROWS];
-#pragma GCC unroll 4
+#pragma GCC unroll 2
   for (int r = 0; r < ROWS; ++r) {
     grad_y[r] = row[r].grad_y, x[r] = row[r].x, grad_x[r] = row[r].grad_x;
     mean[r] = broadcast(row[r].mean), rstd[r] = broadcast(row[r].rstd);
     dot[r] = broadcast(row[r].dot), sum[r] = broadcast(row[r].sum);
   }
+  auto factor = [&](int64_t i, int64_t count) {
+    return weight ? load_first(weight + i, count) : broadcast<T>(T(1));
+  };
   along_line<T>(size, [&](int64_t i, int64_t count) {
-    const Vec<T> factor = weight ? load_first(weight + i, count) : broadcast<T>(T(1));
     Vec<T> of_weight = load_first(grad_weight + i, count);
     Vec<T> of_bias = load_first(grad_bias + i, count);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int r = 0; r < ROWS; ++r) {
       const Vec<T> g = load_first(grad_y[r] + i, count);
       const Vec<T> centred = load_first(x[r] + i, count) - mean[r];
-      store_first<T>(grad_x[r] + i, count, g * (rstd[r] * factor) - (centred * dot[r] + sum[r]));
+      __builtin_prefetch(grad_y[r] + ROWS * distance + i);  // the next rows, whose sums come first
+      __builtin_prefetch(x[r] + ROWS * distance + i);
+      if constexpr (!STREAMED)
+        store_first<T>(grad_x[r] + i, count,
+                       g * (rstd[r] * factor(i, count)) - (centred * dot[r] + sum[r]));
       of_weight += g * (centred * rstd[r]), of_bias += g;
     }
     store_first(grad_weight + i, count, of_weight);
     store_first(grad_bias + i, count, of_bias);
   });
+  for (int r = 0; r < ROWS && STREAMED; ++r)
+    write_line(grad_x[r], size, true, [&](int64_t i, int64_t count) {
+      const Vec<T> centred = load_first(x[r] + i, count) - mean[r];
+      return load_first(grad_y[r] + i, count) * (rstd[r] * factor(i, count)) -
+             (centred * dot[r] + sum[r]);
+    });
 }
 
 // inner == 1: blocks of rows, each with its own sums for weight and bias; blocks add up in order.
@@ -288,6 +311,7 @@ template <class T>
 static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
   const int64_t size = args.channels, rows = args.outer, all = args.groups * size;
   const int64_t block = max_of<int64_t>(32, ceil_div(rows, 128)), blocks = ceil_div(rows, block);
+  const bool streamed = is_streamed<T>(rows * all);
   Scratch<T> partial(2 * blocks * all);
   parallel_for(blocks * args.groups, [&](int64_t task) {
     const int64_t index = task / args.groups, group = task % args.groups, first = group * size;
@@ -296,25 +320,30 @@ static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
     const T* weight = args.weight ? args.weight + first : nullptr;
     const int64_t end = min_of(rows, (index + 1) * block);
     int64_t o = index * block;
-    auto row = [&](int64_t ahead) {
-      return NormRow<T>(args, (o + ahead) * args.groups + group, weight);
+    auto take = [&]<int ROWS>(std::integral_constant<int, ROWS>) {
+      for (; o + ROWS <= end; o += ROWS) {
+        NormRow<T> some[ROWS];
+        for (int r = 0; r < ROWS; ++r)
+          some[r] = NormRow<T>(args, (o + r) * args.groups + group, weight, streamed);
+        if (streamed)
+          gradient_elements<T, ROWS, true>(some, weight, own_weight, own_bias, size, all);
+        else
+          gradient_elements<T, ROWS, false>(some, weight, own_weight, own_bias, size, all);
+      }
     };
-    for (; o + 4 <= end; o += 4) {
-      const NormRow<T> four[4] = {row(0), row(1), row(2), row(3)};
-      gradient_elements<T, 4>(four, weight, own_weight, own_bias, size);
-    }
-    for (; o < end; ++o) {
-      const NormRow<T> one = row(0);
-      gradient_elements<T, 1>(&one, weight, own_weight, own_bias, size);
-    }
+    take(std::integral_constant<int, 2>{});  // more would share a set of L1 where rows are 4 KiB
+    take(std::integral_constant<int, 1>{});
+    finish_streams(streamed);
   });
-  parallel_ranges(all, kTaskElements / 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      double weight = 0, bias = 0;
-      for (int64_t index = 0; index < blocks; ++index)
-        weight += partial[2 * index * all + i], bias += partial[(2 * index + 1) * all + i];
-      args.grad_weight[i] = T(weight), args.grad_bias[i] = T(bias);
+  parallel_ranges(all, kColumns, [&](int64_t begin, int64_t end) {
+    double weight[kColumns] = {}, bias[kColumns] = {};
+    for (int64_t index = 0; index < blocks; ++index) {
+      const T *of_weight = &partial[2 * index * all + begin], *of_bias = of_weight + all;
+      for (int64_t i = 0; i < end - begin; ++i)
+        weight[i] += double(of_weight[i]), bias[i] += double(of_bias[i]);
     }
+    for (int64_t i = begin; i < end; ++i)
+      args.grad_weight[i] = T(weight[i - begin]), args.grad_bias[i] = T(bias[i - begin]);
   });
 }
 
@@ -332,14 +361,16 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
     for (int64_t c = 0; c < args.channels; ++c) {
       const double weight = args.weight ? double(args.weight[first + c]) : 1.0;
       const int64_t at = c * args.inner;
+      if (!streamed) prefetch_line(args.result + row * size + at, args.inner);
       const TwoSums line = slopes(grad_y + at, x + at, mean, args.inner);
       sums[row * args.channels + c] = line;
       sum += weight * line.first, dot += weight * line.second;
     }
     const T of_dot = T(double(rstd) * rstd * rstd * dot / double(size));
     const T of_sum = T(rstd * sum / double(size));
-    for (int64_t c = args.channels - 1; c >= 0; --c) {
-      const int64_t at = c * args.inner;
+    for (int64_t k = 0; k < args.channels; ++k) {
+      // What is larger than a cache is read backwards: its end is still there.
+      const int64_t c = size <= kCached ? k : args.channels - 1 - k, at = c * args.inner;
       const T slope = rstd * (args.weight ? args.weight[first + c] : T(1));
       gradient_line(grad_y + at, x + at, slope, mean, of_dot, of_sum, args.result + row * size + at,
                     args.inner, streamed);

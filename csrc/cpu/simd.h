@@ -196,6 +196,11 @@ LAMINA_INLINE void write_line(T* result, int64_t size, bool streamed, const Valu
   }
 #endif
   (void)streamed;
+  for (; i + 2 * kLanes<T> <= size; i += 2 * kLanes<T>) {
+    const Vec<T> low = value(i, int64_t{kLanes<T>});
+    const Vec<T> high = value(i + kLanes<T>, int64_t{kLanes<T>});
+    store(result + i, low), store(result + i + kLanes<T>, high);
+  }
   for (; i + kLanes<T> <= size; i += kLanes<T>) store(result + i, value(i, int64_t{kLanes<T>}));
   if (i < size) part(i, size - i);
 }

@@ -70,22 +70,34 @@ LAMINA_INLINE Vec<T> power_of_two(Mask<T> n) {
   return from_bits<T>((n + Real<T>::kExponentBias) << Real<T>::kMantissaBits);
 }
 
-// x cut to [low, high]; NaN stays.
+// x cut to [low, oo), (-oo, high], [low, high]; NaN stays. (The instructions return their second
+// operand where one is NaN; GCC 12 warns without a mask.)
+template <class T>
+LAMINA_INLINE Vec<T> at_least(Vec<T> x, T low) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_maskz_max_ps(__mmask16(-1), (__m512)broadcast(low), (__m512)x);
+  else
+    return (Vec<T>)_mm512_maskz_max_pd(__mmask8(-1), (__m512d)broadcast(low), (__m512d)x);
+#else
+  return x < low ? broadcast(low) : x;
+#endif
+}
+template <class T>
+LAMINA_INLINE Vec<T> at_most(Vec<T> x, T high) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_maskz_min_ps(__mmask16(-1), (__m512)broadcast(high), (__m512)x);
+  else
+    return (Vec<T>)_mm512_maskz_min_pd(__mmask8(-1), (__m512d)broadcast(high), (__m512d)x);
+#else
+  return x > high ? broadcast(high) : x;
+#endif
+}
+
 template <class T>
 LAMINA_INLINE Vec<T> limit(Vec<T> x, T low, T high) {
-#if defined(__AVX512F__)  // these return their second operand where one is NaN; GCC 12 warns
-                          // without a mask
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_maskz_min_ps(
-        __mmask16(-1), (__m512)broadcast(high),
-        _mm512_maskz_max_ps(__mmask16(-1), (__m512)broadcast(low), (__m512)x));
-  else
-    return (Vec<T>)_mm512_maskz_min_pd(
-        __mmask8(-1), (__m512d)broadcast(high),
-        _mm512_maskz_max_pd(__mmask8(-1), (__m512d)broadcast(low), (__m512d)x));
-#else
-  return x < low ? broadcast(low) : x > high ? broadcast(high) : x;
-#endif
+  return at_most<T>(at_least<T>(x, low), high);
 }
 
 // A whole number, as a vector and as integers.
@@ -128,6 +140,14 @@ template <class T>
 LAMINA_INLINE Vec<T> exp(Vec<T> x) {
   Whole<T> n;
   const Vec<T> tail = reduced_expm1<T>(limit<T>(x, Real<T>::kExpMin, Real<T>::kExpMax), n);
+  return scaled<T>(tail + T(1), n);
+}
+
+// x <= 0
+template <class T>
+LAMINA_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
+  Whole<T> n;
+  const Vec<T> tail = reduced_expm1<T>(at_least<T>(x, Real<T>::kExpMin), n);
   return scaled<T>(tail + T(1), n);
 }
 
@@ -184,20 +204,23 @@ LAMINA_INLINE Vec<T> tanh(Vec<T> x) {
 
 template <class T>
 LAMINA_INLINE Vec<T> sigmoid(Vec<T> x) {
-  const Vec<T> e = exp<T>(-absolute<T>(x));
+  const Vec<T> e = exp_nonpositive<T>(-absolute<T>(x));
   return (x < T(0) ? e : broadcast<T>(T(1))) / (T(1) + e);
 }
 
 // sigmoid(x) sigmoid(-x)
 template <class T>
 LAMINA_INLINE Vec<T> sigmoid_slope(Vec<T> x) {
-  const Vec<T> e = exp<T>(-absolute<T>(x)), r = T(1) / (T(1) + e);
+  const Vec<T> e = exp_nonpositive<T>(-absolute<T>(x)), r = T(1) / (T(1) + e);
   return e * r * r;
 }
 
 template <class T>
 LAMINA_INLINE Vec<T> softplus(Vec<T> x) {
-  return (x > T(0) ? x : x != x ? x : Vec<T>{}) + log1p_unit<T>(exp<T>(-absolute<T>(x)));
+  return (x > T(0) ? x
+          : x != x ? x
+                   : Vec<T>{}) +
+         log1p_unit<T>(exp_nonpositive<T>(-absolute<T>(x)));
 }
 
 // exp(z^2) erfc(z) / t as a Chebyshev series in u = 2 t - 1, t = 2 / (2 + z), z >= 0 (relative
@@ -240,15 +263,14 @@ LAMINA_INLINE Vec<T> square_error(Vec<T> a, Vec<T> product) {
 #endif
 }
 
-// Phi(-|x|) of the normal distribution, and exp(-x^2/2), to a few ulp down to the underflow: x^2 in
-// two parts, so that exp sees no rounded argument.
+// Phi(-z) of the normal distribution, 0 <= z <= kNormalZero, and exp(-z^2/2), to a few ulp down to
+// the underflow: z^2 in two parts, so that exp sees no rounded argument.
 template <class T>
-LAMINA_INLINE Vec<T> normal_tail(Vec<T> x, Vec<T>& bell) {
-  const Vec<T> z = limit<T>(absolute<T>(x), T(0), Real<T>::kNormalZero);
+LAMINA_INLINE Vec<T> normal_tail(Vec<T> z, Vec<T>& bell) {
   const Vec<T> square = z * z, error = square_error<T>(z, square);
-  const Vec<T> e = exp<T>(T(-0.5) * square);
+  const Vec<T> e = exp_nonpositive<T>(T(-0.5) * square);
   bell = e - e * (T(0.5) * error);
-  const Vec<T> t = T(2) / (T(2) + z * T(0.70710678118654752)), u = T(2) * t - T(1);
+  const Vec<T> t = T(1) / (T(1) + z * T(0.35355339059327376)), u = T(2) * t - T(1);
   Vec<T> series;
   if constexpr (sizeof(T) == 4) {
     series = broadcast<T>(T(kErfcPowers[kErfcFloatTerms - 1]));
