@@ -76,8 +76,8 @@ def test_function(name, index, cupy):
         assert mine.device == "cuda:0"
         if lamina.cuda.is_available():  # a GPU's exp, log, ... are not the C library's
             np.testing.assert_allclose(mine.cpu().data, other.data, rtol=1e-11, atol=1e-11)
-        else:
-            np.testing.assert_array_equal(mine.cpu().data, other.data)
+        else:  # sums of float64 have their own order on the CPU
+            np.testing.assert_allclose(mine.cpu().data, other.data, rtol=1e-14, atol=1e-14)
 
 
 def test_the_backend_is_cuda(cupy):

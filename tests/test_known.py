@@ -65,6 +65,17 @@ CALLS = {
     "add": (lamina.add, (3, 4), (3, 4)),
     "sub": (lamina.sub, (3, 4), (3, 4)),
     "mul": (lamina.mul, (3, 4), (3, 4)),
+    "div": (lamina.div, (3, 4), (3, 4)),
+    "neg": (lamina.neg, (3, 4)),
+    "add a row": (lamina.add, (3, 4), (4,)),
+    "div by a scalar": (lamina.div, (3, 4), ()),
+    "a row minus": (lamina.sub, (4,), (2, 3, 4)),
+    "of numbers": (lambda x: 2 - (x * 2.5 + 1) / 3, (3, 4)),
+    "a number over": (lambda x: 2 / x, (3, 4)),
+    "sum": (lamina.sum, (3, 4)),
+    "sum of rows": (lambda x: lamina.sum(x, -1, keepdim=True), (3, 4)),
+    "sum of the last": (lambda x: lamina.sum(x, (1, 2)), (3, 4, 5)),
+    "sum of many": (lamina.sum, (3, 70000)),
 }
 
 
@@ -307,3 +318,32 @@ def test_gradients_of_other_layouts(gradient):
         F.relu(x).backward(gradient)
         expected = gradient.astype(np.float32) * (x.detach().numpy() > 0)
         np.testing.assert_array_equal(x.grad.numpy(), expected, strict=True)
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 1023, 1025, 40000, 200001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_are_as_good_as_exact(n, dtype):
+    x = values(2, n, dtype=dtype)
+    # eight chains of 128 in a block, and the sums of blocks; float32 is rounded once
+    steps = 1 if dtype == np.float32 else 140 + n / 1024
+    for axis in ((0, 1), 1):
+        exact = x.sum(axis, dtype=np.longdouble)
+        bound = steps * np.finfo(dtype).eps * np.abs(x).sum(axis, dtype=np.longdouble)
+        assert (np.abs(lamina.sum(x, axis) - exact) <= bound).all()
+
+
+def test_numbers_are_told_apart():
+    x = lamina.tensor(values(3, 4), requires_grad=True)
+    for number in (2, 2.0, -0.5, 1e300, float("nan"), float("inf"), 3):
+        with np.errstate(all="ignore"):
+            expected = x.detach().numpy() * np.float32(number)
+        y = x * number
+        assert y.dtype == np.float32
+        np.testing.assert_array_equal(y.detach().numpy(), expected)
+    assert (lamina.tensor([1, 2]) * 2).dtype == np.int64
+    assert (lamina.tensor([1, 2]) * 2.5).tolist() == [2.5, 5]
+    assert (x.detach() * True).dtype == np.float32
+    with pytest.raises(OverflowError):
+        x * 10**400
+    with pytest.raises(TypeError, match="mul: b must be"):
+        x * "2"

@@ -5,6 +5,9 @@
 //            from the shape of the graph alone, and so does the order of every sum.
 // Sums       a gradient array may be shared (an addition hands one to both arguments): the first
 //            sum makes a new array, and only that one is added to in place.
+#include <algorithm>
+#include <cstring>
+
 #include "bindings/calls.h"
 #include "bindings/common.h"
 #include "bindings/elementwise.h"
@@ -80,6 +83,13 @@ bool same_kind(PyObject* a, PyObject* b) {
   const auto &x = fields(a), &y = fields(b);
   return x.nd == y.nd && std::equal(x.dimensions, x.dimensions + x.nd, y.dimensions) &&
          element_type_of(a) == element_type_of(b);
+}
+
+py::object copy_of(PyObject* array) {
+  Array source, target;
+  source.load(array), target.load(new_like(array));
+  std::memcpy(target.data(), source.data(), source.bytes());
+  return py::reinterpret_borrow<py::object>(target.object());
 }
 
 // Whether the loops of elementwise.h can add b to a.
@@ -199,7 +209,8 @@ class Walk {
     if (!gradient || !found_.is_none()) return;
     PyObject* const before = graph.tensor.get(leaf, TensorSlot::grad);
     const bool plain = is_plain_array(gradient.ptr());
-    if (before == Py_None && owned && plain && is_aligned_in_c_order(gradient.ptr())) {
+    if (before == Py_None && plain && is_ready(gradient.ptr())) {
+      if (!owned) gradient = copy_of(gradient.ptr());
       graph.tensor.set(leaf, TensorSlot::grad, wrap(gradient.release().ptr()));
     } else if (before != Py_None && plain && addable(array_in(before), gradient.ptr()) &&
                is_writeable(array_in(before))) {

@@ -2,6 +2,7 @@
 
 #include <cstring>
 #include <mutex>
+#include <span>
 #include <string_view>
 #include <unordered_map>
 
@@ -22,6 +23,7 @@ class Key {
     put(proxy.dimensions, sizeof(py::ssize_t) * static_cast<size_t>(proxy.nd));
   }
   void none() { put('n'); }
+  void number() { put('#'); }
 
   // False for a kind of value that cannot be part of a key.
   bool value(PyObject* object) {
@@ -91,6 +93,7 @@ struct Calls {
   static constexpr size_t kMost = 4096;  // then it starts afresh
 
   Py_ssize_t operands;
+  bool numbers;         // whether floats and integers may be operands
   py::object function;  // the Function
   py::object apply;
   std::mutex mutex;
@@ -112,6 +115,7 @@ struct Calls {
 struct Given {
   Key key;
   PyObject* arrays[kMaxOperands];
+  py::object numbers[kMaxOperands];  // arrays made of numbers
   // Bits of operands: those that are Tensors, and those that want a gradient.
   unsigned tensors = 0, recorded = 0;
 
@@ -124,10 +128,34 @@ struct Given {
   }
 };
 
+// Numbers become arrays of no dimension, of the dtype of the arrays beside them. False where that
+// is not floating, or for a number that no float can hold.
+bool make_numbers(const Calls& calls, PyObject* const* arguments, Given& given) {
+  ElementType type = ElementType::other;
+  for (PyObject* array : std::span(given.arrays, static_cast<size_t>(calls.operands)))
+    if (array != nullptr) type = element_type_of(array);
+  if (type != ElementType::f32 && type != ElementType::f64) return false;
+  for (Py_ssize_t i = 0; i < calls.operands; ++i) {
+    if (given.arrays[i] != nullptr || arguments[i] == Py_None) continue;
+    const double number = PyFloat_AsDouble(arguments[i]);
+    if (number == -1 && PyErr_Occurred()) return PyErr_Clear(), false;
+    given.numbers[i] = py::reinterpret_steal<py::object>(new_array(nullptr, 0, type));
+    if (!given.numbers[i]) return false;
+    given.arrays[i] = given.numbers[i].ptr();
+    void* const data = fields(given.arrays[i]).data;
+    if (type == ElementType::f64)
+      *static_cast<double*>(data) = number;
+    else
+      *static_cast<float*>(data) = static_cast<float>(number);
+  }
+  return true;
+}
+
 // False for a call that Python must look at: other kinds of arrays, options that are no key.
 bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t count,
                     Given& given) {
   if (count < calls.operands) return false;
+  bool numbers = false;
   for (Py_ssize_t i = 0; i < calls.operands; ++i) {
     PyObject* object = arguments[i];
     given.arrays[i] = nullptr;
@@ -140,10 +168,16 @@ bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t c
       if (grad_enabled && requires_grad(object)) given.recorded |= 1U << i;
       object = array_in(object);
     }
+    if (calls.numbers && (PyFloat_CheckExact(object) || PyLong_CheckExact(object))) {
+      given.key.number();
+      numbers = true;
+      continue;
+    }
     if (!is_plain_array(object) || !is_operand(object)) return false;
     given.key.array(object);
     given.arrays[i] = object;
   }
+  if (numbers && !make_numbers(calls, arguments, given)) return false;
   for (Py_ssize_t i = calls.operands; i < count; ++i)
     if (!given.key.value(arguments[i])) return false;
   return given.arrays[0] != nullptr;
@@ -271,7 +305,8 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
   if (known == nullptr) Py_RETURN_NONE;
   const Call& call = known->call;
   given.tensors &= call.differentiable, given.recorded &= call.differentiable;
-  if (given.recorded != 0 && !call.gradient) return apply(calls, *known, arguments);
+  const bool compiled = call.gradient && (given.recorded & ~call.compiled) == 0;
+  if (given.recorded != 0 && !compiled) return apply(calls, *known, arguments);
   auto result = py::reinterpret_steal<py::object>(
       new_array(call.shape.data(), static_cast<int>(call.shape.size()), known->type));
   if (!result) Py_RETURN_NONE;
@@ -316,10 +351,10 @@ void remember(Calls& calls, const py::tuple& arguments, Call call, py::tuple rec
 }
 
 // (run, remember) for a function whose first arguments are `operands` arrays, Tensors or None.
-py::tuple make_calls(int operands, const py::object& function) {
+py::tuple make_calls(int operands, const py::object& function, bool numbers) {
   expect(operands >= 1 && operands <= kMaxOperands, "operands", "are too many");
   // As long as the function: for ever.
-  auto* const calls = new Calls{operands, function, function.attr("apply"), {}, {}};
+  auto* const calls = new Calls{operands, numbers, function, function.attr("apply"), {}, {}};
   const py::capsule self(calls);
   auto run = py::reinterpret_steal<py::object>(PyCFunction_New(&run_method, self.ptr()));
   auto keep = py::cpp_function(
@@ -371,7 +406,7 @@ void differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients) {
 
 LAMINA_BINDINGS(calls) {
   if (recorded_type() == nullptr) throw py::error_already_set();
-  module.def("calls", &make_calls, py::arg("operands"), py::arg("function"));
+  module.def("calls", &make_calls, py::arg("operands"), py::arg("function"), py::arg("numbers"));
 }
 
 }  // namespace lamina::bindings

@@ -62,10 +62,14 @@ def activation_call(shape: Sequence[int], kind: str, a: float, b: float) -> Call
     """
 
 def activation_kinds() -> list[str]: ...
-def add_call(shape: Sequence[int]) -> Call: ...
 def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
     """
     Function.apply of a subclass
+    """
+
+def arithmetic_call(shape: Sequence[int], op: str, a: bool, b: bool) -> Call:
+    """
+    operands: a, b
     """
 
 def autotuning() -> bool: ...
@@ -103,7 +107,7 @@ def batch_norm_call(
     operands: x, weight, bias, running mean, running var
     """
 
-def calls(operands: int, function: Any) -> tuple: ...
+def calls(operands: int, function: Any, numbers: bool) -> tuple: ...
 def compiled_isas() -> list[str]: ...
 def conv(
     op: str,
@@ -321,7 +325,11 @@ def max_unpool(
     result: NDArray,
     bad: NDArray,
 ) -> None: ...
-def multiply_call(shape: Sequence[int]) -> Call: ...
+def negate_call(shape: Sequence[int]) -> Call:
+    """
+    operands: x
+    """
+
 def nms(boxes: NDArray, threshold: float, keep: NDArray) -> None: ...
 def note_measured_conv(question: str, times: Sequence[tuple[str, float]]) -> None: ...
 def num_threads() -> int: ...
@@ -413,7 +421,16 @@ def softmax_call(shape: Sequence[int], outer: int, axis: int, inner: int, log: b
     operands: x
     """
 
-def subtract_call(shape: Sequence[int]) -> Call: ...
+def sum_call(shape: Sequence[int]) -> Call:
+    """
+    over the last axes; operands: x
+    """
+
+def sum_lines(x: NDArray, sums: NDArray) -> None:
+    """
+    sums [lines] of x [lines, n]
+    """
+
 def sum_rows(x: NDArray, sums: NDArray) -> None:
     """
     sums [n] of x [m, n] over its rows, in order

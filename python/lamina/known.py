@@ -18,8 +18,9 @@ class Known:
     arguments equal that call's. Anything else gives None.
     """
 
-    def __init__(self, operands: int, function: type[Function]) -> None:
-        self.run, self._store = _C.calls(operands, function)
+    def __init__(self, operands: int, function: type[Function], numbers: bool = False) -> None:
+        """numbers: floats and integers may be operands beside floating arrays."""
+        self.run, self._store = _C.calls(operands, function, numbers)
 
     def remember(
         self,

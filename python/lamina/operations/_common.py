@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import FLOATS, device_of, is_array, module_of
+from .._C import sum_lines
+from ..arrays import FLOATS, asarray, device_of, empty, is_array, is_ready, module_of
 
 _RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
 
@@ -62,6 +63,13 @@ def promote(op: str, **operands: Any) -> list[Any]:
 
     Raises TypeError for other objects and for two devices, ValueError for the shapes.
     """
+    ready = [x for x in operands.values() if is_ready(x)]
+    numbers = [x for x in operands.values() if type(x) in (float, int)]
+    if ready and len(ready) + len(numbers) == len(operands):
+        first = max(ready, key=lambda x: x.ndim)
+        shape, dtype = first.shape, first.dtype
+        if all(x.dtype == dtype and shape[first.ndim - x.ndim :] == x.shape for x in ready):
+            return [x if is_ready(x) else np.asarray(x, dtype) for x in operands.values()]
     dtype = common_dtype(op, operands)
     arrays = {name: x for name, x in operands.items() if is_array(x)}
     like = next(iter(arrays.values()), None)
@@ -84,18 +92,28 @@ def promote(op: str, **operands: Any) -> list[Any]:
 
 def as_array(op: str, x: Any) -> Any:
     """`x` as an array of real numbers or booleans."""
+    if is_ready(x):
+        return x
     _check_operand(op, "x", x)
     return x if is_array(x) else np.asarray(x, common_dtype(op, {"x": x}))
 
 
 def as_float(op: str, x: Any) -> Any:
     """`x` as a floating array: integers and booleans become float32."""
+    if is_ready(x):
+        return x
     x = as_array(op, x)
     return x if x.dtype.kind == "f" else x.astype(FLOATS[0])
 
 
 def wide_sum(x: Any, dims: tuple[int, ...], keepdim: bool = False) -> Any:
     """Sum with float32 (and smaller) added in float64, so that its error does not grow."""
+    last = dims == tuple(range(x.ndim - len(dims), x.ndim))
+    if last and dims and type(x) is np.ndarray and x.dtype in FLOATS:
+        kept = x.shape[: x.ndim - len(dims)]
+        sums = empty("sum", kept + (1,) * len(dims) if keepdim else kept, x.dtype)
+        sum_lines(asarray("sum", "x", x), sums)
+        return sums
     if x.dtype.kind == "f" and x.dtype.itemsize < 8:
         return x.sum(dims, dtype=np.float64, keepdims=keepdim).astype(x.dtype)
     return x.sum(dims, keepdims=keepdim)

@@ -26,7 +26,8 @@ class _Binary(Function):
         if not (is_ready(a) and is_ready(b) and a.shape == b.shape and a.dtype == b.dtype):
             a, b = promote(cls.__name__.lower(), a=a, b=b)
         ctx.shapes = (a.shape, b.shape)
-        return cls.compute(ctx, module_of(a), a, b)
+        y = cls.compute(ctx, module_of(a), a, b)
+        return y if y.ndim else module_of(a).asarray(y)
 
     @staticmethod
     def compute(ctx: Context, xp: Any, a: Any, b: Any) -> Any:
@@ -151,6 +152,11 @@ class Where(Function):
                 f"where: condition must be boolean, got condition.dtype={condition.dtype}; "
                 "compare it, as in condition != 0"
             )
+        equal = is_ready(a) and is_ready(b) and a.dtype == b.dtype and a.shape == b.shape
+        if equal and type(condition) is np.ndarray and condition.shape == a.shape:
+            ctx.shapes = (a.shape, b.shape)
+            ctx.save_for_backward(condition)
+            return np.where(condition, a, b)
         dtype = common_dtype("where", {"a": a, "b": b})
         condition, a, b = promote("where", condition=condition, a=a, b=b)
         condition = condition.astype(bool)
@@ -291,7 +297,7 @@ class Neg(Function):
         x = as_array("neg", x)
         if x.dtype == bool:
             raise TypeError("neg: x must be a number, got x.dtype=bool; use ~x")
-        return -x
+        return module_of(x).asarray(-x)
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
@@ -334,46 +340,53 @@ class Compare(Function):
         return getattr(module_of(a), name)(a, b)
 
 
-_known_sums, _known_differences, _known_products = Known(2, Add), Known(2, Sub), Known(2, Mul)
+_known = {name: Known(2, cls, True) for name, cls in (("add", Add), ("sub", Sub), ("mul", Mul))}
+_known["div"] = Known(2, Div, True)
+_known_negatives = Known(1, Neg)
 
 
-def _remembered(known: Known, a: Any, b: Any, y: Any, make: Callable[..., Any]) -> Any:
-    """y, known from now on if the compiled loops take its operands: equal shapes and dtypes."""
+def _arithmetic(op: str, function: type[Function], a: Any, b: Any) -> Any:
+    """A call that is not known yet. It is from now on if the compiled loops take its operands:
+
+    ready arrays of one dtype, one of the shape of the result and the other of its last axes, or a
+    number.
+    """
+    y = function.apply(a, b)
     operands = [getattr(x, "_data", x) for x in (a, b)]
-    if y.ndim and all(map(is_ready, operands)):
-        x, z = operands
-        if x.shape == z.shape and x.dtype == z.dtype:
-            known.remember((a, b), y, make, (), ())
+    arrays = [x for x in operands if type(x) not in (float, int)]
+    if all(map(is_ready, arrays)) and len({x.dtype for x in arrays}) == 1:
+        shapes = [getattr(x, "shape", ()) for x in operands]
+        whole = [shape == y.shape for shape in shapes]
+        if any(whole) and all(y.shape[y.ndim - len(shape) :] == shape for shape in shapes):
+            _known[op].remember((a, b), y, _C.arithmetic_call, (op, *whole), ())
     return y
+
+
+_run_add, _run_sub, _run_mul, _run_div = (known.run for known in _known.values())
 
 
 def add(a: Any, b: Any) -> Any:
     """a + b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
-    y = _known_sums.run(a, b)
-    if y is not None:
-        return y
-    return _remembered(_known_sums, a, b, Add.apply(a, b), _C.add_call)
+    y = _run_add(a, b)
+    return _arithmetic("add", Add, a, b) if y is None else y
 
 
 def sub(a: Any, b: Any) -> Any:
     """a - b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
-    y = _known_differences.run(a, b)
-    if y is not None:
-        return y
-    return _remembered(_known_differences, a, b, Sub.apply(a, b), _C.subtract_call)
+    y = _run_sub(a, b)
+    return _arithmetic("sub", Sub, a, b) if y is None else y
 
 
 def mul(a: Any, b: Any) -> Any:
     """a * b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
-    y = _known_products.run(a, b)
-    if y is not None:
-        return y
-    return _remembered(_known_products, a, b, Mul.apply(a, b), _C.multiply_call)
+    y = _run_mul(a, b)
+    return _arithmetic("mul", Mul, a, b) if y is None else y
 
 
 def div(a: Any, b: Any) -> Any:
     """a / b, broadcast; integers become float32. Raises as `add`."""
-    return Div.apply(a, b)
+    y = _run_div(a, b)
+    return _arithmetic("div", Div, a, b) if y is None else y
 
 
 def pow(a: Any, b: Any) -> Any:
@@ -409,7 +422,13 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 
 def neg(x: Any) -> Any:
     """-x. Raises TypeError for booleans."""
-    return Neg.apply(x)
+    y = _known_negatives.run(x)
+    if y is not None:
+        return y
+    y = Neg.apply(x)
+    if is_ready(getattr(x, "_data", x)):
+        _known_negatives.remember((x,), y, _C.negate_call, (), ())
+    return y
 
 
 def abs(x: Any) -> Any:
@@ -424,7 +443,7 @@ def sign(x: Any) -> Any:
 
 def square(x: Any) -> Any:
     """x * x."""
-    return Mul.apply(x, x)
+    return mul(x, x)
 
 
 def _compare(name: str, numpy_name: str) -> Callable[[Any, Any], Any]:
