@@ -37,7 +37,10 @@ def array(*shape: int) -> np.ndarray:
 
 
 def pair(name: str, call: Callable[..., Any], *arrays: Any, kind: str = "array") -> Case:
-    """call(functional, *operands) of both libraries; ours on arrays, Tensors or ones with grad."""
+    """call(functional, *operands) of both libraries; ours on arrays, Tensors or ones with grad.
+
+    kind "train": forward and backward to every operand.
+    """
     theirs = [torch.from_numpy(x.copy()) for x in arrays]
     ours: list[Any] = list(arrays)
     if kind != "array":
@@ -45,7 +48,24 @@ def pair(name: str, call: Callable[..., Any], *arrays: Any, kind: str = "array")
     if kind == "grad":
         for x in (ours[0], theirs[0]):
             x.requires_grad_()
+    if kind == "train":
+        return Case(name, trained(call, F, ours, lamina), trained(call, torch_functional, theirs))
     return Case(name, lambda: call(F, *ours), lambda: call(torch_functional, *theirs))
+
+
+def trained(call: Callable, functional: Any, operands: list[Any], library: Any = torch) -> Callable:
+    """Forward and backward with new gradients."""
+    for x in operands:
+        x.requires_grad_()
+    seed = np.ones(tuple(call(functional, *operands).shape), np.float32)
+    gradient = lamina.tensor(seed) if library is lamina else torch.from_numpy(seed)
+
+    def run() -> None:
+        for x in operands:
+            x.grad = None
+        call(functional, *operands).backward(gradient)
+
+    return run
 
 
 def functions() -> Iterator[Case]:
@@ -54,10 +74,12 @@ def functions() -> Iterator[Case]:
     yield pair("conv2d 1x8x8x8, 3x3", lambda f, x, w: f.conv2d(x, w, None, 1, 1), x, w)
     yield pair("  with bias, Tensors", lambda f, *o: f.conv2d(*o, 1, 1), x, w, b, kind="tensor")
     yield pair("  gradient recorded", lambda f, *o: f.conv2d(*o, 1, 1), x, w, b, kind="grad")
+    yield pair("  and back", lambda f, *o: f.conv2d(*o, 1, 1), x, w, b, kind="train")
     yield pair("conv2d 1x4x4x4, 3x3", lambda f, x, w: f.conv2d(x, w), *small)
     yield pair("linear 1x64 -> 32", lambda f, *o: f.linear(*o), array(1, 64), array(32, 64))
     for kind in ("array", "tensor", "grad"):
         yield pair(f"relu 64, {kind}", lambda f, x: f.relu(x), array(64), kind=kind)
+    yield pair("relu 64, and back", lambda f, x: f.relu(x), array(64), kind="train")
     yield pair("gelu 64", lambda f, x: f.gelu(x), array(64))
     yield pair("max_pool2d 1x8x8x8", lambda f, x: f.max_pool2d(x, 2), x)
     yield pair("avg_pool2d 1x8x8x8", lambda f, x: f.avg_pool2d(x, 2), x)
@@ -72,6 +94,12 @@ def functions() -> Iterator[Case]:
     label = np.array([3])
     yield pair("cross_entropy 1x10", lambda f, x, t: f.cross_entropy(x, t), array(1, 10), label)
     yield pair("a + b, 8x8", lambda f, a, b: a + b, array(8, 8), array(8, 8), kind="tensor")
+    yield pair("2 * a + 1, 8x8", lambda f, a: 2 * a + 1, array(8, 8), kind="tensor")
+    yield pair("  and back", lambda f, a: 2 * a + 1, array(8, 8), kind="train")
+    yield pair("mean of 8x8, and back", lambda f, a: a.mean(), array(8, 8), kind="train")
+    yield pair(
+        "layer_norm 8x64, and back", lambda f, x: f.layer_norm(x, (64,)), array(8, 64), kind="train"
+    )
 
 
 def lenet(nn: Any) -> Any:

@@ -342,6 +342,11 @@ def optimizer_step(
     decay: float = 0.0,
     keep: float = 1.0,
 ) -> None: ...
+def optimizer_steps(updates: Sequence[tuple]) -> list[int]:
+    """
+    Runs the updates whose arrays are ready; the indices of the others
+    """
+
 def permute(x: NDArray, shape: Sequence[int], axes: Sequence[int], result: NDArray) -> None: ...
 def pool(
     op: str,

@@ -47,7 +47,7 @@ _mode = _GradMode()
 
 def is_grad_enabled() -> bool:
     """Whether operations on this thread are recorded for backward."""
-    return _mode.enabled
+    return _C.grad_enabled()
 
 
 def is_recorded(result: Any) -> bool:

@@ -72,6 +72,10 @@ def _conv(x: Array, weight: Array, bias: Array) -> Array:
     return np.einsum("ncpqrs,kcrs->nkpq", _windows(x, 3, 1), weight) + bias[:, None, None]
 
 
+def _conv_5x5(x: Array, weight: Array, bias: Array) -> Array:
+    return np.einsum("ncpqrs,kcrs->nkpq", _windows(x, 5, 2), weight) + bias[:, None, None]
+
+
 def _depthwise(x: Array, weight: Array, bias: Array) -> Array:
     return np.einsum("ncpqrs,crs->ncpq", _windows(x, 3, 1), weight[:, 0]) + bias[:, None, None]
 
@@ -282,6 +286,12 @@ DEFINITIONS: dict[str, Definition] = {
         lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=1, algo=algo),
         _conv,
         ((2, 6, 15, 13), (9, 6, 3, 3), (9,)),
+    ),
+    "conv_5x5": Definition(
+        lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=2, algo=algo),
+        _conv_5x5,
+        ((2, 6, 21, 19), (9, 6, 5, 5), (9,)),
+        "conv",
     ),
     "depthwise": Definition(
         lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=1, groups=6, algo=algo),

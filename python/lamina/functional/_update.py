@@ -1,4 +1,4 @@
-"""One step of an optimiser on the arrays of a parameter, in place."""
+"""Steps of an optimiser on the arrays of parameters, in place."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import _C, arrays
+
+# rule, parameter, gradient, states, coefficients, decay, keep: the arguments of `optimizer_step`
+Update = tuple[str, Any, Any, Sequence[Any], Sequence[float], float, float]
+
+
+def optimizer_steps(updates: list[Update]) -> None:
+    """All updates, in order; arrays that kernels read as they are in one call."""
+    for index in _C.optimizer_steps(updates):
+        optimizer_step(*updates[index])
 
 
 def optimizer_step(
@@ -23,9 +32,6 @@ def optimizer_step(
     by decay * param, the parameter first multiplied by keep.
     """
     if not param.size:
-        return
-    if grad.dtype == param.dtype and all(map(arrays.is_ready, (param, grad, *states))):
-        _C.optimizer_step(kind, param, grad, states, coefficients, decay, keep)
         return
     updated = [param, *states]
     if not param.flags.c_contiguous and param.flags.f_contiguous:

@@ -29,7 +29,7 @@ class Adadelta(Optimizer):
         if options["rho"] > 1:
             raise ValueError(f"{op}: rho must be from 0 to 1, got rho={options['rho']}")
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         rho, eps, lr = group["rho"], group["eps"], group["lr"]
         states = arrays_of(state, array, "square_avg", "acc_delta")
-        fused("adadelta", array, grad, states, group, rho, 1 - rho, eps, lr)
+        return fused("adadelta", array, grad, states, group, rho, 1 - rho, eps, lr)

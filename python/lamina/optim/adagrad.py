@@ -39,8 +39,8 @@ class Adagrad(Optimizer):
             op, options, "lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps"
         )
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         if "sum" not in state:
             state["sum"] = np.full_like(array, group["initial_accumulator_value"])
         rate = group["lr"] / (1 + (state["step"] - 1) * group["lr_decay"])
-        fused("adagrad", array, grad, [state["sum"]], group, group["eps"], rate)
+        return fused("adagrad", array, grad, [state["sum"]], group, group["eps"], rate)

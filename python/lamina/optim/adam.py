@@ -42,11 +42,11 @@ class Adam(Optimizer):
         at_least_zero(op, options, "lr", "eps", "weight_decay")
         decay_rates(op, options)
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         keys = ["exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else [])]
         beta1, beta2 = group["betas"]
         correction1, correction2 = (1 - beta ** state["step"] for beta in group["betas"])
-        fused(
+        return fused(
             "amsgrad" if group["amsgrad"] else "adam",
             array,
             grad,

@@ -28,8 +28,8 @@ class Adamax(Optimizer):
         at_least_zero(op, options, "lr", "eps", "weight_decay")
         decay_rates(op, options)
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         (beta1, beta2), eps = group["betas"], group["eps"]
         rate = group["lr"] / (1 - beta1 ** state["step"])
         states = arrays_of(state, array, "exp_avg", "exp_inf")
-        fused("adamax", array, grad, states, group, 1 - beta1, beta2, eps, rate)
+        return fused("adamax", array, grad, states, group, 1 - beta1, beta2, eps, rate)

@@ -36,12 +36,13 @@ class ASGD(Optimizer):
         real(op, "alpha", options["alpha"])
         real(op, "t0", options["t0"])
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         lr, lambd, step = group["lr"], group["lambd"], state["step"]
         eta, share = state.get("eta", lr), state.get("mu", 1.0)
         if "ax" not in state:
             share = 1.0
         states = arrays_of(state, array, "ax")
-        fused("asgd", array, grad, states, group, 1 - lambd * eta, eta, share)
+        update = fused("asgd", array, grad, states, group, 1 - lambd * eta, eta, share)
         state["eta"] = lr / (1 + lambd * lr * step) ** group["alpha"]
         state["mu"] = 1 / max(1, step - group["t0"])
+        return update

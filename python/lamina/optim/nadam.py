@@ -42,13 +42,13 @@ class NAdam(Optimizer):
         at_least_zero(op, options, "lr", "eps", "weight_decay", "momentum_decay")
         decay_rates(op, options)
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         (beta1, beta2), step, lr = group["betas"], state["step"], group["lr"]
         now, after = (
             beta1 * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (step, step + 1)
         )
         product = state["mu_product"] = state.get("mu_product", 1.0) * now
-        fused(
+        return fused(
             "nadam",
             array,
             grad,

@@ -14,7 +14,7 @@ import numpy as np
 from ..arrays import is_array, module_of, to_device
 from ..autograd import enable_grad, no_grad
 from ..functional._arguments import real
-from ..functional._update import optimizer_step
+from ..functional._update import Update, optimizer_steps
 from ..tensor import Tensor
 
 # Entries of a parameter's state that are one Python number; all others have its shape.
@@ -24,8 +24,8 @@ _NUMBERS = ("step", "eta", "mu", "mu_product")
 class Optimizer:
     """Groups of parameters with options, one state for each parameter.
 
-    Subclasses define `check(op, options)` and `update(array, grad, state, group)`, which changes
-    the array in place; `state["step"]` counts from 1.
+    Subclasses define `check(op, options)` and `update(array, grad, state, group)` of one parameter;
+    `state["step"]` counts from 1.
 
     Raises TypeError for parameters that are not Tensors, ValueError for results of operations,
     for parameters given twice and for options out of range.
@@ -53,7 +53,8 @@ class Optimizer:
     def check(self, op: str, options: dict[str, Any]) -> None:
         """TypeError or ValueError for options that the method is not defined for."""
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
+        """Changes the array and the state in place, or returns the `fused` update that will."""
         raise NotImplementedError(f"{type(self).__name__} must define update()")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -110,19 +111,31 @@ class Optimizer:
             with enable_grad():
                 loss = closure()
         op = f"{type(self).__name__}.step"
+        updates: list[Any] = []
         with no_grad(), np.errstate(all="ignore"):  # infinities and NaN stay in the parameters
-            for group in self.param_groups:
-                maximize = group.get("maximize")
-                for param in group["params"]:
-                    gradient = param._grad
-                    if gradient is None:
-                        continue
-                    array = param._writable(op)
-                    state = self.state.setdefault(param, {})
-                    state["step"] = state.get("step", 0) + 1
-                    grad = -gradient.data if maximize else gradient.data
-                    self.update(array, grad, state, group)
+            try:
+                for group in self.param_groups:
+                    self._collect(op, group, updates)
+            finally:
+                optimizer_steps(updates)
         return loss
+
+    def _collect(self, op: str, group: dict[str, Any], updates: list[Any]) -> None:
+        """Appends the updates of the group's parameters that have a gradient."""
+        maximize = group.get("maximize")
+        for param in group["params"]:
+            gradient = param._grad
+            if gradient is None:
+                continue
+            array = param._writable(op)
+            state = self.state.get(param)
+            if state is None:
+                state = self.state[param] = {}
+            state["step"] = state.get("step", 0) + 1
+            grad = -gradient.data if maximize else gradient._data
+            update = self.update(array, grad, state, group)
+            if update is not None:
+                updates.append(update)
 
     def state_dict(self) -> dict[str, Any]:
         """{"state": {index: state}, "param_groups": [options with the indices of their params]}.
@@ -203,12 +216,12 @@ def fused(
     states: list[Any],
     group: dict[str, Any],
     *coefficients: float,
-) -> None:
-    """The whole update, with the group's weight decay, as one kernel (`optimizer_step`)."""
+) -> Update:
+    """The whole update, with the group's weight decay, as one kernel (`optimizer_steps`)."""
     decay, keep = group.get("weight_decay", 0.0), 1.0
     if group.get("decoupled_weight_decay"):
         decay, keep = 0.0, 1 - group["lr"] * decay
-    optimizer_step(rule, array, grad, states, coefficients, decay, keep)
+    return rule, array, grad, states, coefficients, decay, keep
 
 
 def arrays_of(state: dict[str, Any], like: Any, *keys: str) -> list[Any]:

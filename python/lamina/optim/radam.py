@@ -41,7 +41,7 @@ class RAdam(Optimizer):
         at_least_zero(op, options, "lr", "eps", "weight_decay")
         decay_rates(op, options)
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         (beta1, beta2), step = group["betas"], state["step"]
         rate = group["lr"] / (1 - beta1**step)
         correction = 1 - beta2**step
@@ -55,4 +55,4 @@ class RAdam(Optimizer):
             rate *= math.sqrt(ratio * correction)
         states = arrays_of(state, array, "exp_avg", "exp_avg_sq")
         coefficients = (1 - beta1, beta2, 1 - beta2, group["eps"], rate, trusted)
-        fused("radam", array, grad, states, group, *coefficients)
+        return fused("radam", array, grad, states, group, *coefficients)

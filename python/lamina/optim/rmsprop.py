@@ -40,7 +40,7 @@ class RMSprop(Optimizer):
     def check(self, op: str, options: dict[str, Any]) -> None:
         at_least_zero(op, options, "lr", "alpha", "eps", "weight_decay", "momentum")
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         alpha, momentum = group["alpha"], group["momentum"]
         rule, keys = "rmsprop", ["square_avg"]
         if group["centered"]:
@@ -50,4 +50,4 @@ class RMSprop(Optimizer):
             rule += "_momentum"
             keys.append("momentum_buffer")
         coefficients = (alpha, 1 - alpha, group["eps"], group["lr"], momentum)
-        fused(rule, array, grad, arrays_of(state, array, *keys), group, *coefficients)
+        return fused(rule, array, grad, arrays_of(state, array, *keys), group, *coefficients)

@@ -46,9 +46,9 @@ class Rprop(Optimizer):
                 f"got step_sizes={options['step_sizes']}"
             )
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         if "prev" not in state:
             state["prev"] = np.zeros_like(array)
             state["step_size"] = np.full_like(array, group["lr"])
         states = [state["prev"], state["step_size"]]
-        fused("rprop", array, grad, states, group, *group["etas"], *group["step_sizes"])
+        return fused("rprop", array, grad, states, group, *group["etas"], *group["step_sizes"])

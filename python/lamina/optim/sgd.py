@@ -42,11 +42,10 @@ class SGD(Optimizer):
                 f"momentum={options['momentum']}, dampening={dampening}"
             )
 
-    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def update(self, array: Any, grad: Any, state: dict[str, Any], group: dict[str, Any]) -> Any:
         lr, momentum = group["lr"], group["momentum"]
         if not momentum:
-            fused("sgd", array, grad, [], group, lr)
-            return
+            return fused("sgd", array, grad, [], group, lr)
         share = 1 - group["dampening"] if "momentum_buffer" in state else 1.0
         states = arrays_of(state, array, "momentum_buffer")
-        fused("momentum", array, grad, states, group, lr, momentum, share, group["nesterov"])
+        return fused("momentum", array, grad, states, group, lr, momentum, share, group["nesterov"])
