@@ -2,9 +2,10 @@
 // panels of a task.
 //
 //   fprop  y[k][o] = weight[k][c r] col[c r][o], positions o of all images
-//   dgrad  each phase of grad_x (shared/conv_phase.h) as fprop of grad_y, stored at the stride
+//   dgrad  fprop of grad_y with the filters turned by 180 degrees and k, c swapped
 //
-// The weight gradient: conv_implicit_gemm_wgrad.cpp.
+// A gradient at a stride, or a filter whose taps lie in the padding often: cpu/conv_parts.h. The
+// weight gradient: conv_implicit_gemm_wgrad.cpp.
 //
 // Source        Chetlur et al. 2014 (cuDNN).
 // Workspace     fprop and dgrad: the packed filters or, where positions are few, the packed input
@@ -13,15 +14,16 @@
 // Numerics      sums over (c, r) in runs of kBlockDepth, the runs in order.
 // Floor         the FMA peak: a panel of 48 positions is packed once for up to 256 filters.
 #include "cpu/activate.h"
+#include "cpu/conv_parts.h"
 #include "cpu/gemm.h"
 #include "cpu/im2col.h"
 #include "ops/instantiate.h"
-#include "shared/conv_phase.h"
 #include "shared/implicit_gemm.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::ConvArgs;
+using ops::ConvPass;
 using ops::ConvShape;
 
 // Stores rows of sums, as epilogue(sums + bias), at positions [j, j + cols) of all images: element
@@ -39,19 +41,6 @@ struct ConvStore {
       store_first(args.result + place + j, count - j, activate(args.epilogue, sum));
     }
   }
-  // Every `stride`-th element.
-  LAMINA_INLINE void strided(int64_t place, int64_t stride, int64_t count, T bias,
-                             const T* sums) const {
-    for (int64_t j = 0; j < count; j += kLanes<T>) {
-      const int64_t some = min_of<int64_t>(kLanes<T>, count - j);
-      T lanes[kLanes<T>] = {};
-      if (args.epilogue.residual)
-        for (int64_t i = 0; i < some; ++i)
-          lanes[i] = args.epilogue.residual[place + (j + i) * stride];
-      store(lanes, activate(args.epilogue, load_first(sums + j, some) + bias + load(lanes)));
-      for (int64_t i = 0; i < some; ++i) args.result[place + (j + i) * stride] = lanes[i];
-    }
-  }
 
   void block(int64_t channel, int64_t rows, int64_t j, int64_t cols, const T* sums,
              int64_t step) const {
@@ -63,22 +52,6 @@ struct ConvStore {
         run((image * channels + channel + r) * plane + o, count, bias, sums + done);
         done += count;
       }
-    }
-  }
-  void block(const ConvShape& s, const ConvPhase& phase, int64_t channel, int64_t rows, int64_t j,
-             int64_t cols, const T* sums, int64_t step) const {
-    const int64_t* out = phase.shape.out;
-    for (int64_t done = 0; done < cols;) {  // runs within a row of the phase
-      const int64_t at = j + done, count = min_of(out[2] - at % out[2], cols - done);
-      const int64_t image = at / phase.shape.out_size(), o = at % phase.shape.out_size();
-      const int64_t i2 = o % out[2] * s.stride[2] + phase.offset[2];
-      const int64_t i1 = o / out[2] % out[1] * s.stride[1] + phase.offset[1];
-      const int64_t i0 = o / (out[2] * out[1]) * s.stride[0] + phase.offset[0];
-      for (int64_t r = 0; r < rows; ++r)
-        strided((image * channels + channel + r) * plane + (i0 * s.in[1] + i1) * s.in[2] + i2,
-                s.stride[2], count, args.bias ? args.bias[channel + r] : T(0),
-                sums + r * step + done);
-      done += count;
     }
   }
 };
@@ -162,67 +135,61 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   const int64_t m = s.k_per_group(), k = s.c_per_group() * s.kernel_size();
   const ConvStore<T> output{args, s.k, s.out_size()};
+  const auto filters = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth,
+                           T* panel) -> const T* {
+    constexpr int kRows = GemmTile<T>::kRows;
+    pack_panel<kRows>(args.weight + (g * m + i) * k + p, k, 1, rows, depth, panel, kRows);
+    return panel;
+  };
+  if (in_parts(ConvPass::fprop, s)) return multiply_parts(args, ConvPass::fprop, args.x, filters);
   multiply(
-      s, args.x,
-      [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) -> const T* {
-        constexpr int kRows = GemmTile<T>::kRows;
-        pack_panel<kRows>(args.weight + (g * m + i) * k + p, k, 1, rows, depth, panel, kRows);
-        return panel;
-      },
+      s, args.x, filters,
       [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
           int64_t step) { output.block(g * m + i, rows, j, cols, sums, step); },
       args.workspace);
 }
 
+// Filters [i, i + rows) of a group for the gradient, inputs and outputs swapped, as [depth][kRows]
+// from depth p on; a filter's taps in their order or turned by 180 degrees.
+template <class T>
+static void pack_backward(const ConvArgs<T>& args, bool turned, int64_t g, int64_t i, int64_t rows,
+                          int64_t p, int64_t depth, T* panel) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  constexpr int64_t kAhead = 8;  // outputs by which their scattered filters are prefetched
+  const ConvShape& s = args.shape;
+  const int64_t taps = s.kernel_size(), m = s.c_per_group(), outputs = s.k_per_group();
+  const T* weight = args.weight + (g * outputs * m + i) * taps;
+  if (taps == 1) return pack_panel<kRows>(weight + p * m, 1, m, rows, depth, panel, kRows);
+  int64_t k = p / taps, t = p % taps;
+  for (int64_t q = 0; q < depth; ++q, panel += kRows) {
+    const T* source = weight + k * m * taps + (turned ? taps - 1 - t : t);
+    if (t == 0 && k + kAhead < outputs)
+      prefetch_line(weight + (k + kAhead) * m * taps, rows * taps);
+    if (rows == kRows)
+#pragma GCC unroll 8
+      for (int64_t c = 0; c < kRows; ++c) panel[c] = source[c * taps];
+    else
+      for (int64_t c = 0; c < kRows; ++c) panel[c] = c < rows ? source[c * taps] : T(0);
+    if (++t == taps) t = 0, ++k;
+  }
+}
+
 template <class T>
 void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
-  constexpr int64_t kAhead = 8;  // outputs by which their scattered filters are prefetched
-  const int64_t filter = s.kernel_size();
+  const bool parts = in_parts(ConvPass::dgrad, s);
+  const auto filters = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth,
+                           T* panel) -> const T* {
+    pack_backward(args, !parts, g, i, rows, p, depth, panel);
+    return panel;
+  };
+  if (parts) return multiply_parts(args, ConvPass::dgrad, args.grad_y, filters);
   const ConvStore<T> output{args, s.c, s.in_size()};
-  for (int64_t which = 0; which < conv_phases(s); ++which) {
-    const ConvPhase phase = conv_phase(s, which);
-    const int64_t* kernel = phase.shape.kernel;
-    const int64_t taps = phase.shape.kernel_size(), m = s.c_per_group();
-    Scratch<int64_t> tap(taps);  // of the filter
-    for (int64_t t = 0; t < taps; ++t)
-      tap[t] = (phase.tap(0, t / (kernel[1] * kernel[2])) * s.kernel[1] +
-                phase.tap(1, t / kernel[2] % kernel[1])) *
-                   s.kernel[2] +
-               phase.tap(2, t % kernel[2]);
-    multiply(
-        phase.shape, args.grad_y,
-        [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth, T* panel) -> const T* {
-          constexpr int kRows = GemmTile<T>::kRows;
-          const T* weight = args.weight + g * s.k_per_group() * m * filter + i * filter;
-          if (filter == 1) {
-            pack_panel<kRows>(weight + p * m, 1, m, rows, depth, panel, kRows);
-            return panel;
-          }
-          T* line = panel;
-          int64_t k = taps > 0 ? p / taps : 0, t = taps > 0 ? p % taps : 0;
-          for (int64_t q = 0; q < depth; ++q, line += kRows) {
-            const T* source = weight + k * m * filter + tap[t];
-            if (t == 0 && k + kAhead < s.k_per_group())
-              prefetch_line(weight + (k + kAhead) * m * filter, rows * filter);
-            if (rows == kRows)
-#pragma GCC unroll 8
-              for (int64_t c = 0; c < kRows; ++c) line[c] = source[c * filter];
-            else
-              for (int64_t c = 0; c < kRows; ++c) line[c] = c < rows ? source[c * filter] : T(0);
-            if (++t == taps) t = 0, ++k;
-          }
-          return panel;
-        },
-        [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
-            int64_t step) {
-          if (conv_phases(s) == 1)
-            output.block(g * m + i, rows, j, cols, sums, step);
-          else
-            output.block(s, phase, g * m + i, rows, j, cols, sums, step);
-        },
-        args.workspace);
-  }
+  multiply(
+      conv_phase(s, 0).shape, args.grad_y, filters,
+      [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
+          int64_t step) { output.block(g * s.c_per_group() + i, rows, j, cols, sums, step); },
+      args.workspace);
 }
 
 LAMINA_INSTANTIATE(conv_fprop_implicit_gemm, ConvArgs)

@@ -103,11 +103,7 @@ class Im2colRuns {
         copy_run(source + run.at, inside ? before : run.count * s_.stride[2], before + s_.in[2],
                  run.count, panels + run.panel * count + row * run.width + run.inside);
       }
-      if (padding_ > 0) {
-        const int64_t panel = (padded_ - 1) / kPanel * kPanel, width = padded_ - panel;
-        store_lanes(panels + panel * count + (row + 1) * width - kLanes<T>, kLanes<T> - padding_,
-                    kLanes<T>, Vec<T>{});
-      }
+      clear_padding(row, count, panels);
       if (++r2 < kernel[2]) continue;
       r2 = 0;
       if (++r1 < kernel[1]) continue;
@@ -116,7 +112,36 @@ class Im2colRuns {
     }
   }
 
+  // The same of the channels [first, first + count) of tap r.
+  LAMINA_INLINE void pack_tap(const int64_t (&r)[3], int64_t first, int64_t count,
+                              T* panels) const {
+    constexpr int64_t kAhead = 4;  // channels by which rows of x are prefetched
+    const int64_t d0 = r[0] * s_.dilation[0], d1 = r[1] * s_.dilation[1],
+                  d2 = r[2] * s_.dilation[2];
+    const T* source = x_ + first * s_.in_size() + (d0 * s_.in[1] + d1) * s_.in[2] + d2;
+    for (int64_t c = 0; c < count; ++c, source += s_.in_size()) {
+      if (c + kAhead < count) prefetch(source + kAhead * s_.in_size());
+      for (int index = 0; index < size_; ++index) {
+        const Run& run = runs_[index];
+        const bool inside = run.i0 + d0 >= 0 && run.i0 + d0 < s_.in[0] && run.i1 + d1 >= 0 &&
+                            run.i1 + d1 < s_.in[1];
+        const int64_t before = -(run.i2 + d2);  // elements outside the row of x
+        copy_run(source + run.at, inside ? before : run.count * s_.stride[2], before + s_.in[2],
+                 run.count, panels + run.panel * count + c * run.width + run.inside);
+      }
+      clear_padding(c, count, panels);
+    }
+  }
+
  private:
+  // Zeros beyond the last position in one of `count` rows.
+  LAMINA_INLINE void clear_padding(int64_t row, int64_t count, T* panels) const {
+    if (padding_ == 0) return;
+    const int64_t panel = (padded_ - 1) / kPanel * kPanel, width = padded_ - panel;
+    store_lanes(panels + panel * count + (row + 1) * width - kLanes<T>, kLanes<T> - padding_,
+                kLanes<T>, Vec<T>{});
+  }
+
   struct Run {
     int64_t at, i0, i1, i2;  // of tap 0: offset from x, coordinates
     int64_t count;

@@ -7,6 +7,7 @@
 #include "core/threads.h"
 #include "ops/conv_measured.h"
 #include "ops/precision.h"
+#include "shared/conv_parts.h"
 #include "shared/conv_phase.h"
 #include "shared/fft_tiles.h"
 #include "shared/implicit_gemm.h"
@@ -141,13 +142,12 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
 
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return ImplicitGemmGradient(s).workspace_elements(s);
-  if (pass == ConvPass::fprop) return ImplicitGemm(s).workspace_elements(s);
-  int64_t most = 0;
-  for (int64_t which = 0; which < conv_phases(s); ++which) {
-    const ConvShape shape = conv_phase(s, which).shape;
-    most = std::max(most, ImplicitGemm(shape).workspace_elements(shape));
+  if (in_parts(pass, s)) {  // all filters
+    const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
+    return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
   }
-  return most;
+  const ConvShape shape = forward_shape(pass, s);
+  return ImplicitGemm(shape).workspace_elements(shape);
 }
 // The share of a filter's taps that fall inside the input, over all outputs.
 double inside_share(const ConvShape& s) {
