@@ -22,13 +22,13 @@ inline constexpr int64_t kBlockElements = 8192;  // of the copy of x: stays in L
 
 // sums[Segments * Run][kLanes] += grad_y times x: segment i's tap j meets position q of the band at
 // x[i][q + j]. Rows of `columns` positions lie `pitch` apart in x, one behind the other in grad_y.
-template <class T, int Segments, int Run>
+template <class T, int Count, int Run>
 [[gnu::noinline]] static void outer_sums(const T* const* x, const T* grad_y, int64_t rows,
                                          int64_t columns, int64_t pitch, T* sums) {
-  Vec<T> sum[Segments][Run] = {};
-  const T* source[Segments];
+  Vec<T> sum[Count][Run] = {};
+  const T* source[Count];
 #pragma GCC unroll 16
-  for (int i = 0; i < Segments; ++i) source[i] = x[i];
+  for (int i = 0; i < Count; ++i) source[i] = x[i];
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t q = row * pitch; q < row * pitch + columns; ++q, grad_y += kLanes<T>) {
       // Hides that the next position shares factors: kept in registers they would cost more moves
@@ -36,13 +36,13 @@ template <class T, int Segments, int Run>
       __asm__("" : "+r"(q));
       const Vec<T> factor = load(grad_y);
 #pragma GCC unroll 16
-      for (int i = 0; i < Segments; ++i)
+      for (int i = 0; i < Count; ++i)
 #pragma GCC unroll 8
         for (int j = 0; j < Run; ++j) sum[i][j] += source[i][q + j] * factor;
     }
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < Segments; ++i)
+  for (int i = 0; i < Count; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < Run; ++j) {
       T* place = sums + (i * Run + j) * kLanes<T>;
@@ -50,13 +50,19 @@ template <class T, int Segments, int Run>
     }
 }
 
-template <class T, int Segments, int Run>
+template <class T, int Most, int Run>
 static void all_segments(int64_t count, const T* const* x, const T* grad_y, int64_t rows,
                          int64_t columns, int64_t pitch, T* sums) {
-  for (; count >= Segments; count -= Segments, x += Segments, sums += Segments * Run * kLanes<T>)
-    outer_sums<T, Segments, Run>(x, grad_y, rows, columns, pitch, sums);
-  if constexpr (Segments > 1)
-    all_segments<T, Segments / 2, Run>(count, x, grad_y, rows, columns, pitch, sums);
+  for (; count >= Most; count -= Most, x += Most, sums += Most * Run * kLanes<T>)
+    outer_sums<T, Most, Run>(x, grad_y, rows, columns, pitch, sums);
+  if constexpr (Most > 1)
+    all_segments<T, Most / 2, Run>(count, x, grad_y, rows, columns, pitch, sums);
+}
+
+template <class T>
+LAMINA_INLINE void fetch_into_l2(const T* p, int64_t count) {
+  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T)))
+    __builtin_prefetch(p + i, 0, 2);
 }
 
 // to[q][kLanes] = from[lane][q] of `lanes` planes plane_size apart; the other lanes are zero.
@@ -73,52 +79,97 @@ static void positions_first(const T* from, int64_t plane_size, int64_t lanes, in
   }
 }
 
-template <class T, int Segments, int Run>
-static void outer_wgrad(const ConvArgs<T>& args) {
+// The taps of a row of the filter that follow one another in the copy, in segments of Run.
+struct Segments {
+  int64_t period, remainders, pieces;  // see PhasePlane; segments of a remainder
+  int64_t run;                         // taps of a segment; some are beyond the last
+
+  LAMINA_INLINE explicit Segments(const ConvShape& s)
+      : period(PhasePlane::period(s, 2)), remainders(min_of(s.kernel[2], period)) {
+    constexpr int64_t kLongest = 7;
+    const int64_t taps = ceil_div(s.kernel[2], remainders);
+    pieces = ceil_div(taps, kLongest);
+    run = ceil_div(taps, pieces);
+  }
+  LAMINA_INLINE int64_t slots() const { return remainders * pieces * run; }
+  LAMINA_INLINE int64_t slot(int64_t tap) const {
+    return tap % period * pieces * run + tap / period;
+  }
+};
+
+template <class T, int Most, int Run>
+static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
   const ConvShape& s = args.shape;
   const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
   const int64_t c_blocks = ceil_div(channels, kInputBlock), k_blocks = ceil_div(lanes, kLanes<T>);
-  const int64_t fit = kBlockElements / (max_of<int64_t>(min_of(channels, kInputBlock), 1) *
-                                        PhasePlane(s, 1).size / PhasePlane(s, 1).height) -
-                      PhasePlane(s, 1).height + 1;
-  const int64_t most = min_of(fit, kBandPositions / max_of<int64_t>(s.out[2], 1));
-  const int64_t bands = ceil_div(s.out[1], max_of<int64_t>(most, 1));
+  const int64_t lines = s.kernel[0] * s.kernel[1], slots = lines * cut.slots();  // of a channel
+  const int64_t line_segments = cut.remainders * cut.pieces;
+  const PhasePlane least(s, 1);
+  const int64_t row_elements =
+      max_of<int64_t>(min_of(channels, kInputBlock), 1) * least.size / least.height;
+  const int64_t fit = min_of(kBlockElements / row_elements - least.height + 1,
+                             kBandPositions / max_of<int64_t>(s.out[2], 1));
+  const int64_t bands = ceil_div(s.out[1], max_of(fit, least.height));
   const int64_t band = bands ? ceil_div(s.out[1], bands) : 0;
+  Scratch<int64_t> slot_of(taps);
+  for (int64_t i = 0; i < taps; ++i)
+    slot_of[i] = i / s.kernel[2] * cut.slots() + cut.slot(i % s.kernel[2]);
   parallel_for(s.groups * k_blocks * c_blocks, [&](int64_t task) {
     const int64_t c0 = task % c_blocks * kInputBlock, k0 = task / c_blocks % k_blocks * kLanes<T>;
     const int64_t g = task / (c_blocks * k_blocks);
     const int64_t c_count = min_of(channels - c0, kInputBlock);
     const int64_t k_count = min_of<int64_t>(lanes - k0, kLanes<T>);
-    const int64_t lines = taps / Run, segments = c_count * lines;  // of taps
-    const int64_t all = ceil_div(c_count * taps, kLanes<T>);
+    const int64_t segments = c_count * lines * line_segments;
     const PhasePlane largest(s, band);
-    Scratch<T> x(c_count * largest.size), grad_y(band * s.out[2] * kLanes<T>);
-    Scratch<T> sums(all * kLanes<T> * kLanes<T>);
+    const int64_t slack = Run + kLanes<T>;  // read beyond the last row, for taps nobody stores
+    Scratch<T> x(c_count * largest.size + slack), grad_y(band * s.out[2] * kLanes<T>);
+    Scratch<T> sums(c_count * slots * kLanes<T>);
     Scratch<const T*> pointers(segments);
-    for (int64_t i = 0; i < all * kLanes<T> * kLanes<T>; ++i) sums[i] = 0;
+    for (int64_t i = 0; i < c_count * slots * kLanes<T>; ++i) sums[i] = 0;
     for (int64_t n = 0; n < s.n; ++n)
       for (int64_t o0 = 0; o0 < s.out[0]; ++o0)
         for (int64_t row = 0; row < s.out[1]; row += band) {
           const int64_t rows = min_of(band, s.out[1] - row);
           const PhasePlane plane(s, rows);
+          for (int64_t i = 0; i < slack; ++i) x[c_count * plane.size + i] = 0;
           for (int64_t c = 0; c < c_count; ++c)
             fill_phase_plane(s, plane, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(), o0,
                              row, &x[c * plane.size]);
           positions_first(args.grad_y + (n * s.k + g * lanes + k0) * s.out_size() +
                               (o0 * s.out[1] + row) * s.out[2],
                           s.out_size(), k_count, rows * s.out[2], grad_y.get());
-          for (int64_t r = 0; r < lines; ++r) {
-            const T* line = &x[plane.offset(s, r / s.kernel[1], r % s.kernel[1], 0)];
-            for (int64_t c = 0; c < c_count; ++c) pointers[c * lines + r] = line + c * plane.size;
+          for (int64_t line = 0; line < lines; ++line)
+            for (int64_t i = 0; i < line_segments; ++i) {
+              const T* first =
+                  &x[plane.offset(s, line / s.kernel[1], line % s.kernel[1], i / cut.pieces) +
+                     i % cut.pieces * Run];
+              for (int64_t c = 0; c < c_count; ++c)
+                pointers[(c * lines + line) * line_segments + i] = first + c * plane.size;
+            }
+          if (bands == 1 && n + 1 < s.n) {  // the next image
+            const int64_t in = s.c * s.in_size(), out = s.k * s.out_size();
+            fetch_into_l2(args.x + (n * s.c + g * channels + c0) * s.in_size() + in,
+                          c_count * s.in_size());
+            fetch_into_l2(args.grad_y + (n * s.k + g * lanes + k0) * s.out_size() + out,
+                          k_count * s.out_size());
           }
-          all_segments<T, Segments, Run>(segments, pointers.get(), grad_y.get(), rows, s.out[2],
-                                         plane.pitch, sums.get());
+          all_segments<T, Most, Run>(segments, pointers.get(), grad_y.get(), rows, s.out[2],
+                                     plane.pitch, sums.get());
         }
+    int64_t c = 0, tap = 0;
     for (int64_t i = 0; i < c_count * taps; i += kLanes<T>) {
-      Vec<T> square[kLanes<T>];
-      for (int j = 0; j < kLanes<T>; ++j) square[j] = load(&sums[(i + j) * kLanes<T>]);
-      transpose<T>(square);
       const int64_t count = min_of<int64_t>(kLanes<T>, c_count * taps - i);
+      const int64_t first_c = c, first_tap = tap;
+      Vec<T> square[kLanes<T>];
+      for (int j = 0; j < kLanes<T>; ++j) {
+        if (j >= count) {
+          square[j] = Vec<T>{};
+          continue;
+        }
+        square[j] = load(&sums[(c * slots + slot_of[tap]) * kLanes<T>]);
+        if (++tap == taps) tap = 0, ++c;
+      }
+      transpose<T>(square);
       T* const first = args.result + ((g * lanes + k0) * channels + c0) * taps + i;
       Vec<T> finite = {};  // zero, or NaN
       for (int64_t k = 0; k < k_count; ++k) {
@@ -130,8 +181,9 @@ static void outer_wgrad(const ConvArgs<T>& args) {
         for (int64_t j = 0; j < count; ++j) {
           T& value = first[k * channels * taps + j];
           if (!(value - value == T(0)))
-            value = exact_weight_gradient(args, g * lanes + k0 + k, c0 + (i + j) / taps,
-                                          (i + j) % taps);
+            value = exact_weight_gradient(args, g * lanes + k0 + k,
+                                          c0 + first_c + (first_tap + j) / taps,
+                                          (first_tap + j) % taps);
         }
     }
   });
@@ -142,11 +194,15 @@ void conv_wgrad_direct(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   constexpr bool kWide = kVectorBytes == 64;  // 32 registers
   const bool full = 2 * s.k_per_group() >= kLanes<T>;
-  if (full && s.stride[2] == 1 && s.dilation[2] == 1) {
-    if (s.kernel[2] == 3) return outer_wgrad<T, kWide ? 8 : 4, 3>(args);
-    if (s.kernel[2] == 5) return outer_wgrad<T, kWide ? 4 : 2, 5>(args);
-    if (s.kernel[2] == 7) return outer_wgrad<T, kWide ? 4 : 1, 7>(args);
-  }
+  const bool neighbours = s.dilation[2] == greatest_divisor(s.stride[2], s.dilation[2]);
+  if (!full || !neighbours || s.kernel[2] == 0) return direct_wgrad<T, 4, 3>(args);
+  const Segments cut(s);
+  if (cut.run == 2) return outer_wgrad<T, kWide ? 8 : 4, 2>(args, cut);
+  if (cut.run == 3) return outer_wgrad<T, kWide ? 8 : 4, 3>(args, cut);
+  if (cut.run == 4) return outer_wgrad<T, kWide ? 6 : 2, 4>(args, cut);
+  if (cut.run == 5) return outer_wgrad<T, kWide ? 4 : 2, 5>(args, cut);
+  if (cut.run == 6) return outer_wgrad<T, kWide ? 4 : 2, 6>(args, cut);
+  if (cut.run == 7) return outer_wgrad<T, kWide ? 4 : 1, 7>(args, cut);
   direct_wgrad<T, 4, 3>(args);
 }
 

@@ -47,7 +47,8 @@ struct PhasePlane {
   }
 };
 
-// Fills one channel's plane for output depth o0 and output rows from `row`; x [in] is the channel.
+// Fills one channel's plane for output depth o0 and output rows from `row`, and may write zeros to
+// a vector behind it; x [in] is the channel.
 template <class T>
 static void fill_phase_plane(const ops::ConvShape& s, const PhasePlane& plane, const T* x,
                              int64_t o0, int64_t row, T* rows) {
@@ -61,19 +62,28 @@ static void fill_phase_plane(const ops::ConvShape& s, const PhasePlane& plane, c
             min_of(low > 0 ? ceil_div(low, s.stride[2]) : int64_t{0}, plane.pitch);
         const int64_t last =
             max_of(first, min_of(end > 0 ? ceil_div(end, s.stride[2]) : int64_t{0}, plane.pitch));
-        for (int64_t h = 0; h < plane.height; ++h, rows += plane.pitch) {
+        const auto row_of = [&](int64_t h) -> const T* {  // null if outside
           const int64_t i1 = (row + h) * s.stride[1] + a * s.dilation[1] % s.stride[1] - s.pad[1];
           const bool inside = i0 >= 0 && i0 < s.in[0] && i1 >= 0 && i1 < s.in[1];
-          const int64_t begin = inside ? first : plane.pitch, stop = inside ? last : plane.pitch;
-          const T* source = x + (inside ? (i0 * s.in[1] + i1) * s.in[2] - low : 0);
-          if (s.stride[2] == 1) {
-            if (inside) prefetch_line(source + kPrefetchBytes / sizeof(T), s.in[2]);
-            for (int64_t j = 0; j < plane.pitch; j += kLanes<T>)
-              store_first(rows + j, plane.pitch - j, load_lanes(source + j, begin - j, stop - j));
-            continue;
+          return inside ? x + (i0 * s.in[1] + i1) * s.in[2] : nullptr;
+        };
+        if (s.stride[2] == 1) {  // last columns first: whole vectors write zeros beyond the row
+          for (int64_t j = (plane.pitch - 1) / kLanes<T> * kLanes<T>; j >= 0; j -= kLanes<T>) {
+            const Lanes<T> lanes(first - j, last - j);
+            for (int64_t h = 0; h < plane.height; ++h) {
+              const T* source = row_of(h);
+              if (source) __builtin_prefetch(source + j + kPrefetchBytes / sizeof(T));
+              store(rows + h * plane.pitch + j, source ? lanes.load(source + j - low) : Vec<T>{});
+            }
           }
+          rows += plane.height * plane.pitch;
+          continue;
+        }
+        for (int64_t h = 0; h < plane.height; ++h, rows += plane.pitch) {
+          const T* source = row_of(h);
+          const int64_t begin = source ? first : plane.pitch, stop = source ? last : plane.pitch;
           for (int64_t j = 0; j < begin; ++j) rows[j] = 0;
-          for (int64_t j = begin; j < stop; ++j) rows[j] = source[j * s.stride[2]];
+          for (int64_t j = begin; j < stop; ++j) rows[j] = source[j * s.stride[2] - low];
           for (int64_t j = stop; j < plane.pitch; ++j) rows[j] = 0;
         }
       }

@@ -83,18 +83,21 @@ double filters(const ConvShape& s) {
 // Vectors of 8 output channels; those left over run one at a time, at a third of the speed.
 // Positions come in tiles, those between the rows of the padded copy too. Filters are read where
 // they lie: beyond L2 that costs, most of all for dgrad, whose neighbours lie far apart. A single
-// tap, or a stride, does not pay for the copy.
+// tap, or a stride, does not pay for the copy, unless the filter is long.
 double direct_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
-  const bool neighbours = s.stride[2] == 1 && s.dilation[2] == 1 &&
-                          (s.kernel[2] == 3 || s.kernel[2] == 5 || s.kernel[2] == 7);
+  const bool neighbours = s.dilation[2] == greatest_divisor(s.stride[2], s.dilation[2]) &&
+                          s.kernel[2] > s.stride[2] / s.dilation[2];
   if (pass == ConvPass::wgrad && neighbours && s.k_per_group() >= 8) {  // vectors of outputs
-    constexpr double kPositionsPerBand = 30;
+    constexpr double kPositionsPerBand = 20;
     const double whole = static_cast<double>((s.k_per_group() + 15) / 16 * 16) /
                          static_cast<double>(s.k_per_group());
     const double positions =
         static_cast<double>(std::max<int64_t>(std::min<int64_t>(s.out[1] * s.out[2], 512), 1));
-    return macs * whole * (1.2 + kPositionsPerBand / positions);
+    const double run = static_cast<double>(s.kernel[2]) * static_cast<double>(s.dilation[2]) /
+                       static_cast<double>(s.stride[2]);  // neighbours among the taps
+    return macs * whole * (0.95 + kPositionsPerBand / positions) *
+           (s.stride[2] > 1 ? 1 + 6 / (run * run) : 1);
   }
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
     constexpr double kMacsPerSum = 450;
@@ -110,7 +113,9 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const bool far = s.weight_elems() > kWeightsInL2;
   return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
          computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
-         (s.kernel_size() == 1 ? 1.4 : 1) * (shape.stride[2] > 1 ? 1.3 : 1);
+         (s.kernel_size() == 1 ? 1.4 : 1) *
+         (shape.stride[2] > 1 ? 1 + 0.3 * std::min(1.0, 50.0 / static_cast<double>(s.kernel_size()))
+                              : 1);
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
