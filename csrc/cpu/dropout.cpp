@@ -1,7 +1,8 @@
 // dropout from a counter-based generator (ops/dropout.h).
 //
-// Method        a counter a 64-bit lane, whose 32-bit products are single instructions; factors and
-//               shifts of a group of rows first, then the elements.
+// Method        a counter a 64-bit lane, whose 32-bit products are single instructions; the words
+// of
+//               a group of rows first, then the elements.
 // Partitioning  groups of about kTaskElements elements.
 // Floor         one read and one write of the tensor; the words cost 20 products for 4 rows.
 #include "ops/dropout.h"
@@ -52,16 +53,22 @@ LAMINA_INLINE void draw_words(uint64_t seed, uint64_t counter, uint32_t* words) 
   __builtin_memcpy(words, ordered, sizeof ordered);
 }
 
-// factor and shift of rows [row, row + kGroup); row is a multiple of 4.
+// The words of rows [row, row + kGroup); row is a multiple of 4.
 template <class T>
-static void draw(const DropoutArgs<T>& args, int64_t row, T* factor, T* shift) {
-  alignas(64) uint32_t words[kGroup];
+static void draw(const DropoutArgs<T>& args, int64_t row, uint32_t* words) {
   for (int64_t j = 0; j < kGroup; j += 4 * kCounters)
     draw_words(args.seed, args.offset + static_cast<uint64_t>((row + j) / 4), words + j);
+}
+
+// Rows of one element.
+template <class T>
+static void drop_elements(const DropoutArgs<T>& args, const uint32_t* words, const T* x, T* y,
+                          int64_t count) {
   const int32_t threshold = static_cast<int32_t>(args.threshold);
-  for (int64_t j = 0; j < kGroup; ++j) {
+  const T scale = args.scale, shift = args.shift, dropped = args.dropped;
+  for (int64_t j = 0; j < count; ++j) {
     const bool keep = static_cast<int32_t>(philox::uniform24(words[j])) >= threshold;
-    factor[j] = keep ? args.scale : T(0), shift[j] = keep ? args.shift : args.dropped;
+    y[j] = x[j] * (keep ? scale : T(0)) + (keep ? shift : dropped);
   }
 }
 
@@ -70,18 +77,21 @@ void dropout_fprop_philox(const DropoutArgs<T>& args) {
   const int64_t groups =
       max_of<int64_t>(kTaskElements / (kGroup * max_of<int64_t>(args.inner, 1)), 1);
   parallel_ranges(args.rows, groups * kGroup, [&](int64_t begin, int64_t end) {
-    alignas(64) T factor[kGroup], shift[kGroup];
+    alignas(64) uint32_t words[kGroup];
     for (int64_t row = begin; row < end; row += kGroup) {
-      draw(args, row, factor, shift);
+      draw(args, row, words);
       const int64_t count = min_of(kGroup, end - row);
       const T* x = args.x + row * args.inner;
       T* y = args.result + row * args.inner;
       if (args.inner == 1) {
-        for (int64_t j = 0; j < count; ++j) y[j] = x[j] * factor[j] + shift[j];
+        drop_elements(args, words, x, y, count);
         continue;
       }
-      for (int64_t j = 0; j < count; ++j, x += args.inner, y += args.inner)
-        for (int64_t i = 0; i < args.inner; ++i) y[i] = x[i] * factor[j] + shift[j];
+      for (int64_t j = 0; j < count; ++j, x += args.inner, y += args.inner) {
+        const bool keep = philox::uniform24(words[j]) >= args.threshold;
+        const T factor = keep ? args.scale : T(0), shift = keep ? args.shift : args.dropped;
+        for (int64_t i = 0; i < args.inner; ++i) y[i] = x[i] * factor + shift;
+      }
     }
   });
 }

@@ -1,12 +1,15 @@
-// Max and average pooling, and max unpooling both ways (ops/pool.h).
+// Max and average pooling (ops/pool.h).
 //
-// Method        forward, stride 1 or 2: a vector of outputs takes its taps one by one in the order
-//               of the window, every other column by a two-source permute; averages first sum the
-//               rows. Any other windows reduce their rows in vectors along the columns, then each
-//               output its few columns. Whole rows are one run of memory.
+// Method        stride 1 or 2: a vector of outputs takes its taps one by one in the order of the
+//               window, every other column by a two-source permute; averages first sum the rows.
+//               Any other windows reduce their rows in vectors along the columns, then each output
+//               its few columns. Whole rows are one run of memory; averages of whole planes sum the
+//               lanes of a vector of planes together. Rows are fetched ahead: the hardware does not
+//               see them coming.
 // Partitioning  rows of planes, in groups of about kPoolTask elements.
-// Numerics      sums down the rows, then across the columns; whole rows in vectors and a fixed
-// tree. Floor         one read of x and one write of y (and of the 8-byte indices).
+// Numerics      sums down the rows, then across the columns; whole rows in vectors, whose lanes are
+//               summed as a fixed tree.
+// Floor         one read of x and one write of y (and of the 8-byte indices).
 #include <type_traits>
 
 #include "cpu/pool_rows.h"
@@ -15,7 +18,6 @@
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::PoolArgs;
-using ops::UnpoolArgs;
 
 inline constexpr int64_t kMaxRows = 64;  // of a window, on the fast paths
 inline constexpr int64_t kAhead = 4096;  // bytes between the rows in use and those asked for
@@ -136,7 +138,8 @@ LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, in
 // A row of outputs; `skipped` tells for each how far its window begins before the row.
 template <class T, int STRIDE, int TAPS>
 static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
-                    const LaneInteger<T>* skipped, int64_t plane, int64_t o0, int64_t o1) {
+                    const Taps<T, STRIDE, TAPS, false>& first, const LaneInteger<T>* skipped,
+                    int64_t plane, int64_t o0, int64_t o1) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in, out = axis[2].out, step = axis[2].step;
   const T* x = args.x + plane * args.in_size();
@@ -147,17 +150,20 @@ static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
   for (int64_t o = 0; o < out; o += kLanes<T>) {
     const int64_t column = columns.base + o * STRIDE;
     Largest<T> largest;
-    auto window = [&]<bool INSIDE>(std::bool_constant<INSIDE>) {
-      const Taps<T, STRIDE, TAPS, INSIDE> taps(column, in, -T(__builtin_inf()));
+    auto offer = [&](const auto& windows) {
       for (int64_t r = 0; r < count; ++r)
-        offer_row(largest, taps, x + rows[r], columns.taps, step,
+        offer_row(largest, windows, x + rows[r], columns.taps, step,
                   static_cast<LaneInteger<T>>(rows[r] - rows[0]));
     };
+    constexpr T kLeast = -T(__builtin_inf());
     if (column >= 0 && column + (columns.taps - 1) * step + STRIDE * kLanes<T> <= in) {
-      window(std::true_type{});
+      offer(Taps<T, STRIDE, TAPS, true>(column, in, kLeast));
     } else {
       __builtin_memcpy(&largest.offset, skipped + o, sizeof largest.offset);
-      window(std::false_type{});
+      if (o == 0)
+        offer(first);
+      else
+        offer(Taps<T, STRIDE, TAPS, false>(column, in, kLeast));
     }
     store_first(args.result + at + o, out - o, largest.value);
     store_index<T>(args.index + at + o, out - o, largest.offset + STRIDE * lane_numbers<T>(),
@@ -176,8 +182,9 @@ static void max_pool_regular(const PoolArgs<T>& args, const RegularColumns& colu
               ? static_cast<LaneInteger<T>>(axis[2].start[o] - columns.base - o * columns.stride)
               : 0;
     with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+      const Taps<T, stride, taps, false> first(columns.base, axis[2].in, -T(__builtin_inf()));
       rows([&](int64_t plane, int64_t o0, int64_t o1) {
-        max_row<T, stride, taps>(args, columns, skipped.get(), plane, o0, o1);
+        max_row<T, stride, taps>(args, columns, first, skipped.get(), plane, o0, o1);
       });
     });
   });
@@ -309,22 +316,22 @@ void max_pool_fprop_windows(const PoolArgs<T>& args) {
   max_pool_any(args);
 }
 
+// The sum of a run of memory, lane by lane.
 template <class T>
-static T run_sum(const T* x, int64_t n) {
+static Vec<T> run_sums(const T* x, int64_t n) {
   Vec<T> sums[4] = {};
   int64_t i = 0;
   for (; i + 4 * kLanes<T> <= n; i += 4 * kLanes<T>)
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) sums[c] += load(x + i + c * kLanes<T>);
   for (; i < n; i += kLanes<T>) sums[0] += load_first(x + i, n - i);
-  return sum_lanes<T>((sums[0] + sums[1]) + (sums[2] + sums[3]));
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 // A vector of outputs: the sums of each tap down the rows, added.
 template <class T, int STRIDE, int TAPS, bool INSIDE>
-LAMINA_INLINE Vec<T> window_sums(const T* x, const int64_t* rows, int64_t count, int64_t column,
-                                 int64_t in, int64_t taps) {
-  const Taps<T, STRIDE, TAPS, INSIDE> windows(column, in, T(0));
+LAMINA_INLINE Vec<T> window_sums(const Taps<T, STRIDE, TAPS, INSIDE>& windows, const T* x,
+                                 const int64_t* rows, int64_t count, int64_t taps) {
   auto down = [&](int64_t t, int half) {
     Vec<T> sum = {};
     for (int64_t r = 0; r < count; ++r) sum += windows.load(x + rows[r], t, t, half);
@@ -345,8 +352,9 @@ LAMINA_INLINE Vec<T> window_sums(const T* x, const int64_t* rows, int64_t count,
 }
 
 template <class T, int STRIDE, int TAPS>
-static void average_row(const PoolArgs<T>& args, const RegularColumns& columns, const T* divisor,
-                        int64_t plane, int64_t o0, int64_t o1) {
+static void average_row(const PoolArgs<T>& args, const RegularColumns& columns,
+                        const Taps<T, STRIDE, TAPS, false>& first, const T* divisor, int64_t plane,
+                        int64_t o0, int64_t o1) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in, out = axis[2].out;
   const T* x = args.x + plane * args.in_size();
@@ -358,9 +366,12 @@ static void average_row(const PoolArgs<T>& args, const RegularColumns& columns, 
   for (int64_t o = 0; o < out; o += kLanes<T>) {
     const int64_t column = columns.base + o * STRIDE;
     const bool inside = column >= 0 && column + columns.taps + 1 + STRIDE * kLanes<T> <= in + 1;
-    const Vec<T> sum =
-        inside ? window_sums<T, STRIDE, TAPS, true>(x, rows, count, column, in, columns.taps)
-               : window_sums<T, STRIDE, TAPS, false>(x, rows, count, column, in, columns.taps);
+    auto sums = [&](const auto& windows) {
+      return window_sums(windows, x, rows, count, columns.taps);
+    };
+    const Vec<T> sum = inside   ? sums(Taps<T, STRIDE, TAPS, true>(column, in, T(0)))
+                       : o == 0 ? sums(first)
+                                : sums(Taps<T, STRIDE, TAPS, false>(column, in, T(0)));
     store_first<T>(y + o, out - o, sum / (divide * load(divisor + o)));
   }
 }
@@ -373,8 +384,9 @@ static void avg_pool_regular(const PoolArgs<T>& args, const RegularColumns& colu
     for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
       divisor[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
     with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+      const Taps<T, stride, taps, false> first(columns.base, axis[2].in, T(0));
       rows([&](int64_t plane, int64_t o0, int64_t o1) {
-        average_row<T, stride, taps>(args, columns, divisor.get(), plane, o0, o1);
+        average_row<T, stride, taps>(args, columns, first, divisor.get(), plane, o0, o1);
       });
     });
   });
@@ -388,10 +400,35 @@ static void avg_pool_whole_rows(const PoolArgs<T>& args) {
       const T* x = args.x + plane * args.in_size();
       T sum = 0;
       for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0)
-        sum += run_sum(x + window_row(axis, o0, o1, t0, 0), axis[1].count[o1] * axis[2].in);
+        sum += sum_lanes<T>(
+            run_sums(x + window_row(axis, o0, o1, t0, 0), axis[1].count[o1] * axis[2].in));
       args.result[(plane * axis[0].out + o0) * axis[1].out + o1] =
           sum / T(axis[0].divisor[o0] * axis[1].divisor[o1] * axis[2].divisor[0]);
     });
+  });
+}
+
+// A vector of planes at a time, whose lanes are summed together.
+template <class T>
+static void avg_pool_whole_planes(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  const int64_t size = args.in_size();
+  const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
+  const int64_t grain = ceil_div(kPoolTask, kLanes<T> * size) * kLanes<T>;
+  parallel_ranges(args.planes, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; plane += kLanes<T>) {
+      const int64_t count = min_of<int64_t>(kLanes<T>, end - plane);
+      Vec<T> lanes[kLanes<T>];
+#pragma GCC unroll 16
+      for (int k = 0; k < kLanes<T>; ++k)
+        lanes[k] = k < count ? run_sums(args.x + (plane + k) * size, size) : Vec<T>{};
+      transpose<T>(lanes);
+#pragma GCC unroll 4
+      for (int width = kLanes<T> / 2; width > 0; width /= 2)
+#pragma GCC unroll 8
+        for (int k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+      store_first<T>(args.result + plane, count, lanes[0] / divide);
+    }
   });
 }
 
@@ -404,6 +441,11 @@ static void avg_pool_any(const PoolArgs<T>& args) {
     rows([&](int64_t plane, int64_t o0, int64_t o1) {
       const T* x = args.x + plane * args.in_size();
       T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+      const int64_t rows_behind = axis[0].count[o0] * axis[1].count[o1];
+      if (rows_behind > 0)
+        prefetch_line(x + window_row(axis, o0, o1, 0, 0) + rows_behind * axis[2].in +
+                          kAhead / int64_t{sizeof(T)},
+                      rows_behind * axis[2].in);
       for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
         Vec<T> sum = {};
         for_each_window_row(axis, o0, o1,
@@ -420,39 +462,24 @@ static void avg_pool_any(const PoolArgs<T>& args) {
   });
 }
 
+// Elements in the first window.
+template <class T>
+static int64_t window_size(const PoolArgs<T>& args) {
+  return args.axis[0].count[0] * args.axis[1].count[0] * args.axis[2].count[0];
+}
+
 template <class T>
 void avg_pool_fprop_windows(const PoolArgs<T>& args) {
   const RegularColumns columns(args.axis[2]);
-  if (whole_rows(args.axis)) return avg_pool_whole_rows(args);
+  if (whole_rows(args.axis))
+    return args.out_size() == 1 && args.in_size() == window_size(args) ? avg_pool_whole_planes(args)
+                                                                       : avg_pool_whole_rows(args);
   if (columns.holds && args.axis[2].step == 1 && few_rows(args))
     return avg_pool_regular(args, columns);
   avg_pool_any(args);
 }
 
-template <class T>
-void max_unpool_fprop_indices(const UnpoolArgs<T>& args) {
-  if ((*args.bad = first_bad_index(args)) >= 0) return;
-  parallel_for(args.planes, [&](int64_t plane) {
-    T* y = args.result + plane * args.out_size;
-    for (int64_t i = 0; i < args.out_size; ++i) y[i] = 0;
-    for (int64_t i = plane * args.in_size; i < (plane + 1) * args.in_size; ++i)
-      y[args.index[i]] = args.source[i];
-  });
-}
-
-template <class T>
-void max_unpool_dgrad_indices(const UnpoolArgs<T>& args) {
-  if ((*args.bad = first_bad_index(args)) >= 0) return;
-  parallel_for(args.planes, [&](int64_t plane) {
-    const T* grad_y = args.source + plane * args.out_size;
-    for (int64_t i = plane * args.in_size; i < (plane + 1) * args.in_size; ++i)
-      args.result[i] = grad_y[args.index[i]];
-  });
-}
-
 LAMINA_INSTANTIATE(max_pool_fprop_windows, PoolArgs)
 LAMINA_INSTANTIATE(avg_pool_fprop_windows, PoolArgs)
-LAMINA_INSTANTIATE(max_unpool_fprop_indices, UnpoolArgs)
-LAMINA_INSTANTIATE(max_unpool_dgrad_indices, UnpoolArgs)
 
 LAMINA_CPU_NAMESPACE_END
