@@ -11,7 +11,8 @@
 // Method        V is written as the packed panels of the product. A task takes a group of tiles:
 //               it transforms their inputs into L2, multiplies kTaskRows output channels at a time
 //               for all e, and transforms those back at once, while M is in L2. Where the tiles are
-//               few, the inputs are transformed for all tasks, and a task takes some filters.
+//               few or the filters many, the inputs of a chunk of tiles are transformed for all
+//               tasks, and a task takes some filters.
 //               Dilation splits a plane into phases, each a dense convolution
 //               (shared/winograd_blocks.h): tiles are read and stored at that step.
 // Workspace     U, or V where the tiles are few; for wgrad U and blocks of V and A dy A^T
@@ -183,19 +184,19 @@ static void convolve_by_tile(const ConvShape& s, const Groups& groups, const T* 
 }
 
 template <class Tile, class T>
-static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T* x,
+static void convolve_by_filter(const ConvShape& s, const Groups& groups, int64_t begin, const T* x,
                                const Filters<T>& filters, const Output<T>& output, T* v) {
   constexpr int kRows = GemmTile<T>::kRows;
-  const int64_t chunks = ceil_div(s.c, kChunk),
-                v_step = s.c * groups.count() * groups.tiles + kSkew;
+  const int64_t chunks = ceil_div(s.c, kChunk), v_step = s.c * groups.chunk * groups.tiles + kSkew;
+  const int64_t end = min_of(begin + groups.chunk, groups.count());
   const auto tiles_of = [&](int64_t group) {
     return min_of(groups.tiles, groups.all - group * groups.tiles);
   };
-  parallel_for(groups.count() * chunks, [&](int64_t task) {
-    const int64_t group = task / chunks, c = task % chunks * kChunk;
+  parallel_for((end - begin) * chunks, [&](int64_t task) {
+    const int64_t group = begin + task / chunks, c = task % chunks * kChunk;
     const TileRuns runs(groups, group * groups.tiles, tiles_of(group));
     transform_inputs<Tile>(s, runs, whole_vectors<T>(tiles_of(group)), c, min_of(s.c, c + kChunk),
-                           x, v + group * groups.tiles * s.c, v_step);
+                           x, v + (group - begin) * groups.tiles * s.c, v_step);
   });
   const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
   int64_t some = max_of<int64_t>(kOwnFilters / max_of<int64_t>(Tile::kElements * panel_size, 1), 1);
@@ -207,10 +208,10 @@ static void convolve_by_filter(const ConvShape& s, const Groups& groups, const T
     const int64_t u_step = count * panel_size + kSkew;
     Scratch<T> u(Tile::kElements * u_step);
     transform_panels<Tile>(s, filters, g, p, count, u.get(), u_step);
-    for (int64_t group = 0; group < groups.count(); ++group)
+    for (int64_t group = begin; group < end; ++group)
       multiply_tiles<Tile>(s, TileRuns(groups, group * groups.tiles, tiles_of(group)),
                            whole_vectors<T>(tiles_of(group)), g, p, count, u.get(), u_step,
-                           v + group * groups.tiles * s.c, v_step, output);
+                           v + (group - begin) * groups.tiles * s.c, v_step, output);
   });
 }
 
@@ -219,10 +220,10 @@ static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters,
                      const ConvArgs<T>& args) {
   const Groups groups(s, Tile::kOutRows, Tile::kOutColumns);
   const Output<T> output = {args.bias, args.epilogue, args.result};
-  if (groups.by_filter)
-    convolve_by_filter<Tile>(s, groups, x, filters, output, args.workspace);
-  else
-    convolve_by_tile<Tile>(s, groups, x, filters, output, args.workspace);
+  if (!groups.by_filter)
+    return convolve_by_tile<Tile>(s, groups, x, filters, output, args.workspace);
+  for (int64_t begin = 0; begin < groups.count(); begin += groups.chunk)
+    convolve_by_filter<Tile>(s, groups, begin, x, filters, output, args.workspace);
 }
 
 // ---- weight gradient: the tiles are the depth of the products

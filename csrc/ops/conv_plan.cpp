@@ -138,10 +138,14 @@ double depthwise_cost(ConvPass pass, const ConvShape& s) {
 int64_t im2col_elements(ConvPass, const ConvShape& s) {
   return s.c_per_group() * s.kernel_size() * s.out_size();
 }
-// The col matrix is written once, packed and read.
+// The col matrix is written once, packed and read, or gathered for dgrad; positions of an image are
+// multiplied in whole vectors.
 double im2col_cost(ConvPass pass, const ConvShape& s) {
-  const double moved = 4.0 * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  return (pass == ConvPass::wgrad ? 1.4 : 1.2) * static_cast<double>(s.macs()) +
+  const double moves = pass == ConvPass::dgrad ? 12 : 4;
+  const double moved = moves * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
+  const double positions = static_cast<double>(std::max<int64_t>(s.out_size(), 1));
+  const double whole = pass == ConvPass::wgrad ? 1 : std::ceil(positions / 16) * 16 / positions;
+  return (pass == ConvPass::wgrad ? 1.4 : 1.2) * whole * static_cast<double>(s.macs()) +
          kMacsPerMove * moved + kMacsPerIm2col;
 }
 
@@ -189,15 +193,25 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s) + kMacsPerImplicitGemm;
   constexpr int64_t kPanel = 8, kBlock = 512;
-  constexpr double kMacsPerPacked = 20;
+  constexpr double kMacsPerPacked = 20, kMacsPerWeight = 40, kMacsPerSpaced = 40;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
       static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
-  const double macs = static_cast<double>(s.macs());
+  double macs = static_cast<double>(s.macs()), others = 0;
+  if (in_parts(pass, s)) {  // in whole vectors; the results of a gradient are stored at the stride
+    macs = 0;
+    for_each_part(pass, s, [&](const ConvPart& part) {
+      const double positions = static_cast<double>(part.shape.n * part.shape.out_size());
+      macs += std::ceil(positions / 16) * 16 *
+              static_cast<double>(part.shape.kernel_size() * s.k * s.c_per_group());
+    });
+    others = (kMacsPerWeight - kMacsPerPacked) * static_cast<double>(s.weight_elems());
+    if (conv_phases(s) > 1) others += kMacsPerSpaced * static_cast<double>(s.x_elems());
+  }
   const double packed =
       macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
-  return 1.1 * macs * whole + kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) +
-         kMacsPerImplicitGemm;
+  return 1.1 * macs * whole + others +
+         kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) + kMacsPerImplicitGemm;
 }
 
 // ---- winograd and fft

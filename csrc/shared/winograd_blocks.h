@@ -35,20 +35,28 @@ struct Tiles {
   }
 };
 
-// fprop and dgrad: a task takes a group of tiles and all filters or, where the tiles are few, some
-// filters and all tiles.
+// fprop and dgrad: a task takes a group of tiles and all filters or, where the tiles are few or all
+// filters together too large for the caches, some filters and a chunk of tiles.
 struct Groups : Tiles {
   int64_t tiles;   // of a group
   bool by_filter;  // tasks transform filters of their own and share the inputs
+  int64_t chunk;   // groups whose inputs are transformed at a time for them
 
   constexpr Groups(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
       : Tiles(s, out_rows, out_columns),
         tiles(all < 24 * kWide ? kNarrow : kWide),
-        by_filter(all < 12 * kNarrow || all < s.k_per_group()) {}
+        by_filter(all < 12 * kNarrow || all < s.k_per_group()),
+        chunk(count()) {
+    constexpr int64_t kLarge = int64_t{1} << 22;  // elements that do not stay in a cache
+    if (by_filter || filter_elements(s) < kLarge) return;
+    by_filter = true;
+    const int64_t chunks = (elements * s.c * all + kLarge - 1) / kLarge;
+    chunk = chunks > 0 ? (count() + chunks - 1) / chunks : 1;
+  }
 
   constexpr int64_t count() const { return (all + tiles - 1) / tiles; }
   constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
-    return by_filter ? elements * (s.c * count() * tiles + kSkew) : filter_elements(s);
+    return by_filter ? elements * (s.c * chunk * tiles + kSkew) : filter_elements(s);
   }
 
   static constexpr int64_t kWide = 48, kNarrow = 32;  // both in whole vectors of any width
