@@ -193,3 +193,76 @@ def test_every_kind_of_float(name):
         error = np.where(kept, np.abs(got - expected) / ulp, 0)
         worst = np.argmax(error)
         assert error[worst] <= most, f"{name}({x[worst]!r}): {error[worst]:.1f} ulp"
+
+
+INPLACE = [
+    ("relu", {}),
+    ("relu6", {}),
+    ("leaky_relu", {"negative_slope": 0.2}),
+    ("leaky_relu", {"negative_slope": -0.2}),
+    ("elu", {}),
+    ("selu", {}),
+    ("celu", {}),
+    ("silu", {}),
+    ("mish", {}),
+    ("hardtanh", {}),
+    ("hardsigmoid", {}),
+    ("hardswish", {}),
+    ("threshold", {"threshold": 0.1, "value": 3.0}),
+    ("rrelu", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), INPLACE, ids=str)
+def test_inplace_writes_over_the_input(backend, name, options):
+    function = getattr(F, name)
+    x = samples(np.float32)
+    expected = function(x, **options)
+    array = x.copy()
+    assert function(array, **options, inplace=True) is array
+    assert_array_equal(array, expected)
+    strided = np.stack([x, x], 1)
+    function(strided[:, 0], **options, inplace=True)
+    assert_array_equal(strided, np.stack([expected, x], 1))
+    tensor = lamina.tensor(x, requires_grad=True)
+    with lamina.no_grad():
+        assert function(tensor, **options, inplace=True) is tensor
+    assert_array_equal(tensor.detach().numpy(), expected)
+
+
+@pytest.mark.parametrize(("name", "options"), INPLACE, ids=str)
+def test_inplace_is_recorded(backend, name, options):
+    function = getattr(F, name)
+    grad_y = cases.reals((samples(np.float32).size,), 6, np.float32)
+    gradients = []
+    for inplace in (False, True):
+        x = lamina.tensor(samples(np.float32), requires_grad=True)
+        hidden = x * 2
+        y = function(hidden, **options, inplace=inplace)
+        assert (y is hidden) == inplace
+        (hidden if inplace else y).backward(grad_y)
+        gradients.append(x.grad.numpy())
+    assert_array_equal(*gradients)
+
+
+def test_inplace_leaves_what_is_needed():
+    x = lamina.tensor(samples(np.float32), requires_grad=True)
+    hidden = x * 2
+    view = hidden.reshape(1, -1)
+    before = hidden.detach().numpy().copy()
+    assert F.relu(view, inplace=True) is not view
+    assert_array_equal(hidden.detach().numpy(), before)
+    with pytest.raises(RuntimeError, match="leaf"):
+        F.relu(x, inplace=True)
+    with pytest.raises(ValueError, match="read-only"):
+        F.relu(np.broadcast_to(np.float32(1), (3,)), inplace=True)
+
+
+def test_inplace_keeps_saved_values():
+    """A product needs its factors: they are not written over."""
+    x = lamina.tensor(np.float32([-1, 2]), requires_grad=True)
+    factor = x * 3
+    product = factor * factor
+    F.relu(factor, inplace=True)
+    product.sum().backward()
+    assert_array_equal(x.grad.numpy(), [-18, 36])

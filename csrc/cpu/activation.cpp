@@ -3,7 +3,7 @@
 // Method        one functor a kind, f and f' on vectors; f' is recomputed from x, so nothing but x
 //               is kept for the way back.
 // Partitioning  ranges of kGrain elements; the last vector of a range is padded, never branched on.
-//               Results too large for the caches are written past them.
+//               Results too large for the caches are written past them, unless x is written over.
 // Floor         one read and one write (dgrad: two reads) of the tensor.
 #include "ops/activation.h"
 
@@ -24,7 +24,7 @@ static constexpr int64_t kGrain = 16384;  // elements a task: 64 KiB of float in
 // ends only.
 template <class T, class Value>
 static void for_each_vector(int64_t size, T* result, const Value& value) {
-  const bool streamed = is_streamed<T>(size);
+  const bool streamed = value.x != result && is_streamed<T>(size);
   parallel_ranges(size, kGrain, [&](int64_t begin, int64_t end) {
     write_line(result + begin, end - begin, streamed,
                [&](int64_t i, int64_t count) { return value(begin + i, count); });

@@ -299,7 +299,7 @@ def _each(names: str, value: Any) -> dict[str, Any]:
     return dict.fromkeys(names.split(), value)
 
 
-_NEVER_WRITTEN = "inputs are never written; use the function without the underscore"
+_NEVER_WRITTEN = "use the function without the underscore and inplace=True"
 _HELPER = "a helper of torch's own code"
 _SEQUENCES = "whole sequences and attention are not part of the library yet"
 _SPATIAL_TRANSFORMERS = "spatial transformers are not part of the library yet"

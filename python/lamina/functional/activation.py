@@ -2,8 +2,10 @@
 
 The kinds, their formulas and their one-sided derivatives are listed in csrc/ops/activation.h. Each
 function takes float32 or float64 arrays or Tensors of any shape and returns the same kind, shape
-and dtype. `inplace` is accepted for torch's sake and ignored: inputs are never written.
-Raises TypeError for other dtypes and ValueError for parameters outside their range.
+and dtype. With `inplace` the result is written over the input, which is returned; only a recorded
+tensor that shares its memory with others (a view) is left alone, and a new one is returned.
+Raises TypeError for other dtypes, ValueError for parameters outside their range or a read-only
+array in place, RuntimeError for a leaf in place whose gradient is recorded.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from .. import _C, arrays
-from ..autograd import Function
+from ..autograd import Function, is_grad_enabled, is_recorded
 from ..known import Known
+from ..tensor import Tensor
 from ._arguments import check_rank, normal_axis, real, same_dtype
 
 __all__ = [
@@ -77,9 +80,13 @@ KIND_ONLY = object()
 _known = Known(1, Activation)
 
 
-def _apply(op: str, x: Any, kind: str, a: float = 0.0, b: float = 0.0) -> Any:
+def _apply(
+    op: str, x: Any, kind: str, a: float = 0.0, b: float = 0.0, inplace: bool = False
+) -> Any:
     if x is KIND_ONLY:
         return kind, a, b
+    if inplace and (y := _overwrite(op, x, kind, a, b)) is not None:
+        return y
     y = _known.run(x, kind, a, b)
     if y is not None:
         return y
@@ -88,30 +95,75 @@ def _apply(op: str, x: Any, kind: str, a: float = 0.0, b: float = 0.0) -> Any:
     return _known.remember((x, kind, a, b), y, _C.activation_call, rest, (op, *rest))
 
 
+class Overwrite(Function):
+    """Activation whose result takes the place of x."""
+
+    kernels_only = True
+    gradients_are_new = True
+    backward = Activation.backward
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, op: str, kind: str, a: float, b: float) -> Any:
+        array = arrays.asarray(op, "input", x)
+        same_derivative = kind in ("relu", "hardtanh") or (kind == "leaky_relu" and a > 0)
+        keep = ctx.needs_input_grad[0] and not same_derivative  # at f(x) as at x
+        source = array.copy() if keep else array
+        _C.activation(kind, a, b, source, None, array)
+        if array is not x:
+            x[...] = array
+        ctx.kind, ctx.a, ctx.b = kind, a, b
+        ctx.save_for_backward(source if keep else x)
+        return x
+
+
+def _overwrite(op: str, x: Any, kind: str, a: float, b: float) -> Any:
+    """x, which holds f(x) now; None for a recorded x that shares its memory with other tensors."""
+    array = x
+    if isinstance(x, Tensor):
+        array = x._data
+        if is_recorded(x) and is_grad_enabled():
+            if x.grad_fn is None:
+                raise RuntimeError(
+                    f"{op}: inplace would write over a leaf whose gradient is wanted, got "
+                    "requires_grad=True; leave out inplace, or use with no_grad()"
+                )
+            if x._version is not None:
+                return None
+        x._writes().count += 1
+    if not getattr(getattr(array, "flags", None), "writeable", True):
+        raise ValueError(f"{op}: inplace needs a writable array, got a read-only one")
+    y = Overwrite.apply(x, op, kind, a, b)
+    if isinstance(x, Tensor):
+        x.grad_fn, x._index = y.grad_fn, y._index
+    return x
+
+
 def relu(input: Any, inplace: bool = False) -> Any:
     """max(x, 0)."""
-    return _apply("relu", input, "relu")
+    return _apply("relu", input, "relu", inplace=inplace)
 
 
 def relu6(input: Any, inplace: bool = False) -> Any:
     """min(max(x, 0), 6)."""
-    return _apply("relu6", input, "hardtanh", 0.0, 6.0)
+    return _apply("relu6", input, "hardtanh", 0.0, 6.0, inplace=inplace)
 
 
 def leaky_relu(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Any:
     """x for x > 0, else negative_slope * x (Maas et al. 2013)."""
     slope = real("leaky_relu", "negative_slope", negative_slope)
-    return _apply("leaky_relu", input, "leaky_relu", slope)
+    return _apply("leaky_relu", input, "leaky_relu", slope, inplace=inplace)
 
 
 def elu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
     """x for x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2016)."""
-    return _apply("elu", input, "elu", real("elu", "alpha", alpha))
+    return _apply("elu", input, "elu", real("elu", "alpha", alpha), inplace=inplace)
 
 
 def selu(input: Any, inplace: bool = False) -> Any:
     """Self-normalising scaled elu (Klambauer et al. 2017)."""
-    return _apply("selu", input, "selu", 1.6732632423543772848, 1.0507009873554804934)
+    return _apply(
+        "selu", input, "selu", 1.6732632423543772848, 1.0507009873554804934, inplace=inplace
+    )
 
 
 def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
@@ -119,7 +171,7 @@ def celu(input: Any, alpha: float = 1.0, inplace: bool = False) -> Any:
     alpha = real("celu", "alpha", alpha)
     if alpha == 0:
         raise ValueError("celu: alpha must not be zero, got alpha=0")
-    return _apply("celu", input, "celu", alpha)
+    return _apply("celu", input, "celu", alpha, inplace=inplace)
 
 
 def gelu(input: Any, approximate: str = "none") -> Any:
@@ -131,12 +183,12 @@ def gelu(input: Any, approximate: str = "none") -> Any:
 
 def silu(input: Any, inplace: bool = False) -> Any:
     """x * sigmoid(x)."""
-    return _apply("silu", input, "silu")
+    return _apply("silu", input, "silu", inplace=inplace)
 
 
 def mish(input: Any, inplace: bool = False) -> Any:
     """x * tanh(softplus(x)) (Misra 2019)."""
-    return _apply("mish", input, "mish")
+    return _apply("mish", input, "mish", inplace=inplace)
 
 
 def softplus(input: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:
@@ -181,23 +233,25 @@ def hardtanh(input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: b
         raise ValueError(
             f"hardtanh: min_val must not exceed max_val, got min_val={low}, max_val={high}"
         )
-    return _apply("hardtanh", input, "hardtanh", low, high)
+    return _apply("hardtanh", input, "hardtanh", low, high, inplace=inplace)
 
 
 def hardsigmoid(input: Any, inplace: bool = False) -> Any:
     """min(max(x + 3, 0), 6) / 6."""
-    return _apply("hardsigmoid", input, "hardsigmoid")
+    return _apply("hardsigmoid", input, "hardsigmoid", inplace=inplace)
 
 
 def hardswish(input: Any, inplace: bool = False) -> Any:
     """x * hardsigmoid(x) (Howard et al. 2019)."""
-    return _apply("hardswish", input, "hardswish")
+    return _apply("hardswish", input, "hardswish", inplace=inplace)
 
 
 def threshold(input: Any, threshold: float, value: float, inplace: bool = False) -> Any:
     """x where x > threshold, else value."""
     limit = real("threshold", "threshold", threshold)
-    return _apply("threshold", input, "threshold", limit, real("threshold", "value", value))
+    return _apply(
+        "threshold", input, "threshold", limit, real("threshold", "value", value), inplace=inplace
+    )
 
 
 def logsigmoid(input: Any) -> Any:
@@ -307,7 +361,7 @@ def rrelu(
     if low > high:
         raise ValueError(f"rrelu: lower must not exceed upper, got lower={low}, upper={high}")
     if not training:
-        return _apply("rrelu", input, "leaky_relu", (low + high) / 2)
+        return _apply("rrelu", input, "leaky_relu", (low + high) / 2, inplace=inplace)
     return RandomRelu.apply(input, low, high)
 
 

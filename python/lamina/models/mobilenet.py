@@ -27,7 +27,7 @@ def _conv(c: int, k: int, kernel: int, stride: int = 1, groups: int = 1) -> Any:
     return nn.Sequential(
         nn.Conv2d(c, k, kernel, stride=stride, padding=pad, groups=groups, bias=False),
         nn.BatchNorm2d(k),
-        nn.ReLU6(),
+        nn.ReLU6(inplace=True),
     )
 
 

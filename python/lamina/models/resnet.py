@@ -39,7 +39,7 @@ class BasicBlock(nn.Module):
         self.conv2 = _conv(width, width, 3)
         self.bn2 = nn.BatchNorm2d(width)
         self.downsample = _shortcut(c, width, stride)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Any) -> Any:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -62,7 +62,7 @@ class Bottleneck(nn.Module):
         self.conv3 = _conv(width, 4 * width, 1)
         self.bn3 = nn.BatchNorm2d(4 * width)
         self.downsample = _shortcut(c, 4 * width, stride)
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Any) -> Any:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -85,7 +85,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = _conv(3, 64, 7, 2)
         self.bn1: Any = nn.BatchNorm2d(64)
-        self.relu: Any = nn.ReLU()
+        self.relu: Any = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         stages, c = [], 64
         for index, depth in enumerate(depths):
