@@ -107,10 +107,12 @@ def test_torch_computes_the_same(name):
     peer_loss = networks.train_call(theirs, networks.without_dropout(twin), x, labels)()
     assert loss.item() == pytest.approx(peer_loss.item(), rel=1e-9)
     gradients = {key: value.grad.numpy() for key, value in twin.named_parameters()}
+    # Batch normalisation over few positions multiplies rounding errors, layer by layer. Some sums
+    # cancel to zero: what is left is rounding of terms as large as other gradients.
+    cancelled = 1e3 * np.finfo(np.float64).eps * max(np.abs(g).max() for g in gradients.values())
     for key, parameter in ours.named_parameters():
-        scale = np.abs(gradients[key]).max()
-        # Batch normalisation over few positions multiplies rounding errors, layer by layer.
-        assert_allclose(parameter.grad.numpy(), gradients[key], rtol=0, atol=1e-8 * scale + 1e-14)
+        atol = 1e-8 * np.abs(gradients[key]).max() + cancelled
+        assert_allclose(parameter.grad.numpy(), gradients[key], rtol=0, atol=atol)
     assert torch.isfinite(peer_loss)
 
 
