@@ -254,8 +254,10 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
       static_cast<double>(shape.out[2] + (shape.kernel[2] - 1) * shape.dilation[2]);
   const double elements = 6 * static_cast<double>(s.n) * blocks * pitch;
   const int64_t lanes = shape.k_per_group();
+  // Of wide groups the products cost most, and tiles along both axes have fewer.
+  const double wide = s.c_per_group() >= 32 && s.k_per_group() >= 32 ? 1.3 : 1;
   return kMacsPerCall +
-         elements * filters(s) * static_cast<double>(shape.kernel[2]) *
+         wide * elements * filters(s) * static_cast<double>(shape.kernel[2]) *
              static_cast<double>(lanes + lanes % 4) / static_cast<double>(lanes) +
          kMacsPerElement * elements * static_cast<double>(s.c + s.k) +
          kMacsPerFilter * static_cast<double>(s.weight_elems());
