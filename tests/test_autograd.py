@@ -6,6 +6,7 @@ import copy
 import gc
 import pickle
 import threading
+import warnings
 import weakref
 
 import lamina
@@ -140,6 +141,19 @@ def test_deep_chain(depth):
     assert x.grad.item() == 1
     del y
     gc.collect()
+
+
+def test_backward_does_not_warn():
+    x = lamina.tensor(np.full((1, 1), 100, np.float32), requires_grad=True)
+    one = np.ones((1, 1), np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for activation in ("tanh", "sigmoid", "relu", None):
+            for _ in range(2):
+                x.grad = None
+                y = lamina.functional.linear(x, one, activation=activation) * one
+                (y + y).backward(one * np.inf)  # times a slope of 0
+                assert not np.isfinite(x.grad.item())
 
 
 def test_graph_is_freed():

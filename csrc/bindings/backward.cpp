@@ -21,7 +21,6 @@ constexpr int kNone = -1;
 
 struct Names {
   PyObject* backward = PyUnicode_InternFromString("backward");
-  PyObject* kernels_only = PyUnicode_InternFromString("kernels_only");
   PyObject* gradients_are_new = PyUnicode_InternFromString("gradients_are_new");
 };
 const Names& names() {
@@ -289,7 +288,7 @@ class Walk {
                         : py::none();
       stack.push_back(filled[i].ptr());
     }
-    if (!attribute(function, names().kernels_only).is(py::bool_(true))) quiet_.begin();
+    quiet_.begin();
     const py::object backward = attribute(function, names().backward);
     py::object results =
         stolen(PyObject_Vectorcall(backward.ptr(), stack.data(), stack.size(), nullptr));

@@ -205,7 +205,7 @@ class Function:
     ...         return 2 * x * grad_y
     """
 
-    # Whether `forward` leaves arithmetic to compiled kernels: then NumPy has nothing to warn of.
+    # Whether `forward` has no arithmetic outside of compiled kernels: NumPy cannot warn of it then.
     kernels_only = False
     # Whether nobody else holds the gradients that `backward` returns, but for one it was given.
     gradients_are_new = False

@@ -37,6 +37,10 @@ def _check_operand(op: str, name: str, x: Any) -> None:
 
 def common_dtype(op: str, operands: dict[str, Any]) -> np.dtype:
     """torch's rule: a number or a 0-d array widens the others only if its kind is higher."""
+    if all(map(is_ready, operands.values())):
+        dtypes = {x.dtype for x in operands.values()}
+        if len(dtypes) == 1:
+            return dtypes.pop()
     levels: list[list[np.dtype]] = [[], [], []]
     for name, x in operands.items():
         _check_operand(op, name, x)

@@ -216,8 +216,10 @@ class _Unary(Function):
 
     @classmethod
     def forward(cls, ctx: Context, x: Any) -> Any:
-        x = as_float(cls.__name__.lower(), x)
-        y = module_of(x).asarray(cls.compute(module_of(x), x), x.dtype)
+        if not is_ready(x):
+            x = as_float(cls.__name__.lower(), x)
+        xp = module_of(x)
+        y = xp.asarray(cls.compute(xp, x), x.dtype)
         ctx.save_for_backward(x if cls.saves == "x" else y)
         return y
 

@@ -54,6 +54,8 @@ def _is_basic(key: tuple[Any, ...]) -> bool:
 
 
 class Index(Function):
+    kernels_only = True  # there is no arithmetic
+
     @staticmethod
     def forward(ctx: Context, x: Any, index: Any) -> Any:
         x = as_array("getitem", x)

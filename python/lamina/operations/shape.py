@@ -117,6 +117,8 @@ class Move(Function):
 
 
 class Cat(Function):
+    kernels_only = True
+
     @staticmethod
     def forward(ctx: Context, dim: int, *arrays: Any) -> Any:
         dtype = common_dtype("cat", {f"tensors[{i}]": x for i, x in enumerate(arrays)})
