@@ -23,7 +23,7 @@ static void store_part(const ops::ConvArgs<T>& args, const ConvPart& part, const
                        int64_t channels, int64_t channel, int64_t rows, int64_t j, int64_t cols,
                        const T* sums, int64_t step) {
   const int64_t* out = part.shape.out;
-  const int64_t spacing = part.stride[2];
+  const int64_t spacing = part.stride[2], plane = size[0] * size[1] * size[2];
   for (int64_t r = 0; r < rows; ++r, sums += step) {
     const Vec<T> bias = broadcast(args.bias ? args.bias[channel + r] : T(0));
     int64_t o2 = j % out[2], o1 = j / out[2] % out[1], o0 = j / (out[2] * out[1]) % out[0];
@@ -38,6 +38,8 @@ static void store_part(const ops::ConvArgs<T>& args, const ConvPart& part, const
       for (int64_t at = 0; at < count; at += kLanes<T>) {
         Vec<T> sum = load_first(sums + done + at, count - at) + bias;
         const int64_t to = place + at * spacing;
+        for (int64_t line = 0; line < spacing; ++line)  // of the channel after the next one
+          __builtin_prefetch(args.result + to + 2 * plane + line * kLanes<T>, 1);
         if (args.epilogue.residual)
           sum += load_spaced(args.epilogue.residual + to, spacing, 0, count - at);
         store_spaced(args.result + to, spacing, count - at, activate(args.epilogue, sum));
@@ -128,11 +130,17 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
           (part.tap(0, r[0]) * s.kernel[1] + part.tap(1, r[1])) * s.kernel[2] + part.tap(2, r[2]);
       runs.pack_tap(r, c, depth, b_panels.get());
       const T* filters = args.workspace + (g * panels + i0 / kRows) * panel_size;
+      filters += (tap * inputs + c) * kRows;
       for (int64_t i = 0; i < i1 - i0; i += kRows, filters += panel_size)
-        for (int64_t j = 0; j < step; j += Tile::kCols)
-          gemm_panels(depth, min_of<int64_t>(Tile::kCols, step - j),
-                      filters + (tap * inputs + c) * kRows, &b_panels[j * depth],
+        for (int64_t j = 0; j < step; j += Tile::kCols) {
+          // A part of the next panel of filters.
+          const int64_t from = depth * j / step * kRows,
+                        to = depth * (j + Tile::kCols) / step * kRows;
+          if (i + kRows < i1 - i0)
+            prefetch_line(filters + panel_size + from, min_of(to, depth * kRows) - from);
+          gemm_panels(depth, min_of<int64_t>(Tile::kCols, step - j), filters, &b_panels[j * depth],
                       &sums[i * step + j], step, add);
+        }
       add = true;
     };
     int64_t r[3];

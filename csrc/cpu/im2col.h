@@ -115,7 +115,7 @@ class Im2colRuns {
   // The same of the channels [first, first + count) of tap r.
   LAMINA_INLINE void pack_tap(const int64_t (&r)[3], int64_t first, int64_t count,
                               T* panels) const {
-    constexpr int64_t kAhead = 4;  // channels by which rows of x are prefetched
+    constexpr int64_t kAhead = 12;  // channels by which rows of x are prefetched
     const int64_t d0 = r[0] * s_.dilation[0], d1 = r[1] * s_.dilation[1],
                   d2 = r[2] * s_.dilation[2];
     const T* source = x_ + first * s_.in_size() + (d0 * s_.in[1] + d1) * s_.in[2] + d2;

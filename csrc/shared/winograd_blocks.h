@@ -47,7 +47,7 @@ struct Groups : Tiles {
         tiles(all < 24 * kWide ? kNarrow : kWide),
         by_filter(all < 12 * kNarrow || all < s.k_per_group()),
         chunk(count()) {
-    constexpr int64_t kLarge = int64_t{1} << 22;  // elements that do not stay in a cache
+    constexpr int64_t kLarge = int64_t{1} << 21;  // elements that crowd a shared cache
     if (by_filter || filter_elements(s) < kLarge) return;
     by_filter = true;
     const int64_t chunks = (elements * s.c * all + kLarge - 1) / kLarge;
