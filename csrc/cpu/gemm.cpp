@@ -1,16 +1,40 @@
 // gemm: c = f(alpha op(a) op(b) + beta c + bias + residual), row major, batched. See cpu/gemm.h for
-// the method.
+// the method and cpu/gemm_split.h for that where the tile unit of AMX is there.
 #include "cpu/gemm.h"
 
 #include "cpu/gemm_skinny.h"
+#include "cpu/gemm_split.h"
 #include "ops/instantiate.h"
+#include "shared/implicit_gemm.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::GemmArgs;
 
+// How a product is split, if it is.
+struct SplitPlan {
+  int pieces = 0;           // by precision; 0: not worth it
+  int64_t rows_memory = 0;  // words for a, split once for all tasks; 0 if that is too much
+};
 template <class T>
-void gemm(const GemmArgs<T>& args) {
+static SplitPlan split_plan(const GemmArgs<T>& args) {
+  constexpr int64_t kMostWords = int64_t{1} << 23;
+  SplitPlan plan;
+  if (sizeof(T) != sizeof(float) || ops::tiles() == ops::Tiles::none) return plan;
+  if (args.m < kSplitSide || args.n < kSplitSide || args.k < 1) return plan;  // mostly padding
+  const int pieces = 3 - static_cast<int>(args.precision);
+  const int64_t words = args.batch * split_elements(args.m, args.k, pieces);
+  if (words <= kMostWords) plan.rows_memory = words;
+  const SplitBlock block(args.batch, args.m, args.n, words <= kMostWords, false);
+  const int64_t times = plan.rows_memory ? 1 : ceil_div(args.n, block.cols);
+  const auto split = static_cast<double>(args.m * times + args.n * ceil_div(args.m, block.rows));
+  const double saved = (1 - ops::tile_macs(pieces)) * static_cast<double>(args.m * args.n);
+  if (saved > ops::split_macs(pieces) * split) plan.pieces = pieces;
+  return plan;
+}
+
+template <class T>
+static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
   if (skinny_gemm(args)) return;
   using Tile = GemmTile<T>;
   const int64_t a_row = args.trans_a ? 1 : args.lda, a_col = args.trans_a ? args.lda : 1;
@@ -33,15 +57,25 @@ void gemm(const GemmArgs<T>& args) {
       for (int64_t q = 0; q < cols; q += kLanes<T>)
         store_sum(args, index, i + r, j + q, cols - q, load(sums + q));
   };
+  if constexpr (sizeof(T) == sizeof(float))
+    if (plan.pieces > 0) {
+      Scratch<uint32_t> rows(plan.rows_memory);
+      return split_blocks(plan.pieces, args.batch, args.m, args.n, args.k, rows_of, columns_of,
+                          store_block, {plan.rows_memory ? rows.get() : nullptr, true});
+    }
   gemm_blocks<T>(args.batch, args.m, args.n, args.k, rows_of, columns_of, store_block);
 }
 
 template <class T>
-void gemm_fprop_packed(const GemmArgs<T>& args) {
-  gemm(args);
+void gemm(const GemmArgs<T>& args) {
+  packed_gemm(args, {});
 }
-
 LAMINA_INSTANTIATE(gemm, GemmArgs)
+
+template <class T>
+void gemm_fprop_packed(const GemmArgs<T>& args) {
+  packed_gemm(args, split_plan(args));
+}
 LAMINA_INSTANTIATE(gemm_fprop_packed, GemmArgs)
 
 LAMINA_CPU_NAMESPACE_END

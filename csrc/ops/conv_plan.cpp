@@ -7,6 +7,7 @@
 #include "core/threads.h"
 #include "ops/conv_measured.h"
 #include "ops/precision.h"
+#include "ops/tiles.h"
 #include "shared/conv_parts.h"
 #include "shared/conv_phase.h"
 #include "shared/fft_tiles.h"
@@ -213,6 +214,41 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   return 1.1 * macs * whole + others +
          kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) + kMacsPerImplicitGemm;
 }
+// The largest part.
+template <int PIECES>
+int64_t split_gemm_elements(ConvPass pass, const ConvShape& s) {
+  if (pass == ConvPass::wgrad) return SplitGradient(s).workspace_elements(s);
+  int64_t most = 0;
+  for_each_part(pass, s, [&](const ConvPart& part) {
+    most = std::max(most, ImplicitGemm(part.shape).split_elements(part.shape, PIECES));
+  });
+  return most;
+}
+// Blocks of 32 filters; what is packed is also split. wgrad splits its gradients for every block of
+// the unrolled input, the other passes their filters once.
+template <int PIECES>
+double split_gemm_cost(ConvPass pass, const ConvShape& s) {
+  constexpr int64_t kPanel = 32;
+  const bool wgrad = pass == ConvPass::wgrad;
+  const int64_t block = wgrad ? 256 : 512, wide = 384;
+  const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
+  const double whole =
+      static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
+  const double macs = static_cast<double>(s.macs());
+  const double columns =
+      macs / static_cast<double>(filters) * static_cast<double>((filters + block - 1) / block);
+  const int64_t taps = s.c_per_group() * s.kernel_size();
+  const double rows =
+      wgrad ? macs / static_cast<double>(taps) * static_cast<double>((taps + wide - 1) / wide)
+            : static_cast<double>(s.weight_elems());
+  return 1.1 * tile_macs(PIECES) * macs * whole +
+         ((wgrad ? 30 : 20) + split_macs(PIECES)) * (columns + rows) + kMacsPerImplicitGemm;
+}
+
+std::string needs_tiles(ConvPass, const ConvShape&) {
+  if (tiles() != Tiles::none) return {};
+  return "needs the tile unit of AMX, which this processor has not, or LAMINA_ISA leaves alone";
+}
 
 // ---- winograd and fft
 
@@ -281,11 +317,23 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerTransform * transformed;
 }
 
+template <int PIECES>
+constexpr ConvRule split_rule(const char* algo, Float32Precision enough, const char* imprecise) {
+  ConvRule rule{algo, needs_tiles, split_gemm_elements<PIECES>, split_gemm_cost<PIECES>};
+  rule.imprecise = imprecise, rule.enough = enough, rule.float32_only = true;
+  return rule;
+}
+
 constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
     {"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost},
+    split_rule<3>("implicit_gemm_bf16x6", Float32Precision::highest, nullptr),
+    split_rule<2>("implicit_gemm_bf16x3", Float32Precision::high,
+                  "rounds operands to 16 bits: ask for it by name"),
+    split_rule<1>("implicit_gemm_bf16", Float32Precision::medium,
+                  "rounds operands to 8 bits: needs set_float32_precision('medium')"),
     {"winograd", needs_winograd, winograd_elements<2, 2>, winograd_cost<2, 2>},
     {"winograd2x4", needs_winograd, winograd_elements<2, 4>, winograd_cost<2, 4>},
     {"winograd4x1", needs_winograd_rows, winograd_rows_elements, winograd_rows_cost},
@@ -339,8 +387,9 @@ Verdict judge(const std::string& backend, const std::string& algo, bool automati
   std::string reason = conv_refusal(algo, pass, shape);
   if (!reason.empty()) return {reason};
   const Float32Precision precision = call_precision(static_cast<size_t>(element_bytes));
-  if (automatic && rule.imprecise && precision == Float32Precision::highest)
-    return {rule.imprecise};
+  if (rule.float32_only && element_bytes != sizeof(float)) return {"needs float32"};
+  if (rule.imprecise && precision < rule.enough)
+    if (automatic || rule.enough == Float32Precision::medium) return {rule.imprecise};
   const int64_t bytes = conv_workspace_bytes(algo, pass, shape, element_bytes);
   if (workspace_limit < 0 || bytes <= workspace_limit) return {"", bytes};
   if (rule.optional_workspace) return {};
@@ -425,7 +474,7 @@ Choice compare_algorithms(const char* op, ConvPass pass, const ConvShape& shape,
                                         "' with algo='", algo, "'", reasons, "; use algo='auto'"));
   }
   plan.algo = best->algo;
-  if (plan.backend == "cpu") plan.isa = isa_name(isa());
+  if (plan.backend == "cpu") plan.isa = isa_of(*best);
   return {best, std::make_shared<const Plan>(std::move(plan))};
 }
 

@@ -20,9 +20,11 @@ struct ConvRule {
   int64_t (*workspace_elements)(ConvPass, const ConvShape&);
   double (*cost)(ConvPass, const ConvShape&);  // see conv_cost
   bool float_workspace = false;                // of float also for 16-bit operands
-  const char* imprecise = nullptr;             // why "auto" passes it over at full precision
+  const char* imprecise = nullptr;             // why "auto" passes it over above `enough`
   bool optional_workspace = false;             // runs without it too, slower, in another order
   double (*tf32_cost)(ConvPass, const ConvShape&) = nullptr;  // below full precision, if another
+  Float32Precision enough = Float32Precision::high;           // medium: by name, too
+  bool float32_only = false;
 };
 const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
 

@@ -5,6 +5,8 @@
 #include <mutex>
 #include <utility>
 
+#include "ops/tiles.h"
+
 // Declarations first: namespaces come from the backend's name, arguments stay incomplete types.
 #define LAMINA_DECLARE_IN(space, op, pass, algo, Args) \
   namespace lamina::ops {                              \
@@ -239,11 +241,15 @@ struct NotedPlan {
 thread_local NotedPlan noted;
 }  // namespace
 
+const char* isa_of(const Kernel& kernel) {
+  return std::strstr(kernel.algo, "_bf16") ? tiles_name() : isa_name(isa());
+}
+
 const Plan& last_plan() {
   if (noted.kept) return *noted.kept;
   if (const Kernel* const kernel = std::exchange(noted.kernel, nullptr)) {
     const bool on_cpu = std::strcmp(kernel->backend, "cpu") == 0;
-    const char* const isa_text = on_cpu ? isa_name(isa()) : "";
+    const char* const isa_text = on_cpu ? isa_of(*kernel) : "";
     noted.own = {kernel->op, kernel->pass, kernel->backend, kernel->algo, isa_text,
                  0,          {},           noted.precision};
   }

@@ -64,6 +64,8 @@ std::vector<Kernel> registry();                 // of all backends
 const std::string& current_backend();
 void set_current_backend(const std::string& name);  // empty: back to the default
 
+const char* isa_of(const Kernel& kernel);  // that runs a kernel of the backend cpu
+
 struct Refusal {
   std::string algo, reason;
 };

@@ -6,6 +6,12 @@
 
 namespace lamina {
 
+// `lines` rows or columns of a factor in bfloat16 pieces (cpu/gemm_split.h), as elements of 4
+// bytes: tiles of 32 lines by 32 of the depth, and two magnitudes for every 256 of it.
+constexpr int64_t split_elements(int64_t lines, int64_t depth, int64_t pieces) {
+  return (lines + 31) / 32 * ((depth + 31) / 32 * pieces * 512 + (depth + 255) / 256 * 2);
+}
+
 struct ImplicitGemm {
   int64_t positions, depth;  // of the product: outputs of all images, inputs x taps of a group
   bool pack_input;
@@ -18,6 +24,11 @@ struct ImplicitGemm {
   // Whole vectors of positions, or whole panels of up to 8 filters.
   constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
     return s.groups * depth * (pack_input ? positions + 15 : s.k_per_group() + 7);
+  }
+
+  constexpr int64_t split_elements(const ops::ConvShape& s, int64_t pieces) const {
+    return s.groups *
+           lamina::split_elements(pack_input ? positions : s.k_per_group(), depth, pieces);
   }
 
   static constexpr int64_t kFew = 768;
@@ -63,6 +74,24 @@ struct ImplicitGemmGradient {
   static constexpr int64_t at_least_one(int64_t count) { return count > 1 ? count : 1; }
   constexpr int64_t tasks(const ops::ConvShape& s) const {
     return s.groups * ceil(s.c_per_group(), channels) * ceil(s.k_per_group(), outputs);
+  }
+};
+
+// wgrad in bfloat16 pieces: the positions are cut into parts where too few weights would leave
+// processors idle.
+struct SplitGradient {
+  int64_t parts, positions;  // of a part, the last one may be shorter
+
+  constexpr explicit SplitGradient(const ops::ConvShape& s) : parts(1) {
+    constexpr int64_t kTasks = 16, kBlockWeights = 256 * 96, kLeast = 1024;
+    const int64_t all = s.n * s.out_size();
+    const int64_t tasks = (s.weight_elems() + kBlockWeights - 1) / kBlockWeights;
+    if (tasks > 0 && tasks < kTasks) parts = (kTasks + tasks - 1) / tasks;
+    if (parts > all / kLeast) parts = all / kLeast > 0 ? all / kLeast : 1;
+    positions = (all + parts - 1) / parts;
+  }
+  constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
+    return parts > 1 ? parts * s.weight_elems() : 0;
   }
 };
 

@@ -440,3 +440,8 @@ def sum_rows(x: NDArray, sums: NDArray) -> None:
     """
     sums [n] of x [m, n] over its rows, in order
     """
+
+def tiles() -> str:
+    """
+    The tile unit in use: 'amx', 'amx-model' or nothing
+    """

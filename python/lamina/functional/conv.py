@@ -6,10 +6,11 @@ Three kernels close the family: `fprop`, `dgrad` (to x) and `wgrad` (to weight).
 convolution is `dgrad` with the roles renamed, and each gradient is again one of the three. The
 algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `winograd4` (larger tiles, and
 larger rounding), `fft`, `depthwise` and, on CPUs only, `winograd2x4` (tiles in between),
-`winograd4x1` (for narrow groups) and `winograd5x5` (of 5x5 filters); `algo="auto"` takes the
-cheapest legal one, `winograd4` only if `set_float32_precision` allows it; `lamina.last_plan()` says
-which and why not the others. An algorithm asked for by name runs the forward pass; the backward
-passes use it too where it is legal.
+`winograd4x1` (for narrow groups), `winograd5x5` (of 5x5 filters) and, with AMX,
+`implicit_gemm_bf16x6`, `_bf16x3` and `_bf16` (which round more and more). `algo="auto"` takes the
+cheapest legal one, of those that round more only what `set_float32_precision` allows;
+`lamina.last_plan()` says which and why not the others. An algorithm asked for by name runs the
+forward pass; the backward passes use it too where it is legal.
 `activation=` and `residual=` are applied while the result is stored (functional/_epilogue.py).
 """
 
@@ -36,6 +37,9 @@ ALGORITHMS = (
     "direct",
     "im2col",
     "implicit_gemm",
+    "implicit_gemm_bf16x6",
+    "implicit_gemm_bf16x3",
+    "implicit_gemm_bf16",
     "winograd",
     "winograd2x4",
     "winograd4x1",
