@@ -9,6 +9,7 @@
 // Numerics      a sum runs over the positions of a band of an image, then the bands in order.
 // Floor         the products at the FMA peak; every one loads its factor from L1.
 #include "cpu/direct.h"
+#include "cpu/outer_sums.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -16,68 +17,8 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::ConvArgs;
 using ops::ConvShape;
 
-inline constexpr int64_t kInputBlock = 16;       // input channels of a task
 inline constexpr int64_t kBandPositions = 512;   // terms of a sum in registers
 inline constexpr int64_t kBlockElements = 8192;  // of the copy of x: stays in L1
-
-// sums[Segments * Run][kLanes] += grad_y times x: segment i's tap j meets position q of the band at
-// x[i][q + j]. Rows of `columns` positions lie `pitch` apart in x, one behind the other in grad_y.
-template <class T, int Count, int Run>
-[[gnu::noinline]] static void outer_sums(const T* const* x, const T* grad_y, int64_t rows,
-                                         int64_t columns, int64_t pitch, T* sums) {
-  Vec<T> sum[Count][Run] = {};
-  const T* source[Count];
-#pragma GCC unroll 16
-  for (int i = 0; i < Count; ++i) source[i] = x[i];
-  for (int64_t row = 0; row < rows; ++row) {
-    for (int64_t q = row * pitch; q < row * pitch + columns; ++q, grad_y += kLanes<T>) {
-      // Hides that the next position shares factors: kept in registers they would cost more moves
-      // than the products cost loads.
-      __asm__("" : "+r"(q));
-      const Vec<T> factor = load(grad_y);
-#pragma GCC unroll 16
-      for (int i = 0; i < Count; ++i)
-#pragma GCC unroll 8
-        for (int j = 0; j < Run; ++j) sum[i][j] += source[i][q + j] * factor;
-    }
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < Count; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < Run; ++j) {
-      T* place = sums + (i * Run + j) * kLanes<T>;
-      store(place, load(place) + sum[i][j]);
-    }
-}
-
-template <class T, int Most, int Run>
-static void all_segments(int64_t count, const T* const* x, const T* grad_y, int64_t rows,
-                         int64_t columns, int64_t pitch, T* sums) {
-  for (; count >= Most; count -= Most, x += Most, sums += Most * Run * kLanes<T>)
-    outer_sums<T, Most, Run>(x, grad_y, rows, columns, pitch, sums);
-  if constexpr (Most > 1)
-    all_segments<T, Most / 2, Run>(count, x, grad_y, rows, columns, pitch, sums);
-}
-
-template <class T>
-LAMINA_INLINE void fetch_into_l2(const T* p, int64_t count) {
-  for (int64_t i = 0; i < count; i += 64 / static_cast<int64_t>(sizeof(T)))
-    __builtin_prefetch(p + i, 0, 2);
-}
-
-// to[q][kLanes] = from[lane][q] of `lanes` planes plane_size apart; the other lanes are zero.
-template <class T>
-static void positions_first(const T* from, int64_t plane_size, int64_t lanes, int64_t positions,
-                            T* to) {
-  for (int64_t q = 0; q < positions; q += kLanes<T>) {
-    Vec<T> square[kLanes<T>];
-    for (int i = 0; i < kLanes<T>; ++i)
-      square[i] = i < lanes ? load_first(from + i * plane_size + q, positions - q) : Vec<T>{};
-    transpose<T>(square);
-    for (int64_t i = 0; i < min_of<int64_t>(kLanes<T>, positions - q); ++i)
-      store(to + (q + i) * kLanes<T>, square[i]);
-  }
-}
 
 // The taps of a row of the filter that follow one another in the copy, in segments of Run.
 struct Segments {
@@ -169,14 +110,8 @@ static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
         square[j] = load(&sums[(c * slots + slot_of[tap]) * kLanes<T>]);
         if (++tap == taps) tap = 0, ++c;
       }
-      transpose<T>(square);
       T* const first = args.result + ((g * lanes + k0) * channels + c0) * taps + i;
-      Vec<T> finite = {};  // zero, or NaN
-      for (int64_t k = 0; k < k_count; ++k) {
-        store_first(first + k * channels * taps, count, square[k]);
-        finite += square[k] - square[k];
-      }
-      if (sum_lanes<T>(finite) == T(0)) continue;
+      if (store_taps<T>(square, count, k_count, first, channels * taps)) continue;
       for (int64_t k = 0; k < k_count; ++k)
         for (int64_t j = 0; j < count; ++j) {
           T& value = first[k * channels * taps + j];

@@ -10,7 +10,8 @@
 //               blocks of a band (or of several small images) one behind the other: the transforms
 //               work on vectors of neighbouring columns and shuffle nothing, and a tap is a shift.
 //               The products keep up to 8 output channels times 3 vectors of positions in registers
-//               and broadcast U. dgrad is fprop of grad_y with the filters turned.
+//               and broadcast U. dgrad is fprop of grad_y with the filters turned. wgrad multiplies
+//               V with the transposed A dy as direct does (cpu/outer_sums.h), then G^T dU.
 // Partitioning  group, images, band of blocks: V and M of a task stay within kTaskBytes.
 // Workspace     U: [group][e][16 outputs][c][s].
 // Numerics      sums over (c, s) in runs of kRun terms, the runs in order: rms error as
@@ -21,6 +22,7 @@
 #include "core/threads.h"
 #include "cpu/activate.h"
 #include "cpu/filters.h"
+#include "cpu/outer_sums.h"
 #include "cpu/scratch.h"
 #include "ops/instantiate.h"
 #include "shared/conv_phase.h"
@@ -258,6 +260,96 @@ static void convolve_rows(const ConvShape& s, const T* x, const Filters<T>& filt
   });
 }
 
+// ---- weight gradient
+
+// z[block * width + column][e][kLanes]: A dy of the blocks of `rows` rows of `lanes` planes of
+// grad_y, plane_size apart; elements are z_step apart.
+template <class T>
+static void transform_gradients(const T* grad_y, int64_t plane_size, int64_t lanes, int64_t rows,
+                                int64_t width, T* z, int64_t z_step) {
+  for (; rows > 0; rows -= kRows, grad_y += kRows * width, z += width * kLanes<T>)
+    for (int64_t column = 0; column < width; column += kLanes<T>) {
+      const Lanes<T> inside(0, width - column);
+      Vec<T> square[kElements][kLanes<T>];
+      for (int64_t k = 0; k < kLanes<T>; ++k) {
+        Vec<T> line[kRows], elements[kElements];
+#pragma GCC unroll 4
+        for (int i = 0; i < kRows; ++i)
+          line[i] = k < lanes && i < rows
+                        ? inside.load(grad_y + k * plane_size + i * width + column)
+                        : Vec<T>{};
+        winograd::output_gradient_line(line, elements);
+        for (int e = 0; e < kElements; ++e) square[e][k] = elements[e];
+      }
+      for (int e = 0; e < kElements; ++e) {
+        transpose<T>(square[e]);
+        for (int64_t i = 0; i < min_of<int64_t>(kLanes<T>, width - column); ++i)
+          store(z + e * z_step + (column + i) * kLanes<T>, square[e][i]);
+      }
+    }
+}
+
+template <class T, int Most, int Run>
+static void outer_rows(const ConvArgs<T>& args) {
+  const ConvShape& s = args.shape;
+  const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), width = s.out[2];
+  const int64_t c_blocks = ceil_div(channels, kInputBlock), k_blocks = ceil_div(lanes, kLanes<T>);
+  const int64_t pitch = width + Run - 1, blocks = ceil_div(s.out[1], kRows);
+  const int64_t elements = min_of(channels, kInputBlock) * pitch + width * kLanes<T>;
+  const int64_t fit = kTaskBytes / (kElements * static_cast<int64_t>(sizeof(T)) * elements + 1);
+  const int64_t bands = ceil_div(blocks, max_of<int64_t>(fit, 1));
+  const int64_t band = bands ? ceil_div(blocks, bands) : 0;
+  parallel_for(s.groups * k_blocks * c_blocks, [&](int64_t task) {
+    const int64_t c0 = task % c_blocks * kInputBlock, k0 = task / c_blocks % k_blocks * kLanes<T>;
+    const int64_t g = task / (c_blocks * k_blocks);
+    const int64_t c_count = min_of(channels - c0, kInputBlock);
+    const int64_t k_count = min_of<int64_t>(lanes - k0, kLanes<T>);
+    const int64_t v_step = c_count * band * pitch + kLanes<T> + kSkew;
+    const int64_t z_step = band * width * kLanes<T>, sums_step = c_count * Run * kLanes<T>;
+    Scratch<T> v(kElements * v_step), z(kElements * z_step), sums(kElements * sums_step);
+    Scratch<T> zeros(s.in[2]);
+    Scratch<const T*> lines(c_count);
+    for (int64_t i = 0; i < s.in[2]; ++i) zeros[i] = 0;
+    for (int64_t i = 0; i < kElements * sums_step; ++i) sums[i] = 0;
+    for (int64_t n = 0; n < s.n; ++n)
+      for (int64_t block = 0; block < blocks; block += band) {
+        const int64_t count = min_of(band, blocks - block), row = block * kRows;
+        for (int64_t c = 0; c < c_count; ++c)
+          transform_blocks<T>(s, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(),
+                              zeros.get(), row, count, pitch, &v[c * count * pitch], v_step,
+                              args.x + s.n * s.c * s.in_size(), nullptr);
+        transform_gradients(args.grad_y + (n * s.k + g * lanes + k0) * s.out_size() + row * width,
+                            s.out_size(), k_count, min_of(s.out[1] - row, count * kRows), width,
+                            z.get(), z_step);
+        if (bands == 1 && n + 1 < s.n)  // the next image
+          fetch_into_l2(args.grad_y + ((n + 1) * s.k + g * lanes + k0) * s.out_size(),
+                        k_count * s.out_size());
+        for (int e = 0; e < kElements; ++e) {
+          for (int64_t c = 0; c < c_count; ++c) lines[c] = &v[e * v_step + c * count * pitch];
+          all_segments<T, Most, Run>(c_count, lines.get(), &z[e * z_step], count, width, pitch,
+                                     &sums[e * sums_step]);
+        }
+      }
+    const int64_t taps = c_count * 3 * Run, room = ceil_div(taps, kLanes<T>) * kLanes<T>;
+    Scratch<T> filters(room * kLanes<T>);
+    for (int64_t i = taps * kLanes<T>; i < room * kLanes<T>; ++i) filters[i] = 0;
+    for (int64_t i = 0; i < c_count * Run; ++i) {
+      Vec<T> du[kElements], line[3];
+      for (int e = 0; e < kElements; ++e) du[e] = load(&sums[e * sums_step + i * kLanes<T>]);
+      winograd::filter_gradient_line(du, line);
+      for (int r = 0; r < 3; ++r)
+        store(&filters[((i / Run * 3 + r) * Run + i % Run) * kLanes<T>], line[r]);
+    }
+    for (int64_t i = 0; i < taps; i += kLanes<T>) {
+      Vec<T> square[kLanes<T>];
+      for (int j = 0; j < kLanes<T>; ++j) square[j] = load(&filters[(i + j) * kLanes<T>]);
+      store_taps<T>(square, min_of<int64_t>(kLanes<T>, taps - i), k_count,
+                    args.result + ((g * lanes + k0) * channels + c0) * 3 * Run + i,
+                    channels * 3 * Run);
+    }
+  });
+}
+
 template <class T>
 void conv_fprop_winograd4x1(const ConvArgs<T>& args) {
   convolve_rows(args.shape, args.x, forward_filters(args), args);
@@ -267,7 +359,25 @@ void conv_dgrad_winograd4x1(const ConvArgs<T>& args) {
   convolve_rows(conv_phase(args.shape, 0).shape, args.grad_y, backward_filters(args), args);
 }
 
+template <class T>
+void conv_wgrad_winograd4x1(const ConvArgs<T>& args) {
+  constexpr bool kWide = kVectorBytes == 64;  // 32 registers
+  switch (args.shape.kernel[2]) {
+    case 1:
+      return outer_rows<T, 8, 1>(args);
+    case 2:
+      return outer_rows<T, kWide ? 8 : 4, 2>(args);
+    case 3:
+      return outer_rows<T, kWide ? 8 : 4, 3>(args);
+    case 4:
+      return outer_rows<T, kWide ? 6 : 2, 4>(args);
+    case 5:
+      return outer_rows<T, kWide ? 4 : 2, 5>(args);
+  }
+}
+
 LAMINA_INSTANTIATE(conv_fprop_winograd4x1, ConvArgs)
 LAMINA_INSTANTIATE(conv_dgrad_winograd4x1, ConvArgs)
+LAMINA_INSTANTIATE(conv_wgrad_winograd4x1, ConvArgs)
 
 LAMINA_CPU_NAMESPACE_END

@@ -273,13 +273,15 @@ double winograd_cost(ConvPass pass, const ConvShape& s) {
                      kMacsPerTile * all * static_cast<double>(s.c + s.k));
 }
 
-std::string needs_winograd_rows(ConvPass, const ConvShape& s) {
+std::string needs_winograd_rows(ConvPass pass, const ConvShape& s) {
   if (s.kernel[1] != 3) return "needs a filter of 3 rows, got " + std::to_string(s.kernel[1]);
   if (s.dilation[1] != 1) return "needs dilation 1 along the rows";
+  if (pass == ConvPass::wgrad && (s.dilation[2] != 1 || s.kernel[2] > 5))
+    return "needs dilation 1 and a filter of at most 5 columns";
   return needs_plane_at_stride_1(s);
 }
 int64_t winograd_rows_elements(ConvPass pass, const ConvShape& s) {
-  return winograd::row_filter_elements(forward_shape(pass, s));
+  return pass == ConvPass::wgrad ? 0 : winograd::row_filter_elements(forward_shape(pass, s));
 }
 // Half the products of rows rounded up to 4, of positions between the rows too; and transforms.
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
@@ -290,11 +292,14 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
       static_cast<double>(shape.out[2] + (shape.kernel[2] - 1) * shape.dilation[2]);
   const double elements = 6 * static_cast<double>(s.n) * blocks * pitch;
   const int64_t lanes = shape.k_per_group();
+  const bool wgrad = pass == ConvPass::wgrad;  // over vectors of outputs
+  const double padded = static_cast<double>(wgrad ? (lanes + 15) / 16 * 16 : lanes + lanes % 4);
   // Of wide groups the products cost most, and tiles along both axes have fewer.
-  const double wide = s.c_per_group() >= 32 && s.k_per_group() >= 32 ? 1.3 : 1;
+  const bool narrow = std::min(s.c_per_group(), s.k_per_group()) < 32;
+  const double wide = narrow ? 1 : !wgrad ? 1.3 : s.groups == 1 ? 1.6 : 1.15;
   return kMacsPerCall +
-         wide * elements * filters(s) * static_cast<double>(shape.kernel[2]) *
-             static_cast<double>(lanes + lanes % 4) / static_cast<double>(lanes) +
+         wide * elements * filters(s) * static_cast<double>(shape.kernel[2]) * padded /
+             static_cast<double>(std::max<int64_t>(lanes, 1)) +
          kMacsPerElement * elements * static_cast<double>(s.c + s.k) +
          kMacsPerFilter * static_cast<double>(s.weight_elems());
 }
