@@ -1,9 +1,10 @@
 // permute: y = x with its axes in another order (ops/permute.h).
 //
-// Method        rows of the result are copied where they are runs of x. Where R runs of x meet
-//               element by element in a run of the result (pixel_shuffle), or the other way round
-//               (pixel_unshuffle), R rows are taken together: perfect shuffles for 2 and 4. Other
-//               rows are read at one stride.
+// Method        rows of the result are copied where they are runs of x, and the next one is
+// fetched.
+//               Where R runs of x meet element by element in a run of the result (pixel_shuffle),
+//               or the other way round (pixel_unshuffle), R rows are taken together: perfect
+//               shuffles for 2 and 4. Other rows are read at one stride.
 // Partitioning  groups of rows of about kTaskElements elements.
 // Floor         one read and one write of the tensor.
 #include "ops/permute.h"
@@ -135,8 +136,12 @@ void permute_fprop_copy(const PermuteArgs<T>& args) {
     if (axes.from[axis] == 1) along = axis;
   if (step == 1) {
     axes.remove(last);
+    const int64_t next = axes.count > 0 ? axes.from[axes.count - 1] : 0;  // most often
     for_each_place(axes, size, [&](int64_t from, int64_t to) {
-      __builtin_memcpy(y + to, x + from, sizeof(T) * size);
+      along_line<T>(size, [&](int64_t i, int64_t count) {
+        __builtin_prefetch(x + from + next + i);
+        store_first(y + to + i, count, load_first(x + from + i, count));
+      });
     });
   } else if (along >= 0 && along == last - 1 && axes.size[along] >= size) {
     const int64_t run = axes.size[along];

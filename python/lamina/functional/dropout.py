@@ -46,6 +46,9 @@ class Mask(NamedTuple):
 class Dropout(Function):
     """The same mask forward and backward, drawn twice."""
 
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, mask: Mask) -> Any:
         ctx.op, ctx.mask = op, mask

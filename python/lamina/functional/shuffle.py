@@ -20,6 +20,9 @@ __all__ = ["channel_shuffle", "native_channel_shuffle", "pixel_shuffle", "pixel_
 class Permute(Function):
     """x as `shape` with its axes in the order `axes`, as `result_shape`."""
 
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(
         ctx: Any,
