@@ -51,7 +51,7 @@ class Gradients {
 struct Call {
   std::vector<py::ssize_t> shape;
   std::function<void(const Operands& operands, const Array& result, Extras& extras)> run;
-  std::function<void(const Kept& kept, const Array& grad_y, Gradients& gradients)> gradient;
+  std::function<void(const Kept& kept, const Array& grad_y, Gradients& gradients)> gradient = {};
   // What `gradient` reads, as bits of operands, and of the result: always, and for the gradient of
   // each operand.
   unsigned keeps = 0;
