@@ -83,63 +83,67 @@ class Im2colRuns {
     }
   }
 
-  // panels[count][kPanel] of the rows (c, r) from `first` on; zeros beyond the last position.
+  // panels[count][kPanel] of the rows (c, r) from `first` on; zeros beyond the last position. Rows
+  // of the same tap are packed together: they differ by the channel alone.
   LAMINA_INLINE void pack(int64_t first, int64_t count, T* panels) const {
-    if (count == 0) return;  // also of a phase without taps
     const int64_t* kernel = s_.kernel;
     const int64_t taps = s_.kernel_size();
-    int64_t c = first / taps, r2 = first % kernel[2], r1 = first / kernel[2] % kernel[1];
-    int64_t r0 = first / (kernel[2] * kernel[1]) % kernel[0];
-    const int64_t ahead = 1 + 16 / taps;  // channels by which rows of x are prefetched
-    for (int64_t row = 0; row < count; ++row) {
-      const int64_t d0 = r0 * s_.dilation[0], d1 = r1 * s_.dilation[1], d2 = r2 * s_.dilation[2];
-      const T* source = x_ + c * s_.in_size() + (d0 * s_.in[1] + d1) * s_.in[2] + d2;
-      if (r2 == 0 && c + ahead < s_.c_per_group()) prefetch(source + ahead * s_.in_size());
-      for (int index = 0; index < size_; ++index) {
-        const Run& run = runs_[index];
-        const bool inside = run.i0 + d0 >= 0 && run.i0 + d0 < s_.in[0] && run.i1 + d1 >= 0 &&
-                            run.i1 + d1 < s_.in[1];
-        const int64_t before = -(run.i2 + d2);  // elements outside the row of x
-        copy_run(source + run.at, inside ? before : run.count * s_.stride[2], before + s_.in[2],
-                 run.count, panels + run.panel * count + row * run.width + run.inside);
-      }
-      clear_padding(row, count, panels);
-      if (++r2 < kernel[2]) continue;
-      r2 = 0;
-      if (++r1 < kernel[1]) continue;
-      r1 = 0;
-      if (++r0 == kernel[0]) r0 = 0, ++c;
+    if (count == 0 || taps == 0) return;  // also of a phase without taps
+    int64_t c = first / taps;
+    int64_t r[3] = {first / (kernel[2] * kernel[1]) % kernel[0], first / kernel[2] % kernel[1],
+                    first % kernel[2]};
+    // Channels by which rows of x are prefetched: those of the next call, if not soon enough.
+    const int64_t ahead = taps == 1 ? 17 : max_of(1 + 16 / taps, ceil_div(count, taps));
+    for (int64_t row = 0; row < min_of(count, taps); ++row) {
+      pack_channels(r, c, row, taps, count, r[2] == 0 ? ahead : 0, panels);
+      if (++r[2] < kernel[2]) continue;
+      r[2] = 0;
+      if (++r[1] < kernel[1]) continue;
+      r[1] = 0;
+      if (++r[0] == kernel[0]) r[0] = 0, ++c;
     }
+    clear_padding(count, panels);
   }
 
   // The same of the channels [first, first + count) of tap r.
   LAMINA_INLINE void pack_tap(const int64_t (&r)[3], int64_t first, int64_t count,
                               T* panels) const {
-    constexpr int64_t kAhead = 12;  // channels by which rows of x are prefetched
+    constexpr int64_t kAhead = 17;  // channels by which rows of x are prefetched
+    pack_channels(r, first, 0, 1, count, kAhead, panels);
+    clear_padding(count, panels);
+  }
+
+ private:
+  // Rows row, row + step, ... of `count`: tap r of the channels from `channel` on. Prefetches
+  // channels that lie `ahead` of them, unless that is 0.
+  LAMINA_INLINE void pack_channels(const int64_t (&r)[3], int64_t channel, int64_t row,
+                                   int64_t step, int64_t count, int64_t ahead, T* panels) const {
+    constexpr int64_t kTogether = 16;
     const int64_t d0 = r[0] * s_.dilation[0], d1 = r[1] * s_.dilation[1],
-                  d2 = r[2] * s_.dilation[2];
-    const T* source = x_ + first * s_.in_size() + (d0 * s_.in[1] + d1) * s_.in[2] + d2;
-    for (int64_t c = 0; c < count; ++c, source += s_.in_size()) {
-      if (c + kAhead < count) prefetch(source + kAhead * s_.in_size());
+                  d2 = r[2] * s_.dilation[2], plane = s_.in_size();
+    for (; row < count; row += kTogether * step, channel += kTogether) {
+      const int64_t lines = min_of(kTogether, ceil_div(count - row, step));
+      const T* source = x_ + channel * plane + (d0 * s_.in[1] + d1) * s_.in[2] + d2;
+      for (int64_t i = 0; ahead > 0 && i < lines; ++i)
+        if (channel + i + ahead < s_.c_per_group()) prefetch(source + (i + ahead) * plane);
       for (int index = 0; index < size_; ++index) {
         const Run& run = runs_[index];
         const bool inside = run.i0 + d0 >= 0 && run.i0 + d0 < s_.in[0] && run.i1 + d1 >= 0 &&
                             run.i1 + d1 < s_.in[1];
         const int64_t before = -(run.i2 + d2);  // elements outside the row of x
-        copy_run(source + run.at, inside ? before : run.count * s_.stride[2], before + s_.in[2],
-                 run.count, panels + run.panel * count + c * run.width + run.inside);
+        copy_run(source + run.at, plane, lines, before, inside ? before + s_.in[2] : 0, run.count,
+                 panels + run.panel * count + row * run.width + run.inside, step * run.width);
       }
-      clear_padding(c, count, panels);
     }
   }
 
- private:
-  // Zeros beyond the last position in one of `count` rows.
-  LAMINA_INLINE void clear_padding(int64_t row, int64_t count, T* panels) const {
+  // Zeros beyond the last position in `count` rows.
+  LAMINA_INLINE void clear_padding(int64_t count, T* panels) const {
     if (padding_ == 0) return;
     const int64_t panel = (padded_ - 1) / kPanel * kPanel, width = padded_ - panel;
-    store_lanes(panels + panel * count + (row + 1) * width - kLanes<T>, kLanes<T> - padding_,
-                kLanes<T>, Vec<T>{});
+    T* last = panels + panel * count + width - kLanes<T>;
+    for (int64_t row = 0; row < count; ++row, last += width)
+      store_lanes(last, kLanes<T> - padding_, kLanes<T>, Vec<T>{});
   }
 
   struct Run {
@@ -148,23 +152,33 @@ class Im2colRuns {
     int64_t panel, inside, width;  // first column of the panel; column in it; its width
   };
 
-  // to[j] = from[j * stride] for the elements [begin, end) of `from`, else 0.
-  LAMINA_INLINE void copy_run(const T* from, int64_t begin, int64_t end, int64_t count,
-                              T* to) const {
+  // to[j] = from[j * stride] for the elements [begin, end) of `from`, else 0, of several lines.
+  LAMINA_INLINE void copy_run(const T* from, int64_t from_step, int64_t lines, int64_t begin,
+                              int64_t end, int64_t count, T* to, int64_t to_step) const {
     const int64_t stride = s_.stride[2];
-    if (stride == 1) {
-      for (int64_t j = 0; j < count; j += kLanes<T>)
-        store_first(to + j, count - j, load_lanes(from + j, begin - j, end - j));
-    } else if (stride == 2) {
-      for (int64_t j = 0; j < count; j += kLanes<T>) {
-        const int64_t at = 2 * j, next = at + kLanes<T>;
-        store_first(to + j, count - j,
-                    every_other<T, false>(load_lanes(from + at, begin - at, end - at),
-                                          load_lanes(from + next, begin - next, end - next)));
-      }
-    } else {
-      for (int64_t j = 0; j < count; ++j)
-        to[j] = j * stride >= begin && j * stride < end ? from[j * stride] : T(0);
+    if (stride > 2) {
+      for (int64_t i = 0; i < lines; ++i, from += from_step, to += to_step)
+        for (int64_t j = 0; j < count; ++j)
+          to[j] = j * stride >= begin && j * stride < end ? from[j * stride] : T(0);
+      return;
+    }
+    for (int64_t j = 0; j < count; j += kLanes<T>) {
+      const int64_t at = stride * j, first = begin - at, last = end - at, some = count - j;
+      const T* source = from + at;
+      T* place = to + j;
+      const bool whole = first <= 0 && last >= stride * kLanes<T> && some >= kLanes<T>;
+      if (stride == 1 && whole)
+        for (int64_t i = 0; i < lines; ++i, source += from_step, place += to_step)
+          store(place, load(source));
+      else if (stride == 1)
+        for (int64_t i = 0; i < lines; ++i, source += from_step, place += to_step)
+          store_first(place, some, load_lanes(source, first, last));
+      else
+        for (int64_t i = 0; i < lines; ++i, source += from_step, place += to_step)
+          store_first(place, some,
+                      every_other<T, false>(
+                          load_lanes(source, first, last),
+                          load_lanes(source + kLanes<T>, first - kLanes<T>, last - kLanes<T>)));
     }
   }
 

@@ -66,6 +66,14 @@ namespace {
 // Costs count multiply-adds at the speed of the direct kernel; the factors are fitted to medians of
 // `lamina bench conv` over all passes (AVX-512, two cores). Only their order matters.
 constexpr double kMacsPerMove = 8;  // of a float through the caches
+
+// Of an output element that leaves the registers: what few products do not hide.
+constexpr double kMacsPerDirectResult = 50, kMacsPerGemmResult = 33;
+double results(ConvPass pass, const ConvShape& s) {
+  if (pass == ConvPass::wgrad) return static_cast<double>(s.weight_elems());
+  return static_cast<double>(pass == ConvPass::dgrad ? s.n * s.c * s.in_size()
+                                                     : s.n * s.k * s.out_size());
+}
 // What a call of an unrolling algorithm costs before its first product, in the smallest shapes.
 constexpr double kMacsPerIm2col = 40e3, kMacsPerImplicitGemm = 25e3;
 
@@ -113,10 +121,12 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const double computed = static_cast<double>((shape.out[1] * pitch + kTile - 1) / kTile * kTile);
   const bool far = s.weight_elems() > kWeightsInL2;
   return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
-         computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
-         (s.kernel_size() == 1 ? 1.4 : 1) *
-         (shape.stride[2] > 1 ? 1 + 0.3 * std::min(1.0, 50.0 / static_cast<double>(s.kernel_size()))
-                              : 1);
+             computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
+             (s.kernel_size() == 1 ? 1.4 : 1) *
+             (shape.stride[2] > 1
+                  ? 1 + 0.3 * std::min(1.0, 50.0 / static_cast<double>(s.kernel_size()))
+                  : 1) +
+         kMacsPerDirectResult * results(pass, s);
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
@@ -147,7 +157,7 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
   const double positions = static_cast<double>(std::max<int64_t>(s.out_size(), 1));
   const double whole = pass == ConvPass::wgrad ? 1 : std::ceil(positions / 16) * 16 / positions;
   return (pass == ConvPass::wgrad ? 1.4 : 1.2) * whole * static_cast<double>(s.macs()) +
-         kMacsPerMove * moved + kMacsPerIm2col;
+         kMacsPerMove * moved + kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
 }
 
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
@@ -212,7 +222,8 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   const double packed =
       macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
   return 1.1 * macs * whole + others +
-         kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) + kMacsPerImplicitGemm;
+         kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) +
+         kMacsPerGemmResult * results(pass, s) + kMacsPerImplicitGemm;
 }
 // The largest part.
 template <int PIECES>
