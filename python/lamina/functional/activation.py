@@ -276,6 +276,7 @@ def step(input: Any) -> Any:
 
 class Prelu(Function):
     kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
     def forward(ctx: Any, x: Any, weight: Any) -> Any:

@@ -21,6 +21,9 @@ class Im2col(Function):
     """pass_ "fprop": planes to columns; "dgrad": columns added up to planes. Each undoes the other
     as a gradient."""
 
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(
         ctx: Any, op: str, pass_: str, x: Any, shape: Any, result_shape: tuple[int, ...]

@@ -16,6 +16,9 @@ __all__ = ["local_response_norm"]
 class LocalResponseNorm(Function):
     """layout: (slabs, size, window, alpha, beta, k) as in csrc/ops/local_response_norm.h."""
 
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(ctx: Any, x: Any, layout: tuple[Any, ...]) -> Any:
         y = arrays.empty_like("local_response_norm", x)

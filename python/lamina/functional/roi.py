@@ -25,6 +25,9 @@ _LARGEST_RATIO = 4096
 class Roi(Function):
     """options: (bins, scale, sampling_ratio, aligned) as in csrc/ops/roi.h."""
 
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, rois: Any, options: tuple[Any, ...]) -> Any:
         ctx.op, ctx.x_shape, ctx.options = op, x.shape, options

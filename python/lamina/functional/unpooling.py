@@ -24,6 +24,9 @@ __all__ = [
 
 
 class MaxUnpool(Function):
+    kernels_only = True
+    gradients_are_new = True
+
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, indices: Any, out: tuple[int, ...]) -> Any:
         x = arrays.asarray(op, "input", x)
