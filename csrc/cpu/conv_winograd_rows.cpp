@@ -12,8 +12,9 @@
 //               The products keep up to 8 output channels times 3 vectors of positions in registers
 //               and broadcast U. dgrad is fprop of grad_y with the filters turned. wgrad multiplies
 //               V with the transposed A dy as direct does (cpu/outer_sums.h), then G^T dU.
-// Partitioning  group, images, band of blocks: V and M of a task stay within kTaskBytes.
-// Workspace     U: [group][e][16 outputs][c][s].
+// Partitioning  group, images, band of blocks: V and M of a task stay within kTaskBytes; wgrad:
+//               group, block of output channels, block of input channels, over all images.
+// Workspace     U: [group][e][16 outputs][c][s]; none for wgrad.
 // Numerics      sums over (c, s) in runs of kRun terms, the runs in order: rms error as
 // winograd2x4.
 //               Inf or NaN reaches the 4 rows of its block.
