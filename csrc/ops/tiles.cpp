@@ -11,6 +11,12 @@
 #include <unistd.h>
 #endif
 
+#ifdef LAMINA_HAVE_AVX512
+namespace lamina::cpu::avx512 {
+bool tile_unit_agrees();  // with its model (cpu/tile_check.cpp)
+}
+#endif
+
 namespace lamina::ops {
 namespace {
 
@@ -37,7 +43,10 @@ Tiles detect_tiles() {
   const std::string name = text ? text : "";
   if (name == "amx-model") return Tiles::model;
   if (!name.empty() && name != "amx") return Tiles::none;
-  return isa() == Isa::avx512 && has_amx() ? Tiles::amx : Tiles::none;
+#ifdef LAMINA_HAVE_AVX512
+  if (isa() == Isa::avx512 && has_amx() && cpu::avx512::tile_unit_agrees()) return Tiles::amx;
+#endif
+  return Tiles::none;
 }
 
 }  // namespace
