@@ -105,7 +105,7 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
         static_cast<double>(std::max<int64_t>(std::min<int64_t>(s.out[1] * s.out[2], 512), 1));
     const double run = static_cast<double>(s.kernel[2]) * static_cast<double>(s.dilation[2]) /
                        static_cast<double>(s.stride[2]);  // neighbours among the taps
-    return macs * whole * (0.95 + kPositionsPerBand / positions) *
+    return macs * whole * (1.15 + kPositionsPerBand / positions) *
            (s.stride[2] > 1 ? 1 + 6 / (run * run) : 1);
   }
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
@@ -122,7 +122,8 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const bool far = s.weight_elems() > kWeightsInL2;
   return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
              computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
-             (s.kernel_size() == 1 ? 1.4 : 1) *
+             (s.kernel_size() == 1 ? 1.4 : 1.1) *
+             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.3 : 1) *
              (shape.stride[2] > 1
                   ? 1 + 0.3 * std::min(1.0, 50.0 / static_cast<double>(s.kernel_size()))
                   : 1) +
@@ -136,7 +137,10 @@ std::string needs_depthwise(ConvPass, const ConvShape& s) {
 // One output channel at a time: with several of them an input channel, direct reads a row for 8.
 // Strides take every other element of twice the loads.
 double depthwise_cost(ConvPass pass, const ConvShape& s) {
-  if (s.k_per_group() == 1) return 0.8 * direct_cost(pass, s);
+  if (s.k_per_group() == 1) {  // results leave by whole vectors
+    const double stored = pass == ConvPass::wgrad ? 0 : kMacsPerDirectResult * results(pass, s);
+    return 0.8 * (direct_cost(pass, s) - stored);
+  }
   const int64_t stride = s.stride[2];
   if (pass == ConvPass::dgrad)
     return (stride == 1 ? 1.2 : stride == 2 ? 1.9 : 3.2) * static_cast<double>(s.macs());
@@ -152,12 +156,14 @@ int64_t im2col_elements(ConvPass, const ConvShape& s) {
 // The col matrix is written once, packed and read, or gathered for dgrad; positions of an image are
 // multiplied in whole vectors.
 double im2col_cost(ConvPass pass, const ConvShape& s) {
+  const double kMacsPerWeight = pass == ConvPass::wgrad ? 0 : 20;
   const double moves = pass == ConvPass::dgrad ? 12 : 4;
   const double moved = moves * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
   const double positions = static_cast<double>(std::max<int64_t>(s.out_size(), 1));
   const double whole = pass == ConvPass::wgrad ? 1 : std::ceil(positions / 16) * 16 / positions;
   return (pass == ConvPass::wgrad ? 1.4 : 1.2) * whole * static_cast<double>(s.macs()) +
-         kMacsPerMove * moved + kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
+         kMacsPerMove * moved + kMacsPerWeight * static_cast<double>(s.weight_elems()) +
+         kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
 }
 
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
@@ -188,7 +194,7 @@ double inside_share(const ConvShape& s) {
 // Vectors of filters; grad_y is transposed once for every 288 rows of the unrolled input.
 double implicit_gemm_wgrad_cost(const ConvShape& s) {
   constexpr int64_t kVector = 16, kRows = 8;
-  constexpr double kMacsPerTransposed = 12, kMacsPerWeight = 40;
+  constexpr double kMacsPerTransposed = 12, kMacsPerWeight = 100;
   const auto whole = [](int64_t count, int64_t unit) {
     return static_cast<double>((count + unit - 1) / unit * unit);
   };
@@ -204,7 +210,8 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s) + kMacsPerImplicitGemm;
   constexpr int64_t kPanel = 8, kBlock = 512;
-  constexpr double kMacsPerPacked = 20, kMacsPerWeight = 40, kMacsPerSpaced = 40;
+  constexpr double kMacsPerWeight = 34, kMacsPerSpaced = 34;
+  const double kMacsPerPacked = pass == ConvPass::fprop && s.stride[2] > 1 ? 34 : 17;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
       static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
@@ -221,7 +228,7 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   }
   const double packed =
       macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
-  return 1.1 * macs * whole + others +
+  return 0.95 * macs * whole + others +
          kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) +
          kMacsPerGemmResult * results(pass, s) + kMacsPerImplicitGemm;
 }
@@ -296,7 +303,8 @@ int64_t winograd_rows_elements(ConvPass pass, const ConvShape& s) {
 }
 // Half the products of rows rounded up to 4, of positions between the rows too; and transforms.
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
-  constexpr double kMacsPerElement = 8, kMacsPerFilter = 30, kMacsPerCall = 1e5;
+  const double kMacsPerElement = pass == ConvPass::wgrad ? 12 : 8;
+  constexpr double kMacsPerFilter = 30, kMacsPerCall = 1e5;
   const ConvShape shape = forward_shape(pass, s);
   const double blocks = std::ceil(static_cast<double>(shape.out[1]) / 4);
   const double pitch =
