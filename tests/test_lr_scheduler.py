@@ -105,7 +105,9 @@ CLOSED = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "arguments", "rate"), CLOSED, ids=lambda x: str(x)[-30:])
+@pytest.mark.parametrize(
+    ("schedule", "arguments", "rate"), CLOSED, ids=[schedule.__name__ for schedule, *_ in CLOSED]
+)
 def test_rates(schedule, arguments, rate):
     optimizer = make()
     trace = rates(optimizer, schedule(optimizer, *arguments))
