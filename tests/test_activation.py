@@ -161,21 +161,22 @@ def test_bad_input(call, error, text):
     assert text in str(caught.value)
 
 
-# Every STRIDE-th of the 2^32 float32; 1 takes them all (a quarter of an hour a function). Over
-# every float32 of 2^-30 <= |x| < 200 the AVX-512 kernels were off by at most: gelu 6.30, mish 4.71,
-# silu 3.20, softplus and logsigmoid 2.80, tanh 2.46, sigmoid 2.41, elu 1.03 units.
+# Every STRIDE-th of the 2^32 float32; 1 takes them all (a quarter of an hour a function), and is
+# known to fail: over every float32 of 2^-30 <= |x| < 200 the AVX-512 kernels were off by at most
+# gelu 6.30, mish 4.71, silu 3.20, softplus and logsigmoid 2.80, tanh 2.46, sigmoid 2.41, elu 1.03
+# units, so the bounds of gelu, mish, softplus, logsigmoid and elu are missed at a few arguments.
 STRIDE, CHUNK = 20011, 1 << 20
 ERFC = np.vectorize(math.erfc, otypes=[float])
 # The largest error in units in the last place of the result, and the smallest result that it
 # holds for: where sigmoid leaves the normal numbers its products lose digits with it.
 ULPS = {
-    "elu": (1.1, 0.0, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
-    "gelu": (6.5, 1e-37, lambda x: 0.5 * x * ERFC(-x / math.sqrt(2))),
-    "logsigmoid": (3.0, 0.0, lambda x: -np.logaddexp(0, -x)),
-    "mish": (5.0, 1e-36, lambda x: x * np.tanh(np.logaddexp(0, x))),
+    "elu": (1.0, 0.0, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
+    "gelu": (6.0, 1e-37, lambda x: 0.5 * x * ERFC(-x / math.sqrt(2))),
+    "logsigmoid": (2.5, 0.0, lambda x: -np.logaddexp(0, -x)),
+    "mish": (4.0, 1e-36, lambda x: x * np.tanh(np.logaddexp(0, x))),
     "sigmoid": (2.5, 0.0, lambda x: np.exp(-np.logaddexp(0, -x))),
     "silu": (4.0, 1e-36, lambda x: x * np.exp(-np.logaddexp(0, -x))),
-    "softplus": (3.0, 0.0, lambda x: np.logaddexp(0, x)),
+    "softplus": (2.5, 0.0, lambda x: np.logaddexp(0, x)),
     "tanh": (2.5, 0.0, np.tanh),
 }
 
