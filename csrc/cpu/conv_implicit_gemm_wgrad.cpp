@@ -14,6 +14,7 @@
 // Numerics      sums over the positions of a band in registers, bands in order.
 // Floor         the FMA peak: a transposed value of grad_y is used for some 288 rows, a padded one
 //               of x for up to 192 output channels.
+#include "cpu/add_parts.h"
 #include "cpu/gemm.h"
 #include "cpu/im2col.h"
 #include "ops/instantiate.h"
@@ -254,15 +255,7 @@ void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
                       inputs * taps, place + (first + j) * inputs * taps);
     }
   });
-  if (plan.parts > 1)
-    parallel_ranges(weights, int64_t{1} << 14, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i += kLanes<T>) {
-        Vec<T> sum = load_first(sums_of_parts + i, end - i);
-        for (int64_t part = 1; part < plan.parts; ++part)
-          sum += load_first(sums_of_parts + part * weights + i, end - i);
-        store_first(args.result + i, end - i, sum);
-      }
-    });
+  if (plan.parts > 1) add_parts<T>(sums_of_parts, plan.parts, weights, args.result);
 }
 
 LAMINA_INSTANTIATE(conv_wgrad_implicit_gemm, ConvArgs)

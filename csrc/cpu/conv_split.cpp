@@ -13,6 +13,7 @@
 // Numerics      sums over (c, r), or positions, in runs of kBlockDepth, the runs in order.
 // Floor         that of cpu/gemm_split.h; the unrolled input is packed and split once for up to 512
 //               filters, and wgrad transposes and splits both operands for every block.
+#include "cpu/add_parts.h"
 #include "cpu/conv_parts.h"
 #include "cpu/gemm_split.h"
 #include "ops/instantiate.h"
@@ -147,15 +148,7 @@ static void weight_gradient(const ConvArgs<T>& args, int pieces) {
   };
   const int64_t products = plan.parts * s.groups;
   split_products<T>(pieces, products, m, n, plan.positions, rows_of, columns_of, store_block);
-  if (plan.parts > 1)
-    parallel_ranges(weights, int64_t{1} << 14, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; i += kLanes<T>) {
-        Vec<T> sum = load_first(sums_of_parts + i, end - i);
-        for (int64_t part = 1; part < plan.parts; ++part)
-          sum += load_first(sums_of_parts + part * weights + i, end - i);
-        store_first(args.result + i, end - i, sum);
-      }
-    });
+  if (plan.parts > 1) add_parts<T>(sums_of_parts, plan.parts, weights, args.result);
 }
 
 #define LAMINA_SPLIT_CONV(algo, pieces)                   \
