@@ -59,7 +59,14 @@ CONV = [
     ConvCase((3, 2, 3, 3), (2, 2, 3, 3), {"padding": 2}),
     ConvCase((1, 2, 17, 15), (3, 2, 11, 7), {"padding": 3}),
     ConvCase((1, 40, 4, 4), (100, 40, 3, 3), {"padding": 1}),
+    ConvCase((2, 3, 9, 20), (4, 3, 1, 7), {"padding": (0, 3)}),
+    ConvCase((1, 4, 18, 5), (6, 2, 7, 1), {"padding": (3, 0), "groups": 2}),
+    ConvCase((2, 17, 53), (5, 17, 5), {"padding": 6, "dilation": 3}),
+    ConvCase((2, 3, 7, 4), (3, 3, 9, 1), {"padding": ((8, 3), (0, 0)), "dilation": (2, 1)}),
     ConvCase((2, 2, 4, 5, 6), (3, 2, 3, 2, 3), {"padding": 1}),
+    ConvCase((2, 2, 4, 5, 6), (3, 2, 3, 3, 3), {"padding": (2, 1, 1), "dilation": (2, 1, 1)}),
+    ConvCase((1, 4, 5, 6, 21), (4, 2, 2, 3, 3), {"stride": (2, 1, 1), "padding": 1, "groups": 2}),
+    ConvCase((1, 3, 3, 2, 11), (20, 3, 2, 1, 10), {"padding": (1, 0, 4)}),
     ConvCase((1, 4, 5, 4, 7), (4, 2, 2, 3, 3), {"stride": (2, 1, 2), "padding": 1, "groups": 2}),
 ]
 

@@ -35,7 +35,8 @@ def run_named(kernel, function):
 ROUNDING = {  # of the norms of the operands, see assert_equal
     "fft": 4 * 12,
     **dict.fromkeys(
-        ("winograd2x4", "winograd4x1", "winograd4", "winograd5x5"), (8.25 * 1.39 * 5.29) ** 2
+        ("winograd2x4", "winograd4x1", "winograd4", "winograd5x5", "winograd1d"),
+        (8.25 * 1.39 * 5.29) ** 2,
     ),
 }
 
@@ -49,7 +50,7 @@ def assert_equal(algo, actual, expected, *operands):
 
     F(4x4, 3x3): the absolute row sums of A^T, G and B^T are at most 8.25, 1.39 and 5.29, squared
     for two axes (Barabasz et al. 2020), times sums of absolute products, at most |a| |b|; those of
-    F(2x2, 5x5) are at most 5.25, 1.67 and 5.29.
+    F(2x2, 5x5) are at most 5.25, 1.67 and 5.29, of F(3, 4) 6.29, 1.56 and 5.29.
     """
     if algo not in ROUNDING:
         assert_array_equal(actual, expected)
@@ -129,8 +130,8 @@ def test_adjoint(backend, case):
 
 @pytest.mark.parametrize("kernel", lamina.kernels("conv", "fprop", "cpu"), ids=str)
 def test_same_bits_for_any_thread_count(kernel):
-    side = 5 if kernel.algo == "winograd5x5" else 3
-    x, weight = cases.reals((2, 8, 30, 31), 1), cases.reals((20, 8, side, side), 2)
+    taps = {"winograd5x5": (5, 5), "winograd1d": (1, 7)}.get(kernel.algo, (3, 3))
+    x, weight = cases.reals((2, 8, 30, 31), 1), cases.reals((20, 8, *taps), 2)
     results = []
     for threads in (1, 2, 3, 8):
         lamina.set_num_threads(threads)

@@ -78,6 +78,7 @@ def test_every_kernel_on_any_geometry(convolution):
                 "winograd4x1",
                 "winograd4",
                 "winograd5x5",
+                "winograd1d",
             ):  # transforms round; integers are 1 apart
                 actual = np.rint(actual)
             assert_array_equal(actual, wanted, err_msg=str(kernel))
@@ -90,10 +91,11 @@ def test_every_kernel_on_any_geometry(convolution):
     ids=str,
 )
 def test_rounding(kernel, dtype):
-    channels, side = 96, 5 if kernel.algo == "winograd5x5" else 3
+    channels = 96
+    taps = {"winograd5x5": (5, 5), "winograd1d": (1, 7)}.get(kernel.algo, (3, 3))
     x, weight = (
         cases.reals((2, channels, 19, 21), 1, dtype),
-        cases.reals((11, channels, side, side), 2, dtype),
+        cases.reals((11, channels, *taps), 2, dtype),
     )
     with lamina.backend(kernel.backend):
         y = F.conv2d(x, weight, padding=1, algo=kernel.algo)
@@ -112,6 +114,8 @@ def test_rounding(kernel, dtype):
         bound = (8.25 * 1.39 * 5.29) ** 2 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
     elif kernel.algo == "winograd5x5":
         bound = (5.25 * 1.67 * 5.29) ** 2 * (channels + 8) * eps * abs(x).max() * abs(weight).max()
+    elif kernel.algo == "winograd1d":  # F(3, 4), two parts of a filter
+        bound = 6.29 * 1.56 * 5.29 * (2 * channels + 8) * eps * abs(x).max() * abs(weight).max()
     elif kernel.algo == "fft":
         bound = 4 * 8 * eps * np.linalg.norm(x) * np.linalg.norm(weight)
     else:

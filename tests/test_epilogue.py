@@ -20,7 +20,14 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_conv import conv, run_named
 from test_conv_cuda import half_types, odd
 
-ROUNDING = ("fft", "winograd2x4", "winograd4x1", "winograd4", "winograd5x5")  # on integers too
+ROUNDING = (  # on integers too
+    "fft",
+    "winograd2x4",
+    "winograd4x1",
+    "winograd4",
+    "winograd5x5",
+    "winograd1d",
+)
 EXACT = ["relu", "relu6", ("leaky_relu", 0.5), ("hardtanh", -3.0, 20.0)]
 SMOOTH = ["silu", "hardswish", ("elu", 0.5), "sigmoid", "gelu"]
 CASES = [case for case in cases.CONV if np.prod(case.x) < 3000][::4]

@@ -108,12 +108,18 @@ static void multiply(const ConvShape& s, const T* x, const Filters& filters, con
       const int64_t depth = min_of(Tile::kBlockDepth, k - p);
       pack_input(g, j, min_of<int64_t>(Tile::kCols, n - j), p, depth, place(g, j, p, depth));
     });
+    const auto ahead_of = [&](int64_t g, int64_t, int64_t, int64_t p, int64_t line) -> Ahead<T> {
+      constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+      const int64_t depth = min_of(Tile::kBlockDepth, k - p), at = line * depth * kLine;
+      if (g >= s.groups || at >= depth * width) return {};
+      return {place(g, 0, p, depth) + at, kLine};
+    };
     gemm_blocks<T>(
         s.groups, m, n, k, filters,
         [&](int64_t g, int64_t j, int64_t, int64_t p, int64_t depth, T*) -> const T* {
           return place(g, j, p, depth);
         },
-        store);
+        store, ahead_of, true);
   } else {
     const int64_t panels = ceil_div(m, Tile::kRows), panel_size = Tile::kRows * k;
     parallel_for(s.groups * panels, [&](int64_t task) {

@@ -1,5 +1,6 @@
 // conv, winograd: F(2x2, 3x3), 16 products for 36; winograd2x4: F(2x4, 3x3), 24 for 72; winograd4:
-// F(4x4, 3x3), 36 for 144; winograd5x5: F(2x2, 5x5), 36 for 100. Stride 1.
+// F(4x4, 3x3), 36 for 144; winograd5x5: F(2x2, 5x5), 36 for 100; winograd1d: F(4, 3) or F(3, 4)
+// along filters of one row or column, 6 for 12, with longer ones in parts. Stride 1.
 //
 //   fprop  M[e][k][t] = sum over c of U[e][k][c] V[e][c][t] for the elements e of a tile t,
 //          U = G g G^T, V = B^T d B, y = A^T M A
@@ -14,12 +15,15 @@
 //               few or the filters many, the inputs of a chunk of tiles are transformed for all
 //               tasks, and a task takes some filters.
 //               Dilation splits a plane into phases, each a dense convolution
-//               (shared/winograd_blocks.h): tiles are read and stored at that step.
+//               (shared/winograd_blocks.h): tiles are read and stored at that step. Taps of a third
+//               axis, and the parts of a filter, lengthen the sum over c: an input plane is
+//               transformed once for each of them.
 // Workspace     U, or V where the tiles are few; for wgrad U and blocks of V and A dy A^T
 //               (shared/winograd_blocks.h).
 // Numerics      sums in runs, the runs in order: rms error as of a direct sum for
-//               F(2x2), twice that for F(2x4) and 5x5 filters, four times for F(4x4). Inf or NaN
-//               reaches every output of the tiles it lies in. F(2x2) is exact on small integers.
+//               F(2x2), twice that for F(2x4), one axis and 5x5 filters, four times for F(4x4). Inf
+//               or NaN reaches every output of the tiles it lies in. F(2x2) is exact on small
+//               integers.
 // Floor         the products at the FMA peak: 2.25, 3, 4 and 2.8 times the direct sum's speed.
 #include "cpu/activate.h"
 #include "cpu/winograd.h"
@@ -29,7 +33,6 @@
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::ConvArgs;
-using ops::ConvShape;
 using winograd::Blocks;
 using winograd::Groups;
 using winograd::kSkew;
@@ -44,7 +47,12 @@ inline constexpr int64_t kFewTasks = 8;          // fewer are cut further
 // Products summed in registers at a stretch: fewer, where the transforms back enlarge their
 // rounding and other algorithms do not sum over all positions.
 template <class Tile>
-inline constexpr int64_t kRun = Tile::kSide == 3 ? 64 : 32;
+inline constexpr int64_t kRun = Tile::kFilterRows == 5 ? 32 : 64;
+
+template <class Tile>
+LAMINA_INLINE PlaneShape plane_shape(const ops::ConvShape& s) {
+  return PlaneShape(s, Tile::kOneAxis ? Tile::kTaps : 0);
+}
 
 // c[kRows][width] = a b in runs of Run.
 template <int64_t Run, class T>
@@ -58,13 +66,13 @@ static void multiply_panels(int64_t depth, int64_t width, const T* a, const T* b
 // v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step
 // apart.
 template <class Tile, class T>
-static void transform_inputs(const ConvShape& s, const TileRuns& runs, int64_t width, int64_t c0,
+static void transform_inputs(const PlaneShape& s, const TileRuns& runs, int64_t width, int64_t c0,
                              int64_t c1, const T* x, T* v, int64_t v_step) {
   constexpr int kCols = GemmTile<T>::kCols;
   TileRows<Tile, T> rows;
   for (int64_t c = c0; c < c1; ++c) {
-    if (c + kAhead < c1) rows.prefetch(s, runs, x + (c + kAhead) * s.in_size(), s.c * s.in_size());
-    rows.fill(s, runs, x + c * s.in_size(), s.c * s.in_size());
+    if (c + kAhead < c1) rows.prefetch(s, runs, input_planes(s, x, c + kAhead));
+    rows.fill(s, runs, input_planes(s, x, c));
     for (int64_t tile = 0; tile < width; tile += kLanes<T>) {
       const int64_t panel = tile / kCols * kCols;
       T* place = v + panel * s.c + c * min_of(width - panel, int64_t{kCols}) + tile - panel;
@@ -85,7 +93,7 @@ struct Output {
 
 // One output channel in a group of tiles: m[e][width] transformed back.
 template <class Tile, class T>
-static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t width, const T* m,
+static void transform_outputs(const PlaneShape& s, const TileRuns& runs, int64_t width, const T* m,
                               const Output<T>& output, int64_t channel) {
   constexpr int kStep = Tile::kOutColumns;
   const T bias = output.bias ? output.bias[channel] : T(0);
@@ -110,8 +118,8 @@ static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t 
   for (int index = 0; index < runs.count; ++index) {
     const TileRun& run = runs.run[index];
     for (int i = 0; i < Tile::kOutRows && run.o1 + i * s.dilation[1] < s.out[1]; ++i) {
-      const int64_t place = (run.image * s.k + channel) * s.out_size() +
-                            (run.o1 + i * s.dilation[1]) * s.out[2] + run.o2;
+      const int64_t plane = (run.image * s.k + channel) * s.depth_out + run.o0;
+      const int64_t place = plane * s.out_size() + (run.o1 + i * s.dilation[1]) * s.out[2] + run.o2;
       const T* source = rows[i] + run.first * kStep;
       const T* residual = output.epilogue.residual;
       with_column_step(s, [&](auto step) {
@@ -130,7 +138,7 @@ static void transform_outputs(const ConvShape& s, const TileRuns& runs, int64_t 
 // The outputs of `count` row panels of filters from panel p of channel group g on, in a group of
 // tiles: u [e][row panel][input][kRows], elements u_step apart, times v.
 template <class Tile, class T>
-static void multiply_tiles(const ConvShape& s, const TileRuns& runs, int64_t width, int64_t g,
+static void multiply_tiles(const PlaneShape& s, const TileRuns& runs, int64_t width, int64_t g,
                            int64_t p, int64_t count, const T* u, int64_t u_step, const T* v,
                            int64_t v_step, const Output<T>& output) {
   constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
@@ -151,7 +159,7 @@ static void multiply_tiles(const ConvShape& s, const TileRuns& runs, int64_t wid
 
 // Row panels [p, p + count) of the filters of channel group g.
 template <class Tile, class T>
-static void transform_panels(const ConvShape& s, const Filters<T>& filters, int64_t g, int64_t p,
+static void transform_panels(const PlaneShape& s, const Filters<T>& filters, int64_t g, int64_t p,
                              int64_t count, T* u, int64_t u_step) {
   constexpr int kRows = GemmTile<T>::kRows;
   for (int64_t k = p * kRows; k < (p + count) * kRows; k += kRows, u += kRows * s.c_per_group())
@@ -160,7 +168,7 @@ static void transform_panels(const ConvShape& s, const Filters<T>& filters, int6
 }
 
 template <class Tile, class T>
-static void convolve_by_tile(const ConvShape& s, const Groups& groups, const T* x,
+static void convolve_by_tile(const PlaneShape& s, const Groups& groups, const T* x,
                              const Filters<T>& filters, const Output<T>& output, T* u) {
   constexpr int kRows = GemmTile<T>::kRows;
   const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
@@ -184,7 +192,7 @@ static void convolve_by_tile(const ConvShape& s, const Groups& groups, const T* 
 }
 
 template <class Tile, class T>
-static void convolve_by_filter(const ConvShape& s, const Groups& groups, int64_t begin, const T* x,
+static void convolve_by_filter(const PlaneShape& s, const Groups& groups, int64_t begin, const T* x,
                                const Filters<T>& filters, const Output<T>& output, T* v) {
   constexpr int kRows = GemmTile<T>::kRows;
   const int64_t chunks = ceil_div(s.c, kChunk), v_step = s.c * groups.chunk * groups.tiles + kSkew;
@@ -216,7 +224,7 @@ static void convolve_by_filter(const ConvShape& s, const Groups& groups, int64_t
 }
 
 template <class Tile, class T>
-static void convolve(const ConvShape& s, const T* x, const Filters<T>& filters,
+static void convolve(const PlaneShape& s, const T* x, const Filters<T>& filters,
                      const ConvArgs<T>& args) {
   const Groups groups(s, Tile::kOutRows, Tile::kOutColumns);
   const Output<T> output = {args.bias, args.epilogue, args.result};
@@ -251,11 +259,11 @@ static void store_lines(const Vec<T> (&elements)[kLanes<T>][Tile::kElements], in
 
 // panels[e][group][line / wide][tile][wide] of `lines` planes a group and tiles [begin, begin +
 // count), zero padded to `padded` lines and `tiles` tiles. Rows (TileRows, OutputRows) transforms
-// one plane.
-template <class Tile, class Rows, int Run, class T>
-static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t wide, int64_t lines,
+// a line's planes_of(line).
+template <class Tile, class Rows, int Run, class T, class PlanesOf>
+static void transform_lines(const PlaneShape& s, const Blocks& blocks, int64_t wide, int64_t lines,
                             int64_t padded, int64_t begin, int64_t count, int64_t tiles,
-                            const T* planes, int64_t plane_size, T* panels, int64_t e_step) {
+                            const PlanesOf& planes_of, T* panels, int64_t e_step) {
   const int64_t chunks = ceil_div(padded, kLanes<T>);
   parallel_for(tiles / kLanes<T> * s.groups * chunks, [&](int64_t task) {
     const int64_t tile = task / (s.groups * chunks) * kLanes<T>, g = task / chunks % s.groups;
@@ -263,12 +271,11 @@ static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t wi
     const TileRuns runs(blocks, begin + tile, min_of<int64_t>(count - tile, kLanes<T>));
     Vec<T> elements[kLanes<T>][Tile::kElements];
     Rows rows;
-    const T* first = planes + (g * lines + line) * plane_size;
+    const int64_t first = g * lines + line;
     for (int64_t i = 0; i < kLanes<T>; ++i)
       if (line + i < lines) {
-        if (line + i + kAhead < lines)
-          Rows::prefetch(s, runs, first + (i + kAhead) * plane_size, s.groups * lines * plane_size);
-        rows.fill(s, runs, first + i * plane_size, s.groups * lines * plane_size);
+        if (line + i + kAhead < lines) Rows::prefetch(s, runs, planes_of(first + i + kAhead));
+        rows.fill(s, runs, planes_of(first + i));
         rows.across(0, elements[i]);
       } else {
         for (int e = 0; e < Tile::kElements; ++e) elements[i][e] = Vec<T>{};
@@ -278,12 +285,14 @@ static void transform_lines(const ConvShape& s, const Blocks& blocks, int64_t wi
   });
 }
 
-// grad_weight[count][kSide][kSide] = G^T dU G of up to kLanes neighbouring inputs: du[e][count],
-// elements e_step apart.
+// G^T dU G of up to kLanes neighbouring filters, or parts of filters, from number `filter` on:
+// du[e][count], elements e_step apart.
 template <class Tile, class T>
-static void store_filter_gradients(const T* du, int64_t e_step, int64_t count, T* grad_weight) {
-  constexpr int kSide = Tile::kSide, kTaps = Tile::kTaps;
-  Vec<T> half_done[Tile::kInRows][kSide];
+static void store_filter_gradients(const PlaneShape& s, const T* du, int64_t e_step, int64_t filter,
+                                   int64_t count, T* grad_weight) {
+  constexpr int kTaps = Tile::kTaps, kFilterRows = Tile::kFilterRows;
+  constexpr int kFilterColumns = Tile::kFilterColumns;
+  Vec<T> half_done[Tile::kInRows][kFilterColumns];
   for (int i = 0; i < Tile::kInRows; ++i) {
     Vec<T> line[Tile::kInColumns];
     for (int j = 0; j < Tile::kInColumns; ++j)
@@ -292,11 +301,11 @@ static void store_filter_gradients(const T* du, int64_t e_step, int64_t count, T
   }
   constexpr int kSquares = (kTaps + kLanes<T> - 1) / kLanes<T>;
   Vec<T> taps[kSquares * kLanes<T>] = {};
-  for (int j = 0; j < kSide; ++j) {
-    Vec<T> column[Tile::kInRows], line[kSide];
+  for (int j = 0; j < kFilterColumns; ++j) {
+    Vec<T> column[Tile::kInRows], line[kFilterRows];
     for (int i = 0; i < Tile::kInRows; ++i) column[i] = half_done[i][j];
     winograd::filter_gradient_line(column, line);
-    for (int i = 0; i < kSide; ++i) taps[i * kSide + j] = line[i];
+    for (int i = 0; i < kFilterRows; ++i) taps[i * kFilterColumns + j] = line[i];
   }
   for (int first = 0; first < kTaps;
        first +=
@@ -304,8 +313,13 @@ static void store_filter_gradients(const T* du, int64_t e_step, int64_t count, T
     Vec<T> square[kLanes<T>];
     for (int r = 0; r < kLanes<T>; ++r) square[r] = taps[first + r];
     transpose<T>(square);
-    for (int64_t lane = 0; lane < count; ++lane)
-      store_first(grad_weight + lane * kTaps + first,
+    for (int64_t lane = 0; Tile::kOneAxis && lane < count; ++lane) {
+      const int64_t tap = (filter + lane) % s.parts * kTaps;
+      store_first(grad_weight + (filter + lane) / s.parts * s.taps + tap,
+                  min_of<int64_t>(kTaps, s.taps - tap), square[lane]);
+    }
+    for (int64_t lane = 0; !Tile::kOneAxis && lane < count; ++lane)
+      store_first(grad_weight + (filter + lane) * kTaps + first,
                   kSquares == 1 && lane + 1 < count ? kLanes<T> : kTaps - first, square[lane]);
   }
 }
@@ -314,7 +328,7 @@ template <class Tile, class T>
 static void weight_gradient(const ConvArgs<T>& args) {
   constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
   constexpr int kRowRun = static_cast<int>(greatest_divisor(kRows, kLanes<T>));
-  const ConvShape& s = args.shape;
+  const PlaneShape s = plane_shape<Tile>(args.shape);
   const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns);
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
   const int64_t rows_padded = ceil_div(outputs, kRows) * kRows;
@@ -329,12 +343,12 @@ static void weight_gradient(const ConvArgs<T>& args) {
   const bool at_once = blocks.all <= blocks.block;  // dU lives for one task only
   for (int64_t begin = 0; begin == 0 || begin < blocks.all; begin += blocks.block) {
     const int64_t count = min_of(blocks.block, blocks.all - begin), tiles = whole_vectors<T>(count);
-    transform_lines<Tile, TileRows<Tile, T>, kLanes<T>>(s, blocks, wide, inputs, columns_padded,
-                                                        begin, count, tiles, args.x, s.in_size(), v,
-                                                        v_step);
-    transform_lines<Tile, OutputRows<Tile, T>, kRowRun>(s, blocks, kRows, outputs, rows_padded,
-                                                        begin, count, tiles, args.grad_y,
-                                                        s.out_size(), z, z_step);
+    transform_lines<Tile, TileRows<Tile, T>, kLanes<T>>(
+        s, blocks, wide, inputs, columns_padded, begin, count, tiles,
+        [&](int64_t c) { return input_planes(s, args.x, c); }, v, v_step);
+    transform_lines<Tile, OutputRows<Tile, T>, kRowRun>(
+        s, blocks, kRows, outputs, rows_padded, begin, count, tiles,
+        [&](int64_t k) { return output_planes(s, args.grad_y, k); }, z, z_step);
     int64_t task_rows = ceil_div(kTaskRows, kRows) * kRows;
     while (task_rows > kRows && s.groups * col_panels * ceil_div(outputs, task_rows) < kFewTasks)
       task_rows = ceil_div(task_rows / 2, kRows) * kRows;
@@ -356,7 +370,7 @@ static void weight_gradient(const ConvArgs<T>& args) {
           const int64_t at = (g * outputs + k) * inputs + c0 + j;
           const T* sums = &product[(k - k0) * width + j];
           if (at_once)
-            store_filter_gradients<Tile>(sums, e_step, some, args.result + at * Tile::kTaps);
+            store_filter_gradients<Tile>(s, sums, e_step, at, some, args.result);
           else
             for (int e = 0; e < Tile::kElements; ++e) {
               T* place = du + e * du_step + at;
@@ -369,19 +383,24 @@ static void weight_gradient(const ConvArgs<T>& args) {
   if (!at_once)
     parallel_for(s.k, [&](int64_t k) {
       for (int64_t c = 0; c < inputs; c += kLanes<T>)
-        store_filter_gradients<Tile>(du + k * inputs + c, du_step,
-                                     min_of<int64_t>(kLanes<T>, inputs - c),
-                                     args.result + (k * inputs + c) * Tile::kTaps);
+        store_filter_gradients<Tile>(s, du + k * inputs + c, du_step, k * inputs + c,
+                                     min_of<int64_t>(kLanes<T>, inputs - c), args.result);
     });
 }
 
 template <class Tile, class T>
 static void forward(const ConvArgs<T>& args) {
-  convolve<Tile>(args.shape, args.x, forward_filters(args), args);
+  const PlaneShape s = plane_shape<Tile>(args.shape);
+  Filters<T> filters = forward_filters(args);
+  filters.channel = s.taps, filters.parts = s.parts;
+  convolve<Tile>(s, args.x, filters, args);
 }
 template <class Tile, class T>
 static void backward(const ConvArgs<T>& args) {
-  convolve<Tile>(conv_phase(args.shape, 0).shape, args.grad_y, backward_filters(args), args);
+  const PlaneShape s = plane_shape<Tile>(conv_phase(args.shape, 0).shape);
+  Filters<T> filters = backward_filters(args);
+  filters.planes = s.depth_taps, filters.plane = s.taps, filters.parts = s.parts;
+  convolve<Tile>(s, args.grad_y, filters, args);
 }
 
 #define LAMINA_WINOGRAD(algo, ...)                    \
@@ -405,5 +424,30 @@ LAMINA_WINOGRAD(winograd, 2, 2)
 LAMINA_WINOGRAD(winograd2x4, 2, 4)
 LAMINA_WINOGRAD(winograd4, 4, 4)
 LAMINA_WINOGRAD(winograd5x5, 2, 2, 5)
+
+// run(tile) with the tile for the filter's axis and length.
+template <class Run>
+static void with_line_tile(const ops::ConvShape& s, const Run& run) {
+  const bool down = s.kernel[1] > 1;
+  if (winograd::best_part_taps(s) == 3)
+    down ? run(WinogradTile<4, 1, 3, 1>{}) : run(WinogradTile<1, 4, 1, 3>{});
+  else
+    down ? run(WinogradTile<3, 1, 4, 1>{}) : run(WinogradTile<1, 3, 1, 4>{});
+}
+template <class T>
+void conv_fprop_winograd1d(const ConvArgs<T>& args) {
+  with_line_tile(args.shape, [&](auto tile) { forward<decltype(tile)>(args); });
+}
+template <class T>
+void conv_dgrad_winograd1d(const ConvArgs<T>& args) {
+  with_line_tile(args.shape, [&](auto tile) { backward<decltype(tile)>(args); });
+}
+template <class T>
+void conv_wgrad_winograd1d(const ConvArgs<T>& args) {
+  with_line_tile(args.shape, [&](auto tile) { weight_gradient<decltype(tile)>(args); });
+}
+LAMINA_INSTANTIATE(conv_fprop_winograd1d, ConvArgs)
+LAMINA_INSTANTIATE(conv_dgrad_winograd1d, ConvArgs)
+LAMINA_INSTANTIATE(conv_wgrad_winograd1d, ConvArgs)
 
 LAMINA_CPU_NAMESPACE_END

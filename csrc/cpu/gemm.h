@@ -87,10 +87,18 @@ template <class T>
 struct GemmBlock {
   int64_t rows, cols;
 
-  GemmBlock(int64_t batch, int64_t m, int64_t n) {
+  // Columns that are packed for all tasks are taken whole, so that rows are packed once.
+  GemmBlock(int64_t batch, int64_t m, int64_t n, bool packed_columns) {
     using Tile = GemmTile<T>;
     constexpr int64_t kFewTasks = 16;
     const auto tasks = [&] { return batch * ceil_div(m, rows) * ceil_div(n, cols); };
+    if (packed_columns) {
+      constexpr int64_t kMost = 8 * Tile::kRows;
+      const int64_t share = ceil_div(m, ceil_div(kFewTasks, max_of<int64_t>(batch, 1)));
+      rows = min_of(kMost, max_of<int64_t>(ceil_div(share, Tile::kRows), 1) * Tile::kRows);
+      cols = max_of<int64_t>(ceil_div(n, Tile::kCols), 1) * Tile::kCols;
+      return;
+    }
     rows = min_of(Tile::kBlockRows, max_of<int64_t>(ceil_div(m, Tile::kRows), 1) * Tile::kRows);
     cols = rows > Tile::kBlockRows / 2 ? Tile::kBlockCols / 2 : Tile::kBlockCols;
     while (cols > Tile::kCols && tasks() < kFewTasks)
@@ -118,9 +126,9 @@ struct NothingAhead {
 template <class T, class Rows, class Columns, class Store, class Fetch = NothingAhead<T>>
 static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Rows& rows_of,
                         const Columns& columns_of, const Store& store_block,
-                        const Fetch& ahead_of = {}) {
+                        const Fetch& ahead_of = {}, bool packed_columns = false) {
   using Tile = GemmTile<T>;
-  const GemmBlock<T> block(batch, m, n);
+  const GemmBlock<T> block(batch, m, n, packed_columns);
   const int64_t blocks_m = ceil_div(m, block.rows), blocks_n = ceil_div(n, block.cols);
   const int64_t most = min_of(Tile::kBlockDepth, max_of<int64_t>(k, 1));
   parallel_for(batch * blocks_m * blocks_n, [&](int64_t task) {
@@ -132,7 +140,7 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Ro
     const int64_t next = task + num_threads(), next_j = next % blocks_n * block.cols;
     const bool kept = k > Tile::kBlockDepth;  // sums wait for the next k block
     Scratch<T> sums((kept ? ceil_div(rows, Tile::kRows) : 1) * Tile::kRows * step);
-    Scratch<T> a_panel(Tile::kRows * most), b_panels(step * most);
+    Scratch<T> a_panel(Tile::kRows * most), b_panels(packed_columns ? 0 : step * most);
     for (int64_t p = 0; p == 0 || p < k; p += Tile::kBlockDepth) {  // k == 0: the sum is zero
       const int64_t depth = min_of(k - p, Tile::kBlockDepth);
       const T* b = columns_of(index, j0, cols, p, depth, b_panels.get());

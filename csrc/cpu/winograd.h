@@ -11,12 +11,15 @@
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
-// F(Rows x Columns, Side x Side). Lines along the two axes of a tile may have different lengths.
-template <int Rows, int Columns, int Side = 3>
+// F(Rows x Columns, FilterRows x FilterColumns). Lines along the two axes of a tile may have
+// different lengths; of a tile along one axis those along the other one have one element.
+template <int Rows, int Columns, int FilterRows = 3, int FilterColumns = FilterRows>
 struct WinogradTile {
   static constexpr int kOutRows = Rows, kOutColumns = Columns;
-  static constexpr int kSide = Side, kTaps = Side * Side;  // of the filter
-  static constexpr int kInRows = Rows + Side - 1, kInColumns = Columns + Side - 1;
+  static constexpr int kFilterRows = FilterRows, kFilterColumns = FilterColumns;
+  static constexpr int kTaps = FilterRows * FilterColumns;
+  static constexpr bool kOneAxis = FilterRows == 1 || FilterColumns == 1;
+  static constexpr int kInRows = Rows + FilterRows - 1, kInColumns = Columns + FilterColumns - 1;
   static constexpr int kElements = kInRows * kInColumns;
 };
 
@@ -25,8 +28,21 @@ struct WinogradTile {
 // out[i][t] = element t * Step + i of the Step vectors in.
 template <class T, int Step>
 LAMINA_INLINE void split_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
-  static_assert(Step == 2 || Step == 4);
-  if constexpr (Step == 2) {
+  static_assert(Step >= 1 && Step <= 4);
+  if constexpr (Step == 1) {
+    out[0] = in[0];
+  } else if constexpr (Step == 3) {
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+      Mask<T> from_two{}, from_all{};  // elements of the first two vectors, and of the third
+      for (int t = 0; t < kLanes<T>; ++t) {
+        const int at = 3 * t + i;
+        from_two[t] = at < 2 * kLanes<T> ? at : 0,
+        from_all[t] = at < 2 * kLanes<T> ? t : at - kLanes<T>;
+      }
+      out[i] = __builtin_shuffle(__builtin_shuffle(in[0], in[1], from_two), in[2], from_all);
+    }
+  } else if constexpr (Step == 2) {
     out[0] = every_other<T, false>(in[0], in[1]), out[1] = every_other<T, true>(in[0], in[1]);
   } else {
     const Vec<T> even[2] = {every_other<T, false>(in[0], in[1]),
@@ -41,8 +57,21 @@ LAMINA_INLINE void split_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) 
 // The inverse.
 template <class T, int Step>
 LAMINA_INLINE void join_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
-  static_assert(Step == 2 || Step == 4);
-  if constexpr (Step == 2) {
+  static_assert(Step >= 1 && Step <= 4);
+  if constexpr (Step == 1) {
+    out[0] = in[0];
+  } else if constexpr (Step == 3) {
+#pragma GCC unroll 3
+    for (int j = 0; j < 3; ++j) {
+      Mask<T> from_two{}, from_all{};
+      for (int i = 0; i < kLanes<T>; ++i) {
+        const int at = j * kLanes<T> + i, tile = at / 3, column = at % 3;
+        from_two[i] = column < 2 ? column * kLanes<T> + tile : 0;
+        from_all[i] = column < 2 ? i : kLanes<T> + tile;
+      }
+      out[j] = __builtin_shuffle(__builtin_shuffle(in[0], in[1], from_two), in[2], from_all);
+    }
+  } else if constexpr (Step == 2) {
     out[0] = interleave<T, false>(in[0], in[1]), out[1] = interleave<T, true>(in[0], in[1]);
   } else {
     const Vec<T> even[2] = {interleave<T, false>(in[0], in[2]), interleave<T, true>(in[0], in[2])};
@@ -58,11 +87,11 @@ LAMINA_INLINE void join_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
 
 // Tiles [first, first + count) of a group: neighbours in one tile row of a phase.
 struct TileRun {
-  int64_t image, o1, o2;  // first output
+  int64_t image, o0, o1, o2;  // first output
   int64_t first, count;
 
   LAMINA_INLINE bool same_rows(const TileRun& other) const {
-    return image == other.image && o1 == other.o1;
+    return image == other.image && o0 == other.o0 && o1 == other.o1;
   }
 };
 
@@ -78,7 +107,12 @@ struct TileRuns {
     row %= all.tiles_h, a %= all.phases_h;
     for (int64_t done = 0; done < tiles;) {
       const int64_t some = min_of(all.tiles_w - column, tiles - done);
-      run[count++] = {image, a + row * all.rows_h, b + column * all.columns_w, done, some};
+      run[count++] = {image / all.depth,
+                      image % all.depth,
+                      a + row * all.rows_h,
+                      b + column * all.columns_w,
+                      done,
+                      some};
       done += some, column = 0;
       if (++b < all.phases_w) continue;
       b = 0;
@@ -89,6 +123,44 @@ struct TileRuns {
   }
 };
 
+// The planes of a channel that the tiles of a run lie in, and where filters begin there.
+template <class T>
+struct Planes {
+  const T* channel;            // in image 0
+  int64_t image_step, plane;   // elements
+  int64_t first, step, depth;  // output o0 meets plane first + o0 * step of `depth`
+  int64_t down = 0, right = 0;
+
+  LAMINA_INLINE bool holds(const TileRun& run) const {
+    const int64_t at = first + run.o0 * step;
+    return at >= 0 && at < depth;
+  }
+  LAMINA_INLINE const T* of(const TileRun& run) const {
+    return channel + run.image * image_step + (first + run.o0 * step) * plane;
+  }
+};
+using winograd::PlaneShape;
+// Of input c of the convolution of planes.
+template <class T>
+LAMINA_INLINE Planes<T> input_planes(const PlaneShape& s, const T* x, int64_t c) {
+  const int64_t plane = s.in_size(), volume = s.depth_in * plane;
+  const int64_t part = c % s.parts, tap = c / s.parts % s.depth_taps;
+  const int64_t each = s.parts * s.depth_taps;  // inputs of a channel
+  return {x + c / each * volume,
+          s.c / each * volume,
+          plane,
+          tap * s.depth_dilation - s.depth_pad,
+          s.depth_stride,
+          s.depth_in,
+          part * s.part_down,
+          part * s.part_right};
+}
+template <class T>
+LAMINA_INLINE Planes<T> output_planes(const PlaneShape& s, const T* y, int64_t k) {
+  const int64_t plane = s.out_size(), volume = s.depth_out * plane;
+  return {y + k * volume, s.k * volume, plane, 0, 1, s.depth_out};
+}
+
 // ---- transforms
 
 inline constexpr int64_t kFiltersAhead = 8;  // inputs by which scattered filters are prefetched
@@ -96,29 +168,37 @@ inline constexpr int64_t kFiltersAhead = 8;  // inputs by which scattered filter
 // u[e][input][kRows] of outputs [k, k + rows) of group g, elements u_step apart; inputs and outputs
 // are those of the product.
 template <class Tile, class T>
-static void transform_filters(const ops::ConvShape& s, const Filters<T>& filters, int64_t g,
-                              int64_t k, int64_t rows, T* u, int64_t u_step) {
-  constexpr int kRows = GemmTile<T>::kRows, kSide = Tile::kSide, kTaps = Tile::kTaps;
+static void transform_filters(const PlaneShape& s, const Filters<T>& filters, int64_t g, int64_t k,
+                              int64_t rows, T* u, int64_t u_step) {
+  constexpr int kRows = GemmTile<T>::kRows, kTaps = Tile::kTaps;
   const int64_t inputs = s.c_per_group(), size = inputs * kRows;
-  const T* first = filters.at(s, g * s.k_per_group() + k, 0);
+  const T* first = filters.output(s, g * s.k_per_group() + k);
   alignas(64) T taps[kTaps][kLanes<T>] = {};
   for (int64_t at = 0; at < size; at += kLanes<T>) {
     if (filters.turned)  // the outputs' filters lie together, those of the next input far away
       for (int64_t c = at / kRows; c < (at + kLanes<T>) / kRows; ++c)
-        prefetch_line(first + min_of(c + kFiltersAhead, inputs - 1) * filters.channel,
-                      kTaps * rows);
+        prefetch_line(first + filters.input(min_of(c + kFiltersAhead, inputs - 1)), s.taps * rows);
     for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
       const int64_t c = (at + lane) / kRows, row = (at + lane) % kRows;
       if (c >= inputs || row >= rows) continue;
-      const T* filter = first + row * filters.lane + c * filters.channel;
+      const T* filter = first + row * filters.lane + filters.input(c);
+      if constexpr (Tile::kOneAxis) {  // of a part
+        const int64_t first_tap = c % s.parts * kTaps;
+        for (int r = 0; r < kTaps; ++r) {
+          const int64_t tap = first_tap + (filters.turned ? kTaps - 1 - r : r);
+          const int64_t at = filters.turned ? s.taps - 1 - tap : tap;
+          taps[r][lane] = tap < s.taps ? filter[at] : T(0);
+        }
+        continue;
+      }
 #pragma GCC unroll 25
       for (int r = 0; r < kTaps; ++r) taps[r][lane] = filter[r];
     }
-    Vec<T> half_done[Tile::kInRows][kSide];
-    for (int j = 0; j < kSide; ++j) {
-      Vec<T> g[kSide], line[Tile::kInRows];
-      for (int i = 0; i < kSide; ++i) {
-        const int r = i * kSide + j;
+    Vec<T> half_done[Tile::kInRows][Tile::kFilterColumns];
+    for (int j = 0; j < Tile::kFilterColumns; ++j) {
+      Vec<T> g[Tile::kFilterRows], line[Tile::kInRows];
+      for (int i = 0; i < Tile::kFilterRows; ++i) {
+        const int r = i * Tile::kFilterColumns + j;
         g[i] = load(taps[filters.turned ? kTaps - 1 - r : r]);
       }
       winograd::filter_line(g, line);
@@ -163,33 +243,32 @@ struct TileRows {
   static constexpr int kParts = (Tile::kInColumns + Tile::kOutColumns - 1) / Tile::kOutColumns;
   alignas(64) T columns[kParts][Tile::kInRows][kLength] = {};
 
-  // plane: the channel in image 0, images image_step apart.
-  LAMINA_INLINE void fill(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
-                          int64_t image_step) {
-    with_column_step(s, [&](auto step) { fill(s, step, runs, plane, image_step); });
+  LAMINA_INLINE void fill(const PlaneShape& s, const TileRuns& runs, const Planes<T>& planes) {
+    with_column_step(s, [&](auto step) { fill(s, step, runs, planes); });
   }
 
  private:
   template <class Step>
-  LAMINA_INLINE void fill(const ops::ConvShape& s, Step step, const TileRuns& runs, const T* plane,
-                          int64_t image_step) {
+  LAMINA_INLINE void fill(const PlaneShape& s, Step step, const TileRuns& runs,
+                          const Planes<T>& planes) {
     constexpr int kStep = Tile::kOutColumns;
     const int64_t down = s.dilation[1];
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
-      const int64_t i1 = run.o1 - s.pad[1], i2 = run.o2 - s.pad[2];
-      const T* source = plane + run.image * image_step + i1 * s.in[2] + i2;
+      const int64_t i1 = run.o1 - s.pad[1] + planes.down, i2 = run.o2 - s.pad[2] + planes.right;
+      const int64_t height = planes.holds(run) ? s.in[1] : 0;  // rows to read
+      const T* source = planes.of(run) + i1 * s.in[2] + i2;
       const int64_t begin = i2 < 0 ? ceil_div(-i2, step) : 0;  // columns inside the image
       const int64_t stop = i2 < s.in[2] ? ceil_div(s.in[2] - i2, step) : 0;
-      for (int64_t at = 0; at < run.count * kStep + Tile::kSide - 1; at += kLanes<T>) {
+      for (int64_t at = 0; at < run.count * kStep + Tile::kFilterColumns - 1; at += kLanes<T>) {
         const int64_t first = begin - at, end = stop - at;
         Vec<T> d[Tile::kInRows], v[Tile::kInRows];
         if (step == 1 && first <= 0 && end >= kLanes<T> && i1 >= 0 &&
-            i1 + (Tile::kInRows - 1) * down < s.in[1])
+            i1 + (Tile::kInRows - 1) * down < height)
           for (int r = 0; r < Tile::kInRows; ++r) d[r] = load(source + r * down * s.in[2] + at);
         else
           for (int r = 0; r < Tile::kInRows; ++r)
-            d[r] = i1 + r * down >= 0 && i1 + r * down < s.in[1]
+            d[r] = i1 + r * down >= 0 && i1 + r * down < height
                        ? load_spaced(source + r * down * s.in[2] + at * step, step, first, end)
                        : Vec<T>{};
         winograd::input_line(d, v);
@@ -207,14 +286,15 @@ struct TileRows {
   }
 
  public:
-  LAMINA_INLINE static void prefetch(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
-                                     int64_t image_step) {
+  LAMINA_INLINE static void prefetch(const PlaneShape& s, const TileRuns& runs,
+                                     const Planes<T>& planes) {
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
+      if (!planes.holds(run)) continue;
       if (index > 0 && run.same_rows(runs.run[index - 1])) continue;  // of another phase
-      prefetch_block(plane + run.image * image_step, s.in[1], s.in[2], run.o1 - s.pad[1],
-                     Tile::kInRows, s.dilation[1], run.o2 - s.pad[2],
-                     (run.count * Tile::kOutColumns + Tile::kSide - 1) * s.dilation[2]);
+      prefetch_block(planes.of(run), s.in[1], s.in[2], run.o1 - s.pad[1] + planes.down,
+                     Tile::kInRows, s.dilation[1], run.o2 - s.pad[2] + planes.right,
+                     (run.count * Tile::kOutColumns + Tile::kFilterColumns - 1) * s.dilation[2]);
     }
   }
 
@@ -245,18 +325,17 @@ struct OutputRows {
   static constexpr int kLength = winograd::Groups::kWide * Tile::kOutColumns + kLanes<T>;
   alignas(64) T rows[Tile::kOutRows][kLength] = {};
 
-  LAMINA_INLINE void fill(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
-                          int64_t image_step) {
-    with_column_step(s, [&](auto step) { fill(s, step, runs, plane, image_step); });
+  LAMINA_INLINE void fill(const PlaneShape& s, const TileRuns& runs, const Planes<T>& planes) {
+    with_column_step(s, [&](auto step) { fill(s, step, runs, planes); });
   }
   template <class Step>
-  LAMINA_INLINE void fill(const ops::ConvShape& s, Step step, const TileRuns& runs, const T* plane,
-                          int64_t image_step) {
+  LAMINA_INLINE void fill(const PlaneShape& s, Step step, const TileRuns& runs,
+                          const Planes<T>& planes) {
     constexpr int kStep = Tile::kOutColumns;
     const int64_t down = s.dilation[1];
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
-      const T* source = plane + run.image * image_step + run.o1 * s.out[2] + run.o2;
+      const T* source = planes.of(run) + run.o1 * s.out[2] + run.o2;
       const int64_t stop = ceil_div(s.out[2] - run.o2, step);
       for (int64_t at = 0; at < run.count * kStep; at += kLanes<T>)
         for (int r = 0; r < Tile::kOutRows; ++r)
@@ -267,13 +346,13 @@ struct OutputRows {
     }
   }
 
-  LAMINA_INLINE static void prefetch(const ops::ConvShape& s, const TileRuns& runs, const T* plane,
-                                     int64_t image_step) {
+  LAMINA_INLINE static void prefetch(const PlaneShape& s, const TileRuns& runs,
+                                     const Planes<T>& planes) {
     for (int index = 0; index < runs.count; ++index) {
       const TileRun& run = runs.run[index];
       if (index > 0 && run.same_rows(runs.run[index - 1])) continue;  // of another phase
-      prefetch_block(plane + run.image * image_step, s.out[1], s.out[2], run.o1, Tile::kOutRows,
-                     s.dilation[1], run.o2, run.count * Tile::kOutColumns * s.dilation[2]);
+      prefetch_block(planes.of(run), s.out[1], s.out[2], run.o1, Tile::kOutRows, s.dilation[1],
+                     run.o2, run.count * Tile::kOutColumns * s.dilation[2]);
     }
   }
 

@@ -26,30 +26,47 @@ ConvShape forward_shape(ConvPass pass, const ConvShape& s) {
   return pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
 }
 
-static std::string needs_plane_at_stride_1(const ConvShape& s) {
-  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
+static std::string needs_stride_1(const ConvShape& s) {
   if (s.stride[1] != 1 || s.stride[2] != 1)
     return "needs stride 1, got (" + std::to_string(s.stride[1]) + ", " +
            std::to_string(s.stride[2]) + ")";
   return {};
+}
+static std::string needs_plane_at_stride_1(const ConvShape& s) {
+  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1) return "needs one or two spatial axes";
+  return needs_stride_1(s);
 }
 
 static std::string needs_tiles(const ConvShape& s, int64_t side) {
   if (s.kernel[1] != side || s.kernel[2] != side)
     return "needs a " + std::to_string(side) + "x" + std::to_string(side) + " filter, got " +
            std::to_string(s.kernel[1]) + "x" + std::to_string(s.kernel[2]);
-  return needs_plane_at_stride_1(s);
+  return {};
 }
 
 std::string needs_winograd(ConvPass, const ConvShape& s) {
-  return needs_tiles(s, 3);
+  const std::string reason = needs_tiles(s, 3);
+  return reason.empty() ? needs_plane_at_stride_1(s) : reason;
+}
+static std::string needs_unit_steps(ConvPass pass, const ConvShape& s) {
+  if (pass == ConvPass::dgrad && s.stride[0] != 1)
+    return "needs stride 1, got " + std::to_string(s.stride[0]) + " along the depth";
+  return needs_stride_1(s);
+}
+// Planes of a volume, too.
+static std::string needs_winograd_planes(ConvPass pass, const ConvShape& s, int64_t side) {
+  const std::string reason = needs_tiles(s, side);
+  return reason.empty() ? needs_unit_steps(pass, s) : reason;
+}
+static std::string needs_winograd3x3(ConvPass pass, const ConvShape& s) {
+  return needs_winograd_planes(pass, s, 3);
 }
 static std::string needs_winograd5x5(ConvPass pass, const ConvShape& s) {
   constexpr int64_t kFew = 512;  // their sum is more precise than Winograd's transforms
   if (pass == ConvPass::wgrad && s.n * s.out_size() < kFew)
     return "needs " + std::to_string(kFew) + " output positions, got " +
            std::to_string(s.n * s.out_size());
-  return needs_tiles(s, 5);
+  return needs_winograd_planes(pass, s, 5);
 }
 
 std::string needs_fft(ConvPass, const ConvShape& s) {
@@ -270,25 +287,57 @@ std::string needs_tiles(ConvPass, const ConvShape&) {
 
 // ---- winograd and fft
 
+int64_t winograd_elements_of(ConvPass pass, const winograd::PlaneShape& s, int64_t rows,
+                             int64_t columns) {
+  if (pass == ConvPass::wgrad) return winograd::Blocks(s, rows, columns).workspace_elements(s);
+  return winograd::Groups(s, rows, columns).workspace_elements(s);
+}
 template <int ROWS, int COLUMNS>
 int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
-  if (pass == ConvPass::wgrad) return winograd::Blocks(s, ROWS, COLUMNS).workspace_elements(s);
-  const ConvShape shape = forward_shape(pass, s);
-  return winograd::Groups(shape, ROWS, COLUMNS).workspace_elements(shape);
+  return winograd_elements_of(pass, winograd::PlaneShape(forward_shape(pass, s)), ROWS, COLUMNS);
 }
 // The products, and transforms of the filters and of every tile.
-template <int ROWS, int COLUMNS>
-double winograd_cost(ConvPass pass, const ConvShape& s) {
+double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t rows,
+                        int64_t columns) {
   const double kMacsPerFilter = pass == ConvPass::wgrad ? 12 : 18;
   // Of a transformed element; tiles of 5x5 filters have more of them for the same pixels.
-  const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (s.kernel[1] == 3 ? 1 : 2);
-  const winograd::Tiles tiles(forward_shape(pass, s), ROWS, COLUMNS);
+  const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (s.kernel[1] == 5 ? 2 : 1);
+  const winograd::Tiles tiles(s, rows, columns);
   const double elements = static_cast<double>(tiles.elements);
   const double all = std::ceil(static_cast<double>(tiles.all) / 16) * 16;
   // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
   const double narrow = pass == ConvPass::wgrad && s.c_per_group() <= 16 ? 2 : 1;
   return elements * (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
                      kMacsPerTile * all * static_cast<double>(s.c + s.k));
+}
+
+template <int ROWS, int COLUMNS>
+double winograd_cost(ConvPass pass, const ConvShape& s) {
+  return winograd_cost_of(pass, winograd::PlaneShape(forward_shape(pass, s)), ROWS, COLUMNS);
+}
+
+std::string needs_winograd1d(ConvPass pass, const ConvShape& s) {
+  if (std::min(s.kernel[1], s.kernel[2]) != 1 || std::max(s.kernel[1], s.kernel[2]) < 3)
+    return "needs a filter of one row or column and 3 or more taps, got " +
+           std::to_string(s.kernel[1]) + "x" + std::to_string(s.kernel[2]);
+  return needs_unit_steps(pass, s);
+}
+// The shape in parts and its tiles: value(shape, rows, columns).
+template <class Value>
+auto in_lines(ConvPass pass, const ConvShape& shape, const Value& value) {
+  const int64_t part_taps = winograd::best_part_taps(shape), outputs = 7 - part_taps;
+  const winograd::PlaneShape s(forward_shape(pass, shape), part_taps);
+  return shape.kernel[1] > 1 ? value(s, outputs, 1) : value(s, 1, outputs);
+}
+int64_t winograd1d_elements(ConvPass pass, const ConvShape& shape) {
+  return in_lines(pass, shape, [&](const auto& s, int64_t rows, int64_t columns) {
+    return winograd_elements_of(pass, s, rows, columns);
+  });
+}
+double winograd1d_cost(ConvPass pass, const ConvShape& shape) {
+  return in_lines(pass, shape, [&](const auto& s, int64_t rows, int64_t columns) {
+    return winograd_cost_of(pass, s, rows, columns);
+  });
 }
 
 std::string needs_winograd_rows(ConvPass pass, const ConvShape& s) {
@@ -358,12 +407,13 @@ constexpr ConvRule kRules[] = {
                   "rounds operands to 16 bits: ask for it by name"),
     split_rule<1>("implicit_gemm_bf16", Float32Precision::medium,
                   "rounds operands to 8 bits: needs set_float32_precision('medium')"),
-    {"winograd", needs_winograd, winograd_elements<2, 2>, winograd_cost<2, 2>},
-    {"winograd2x4", needs_winograd, winograd_elements<2, 4>, winograd_cost<2, 4>},
+    {"winograd", needs_winograd3x3, winograd_elements<2, 2>, winograd_cost<2, 2>},
+    {"winograd2x4", needs_winograd3x3, winograd_elements<2, 4>, winograd_cost<2, 4>},
     {"winograd4x1", needs_winograd_rows, winograd_rows_elements, winograd_rows_cost},
-    {"winograd4", needs_winograd, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
+    {"winograd4", needs_winograd3x3, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
      "rounds about four times as much as direct: ask for it by name"},
     {"winograd5x5", needs_winograd5x5, winograd_elements<2, 2>, winograd_cost<2, 2>},
+    {"winograd1d", needs_winograd1d, winograd1d_elements, winograd1d_cost},
     {"fft", needs_fft, fft_elements, fft_cost},
 };
 

@@ -1,11 +1,12 @@
-// Winograd's minimal filtering F(2x2, 3x3), F(4x4, 3x3) and F(2x2, 5x5) (Winograd 1980; Lavin &
-// Gray 2016).
+// Winograd's minimal filtering F(2x2, 3x3), F(4x4, 3x3), F(2x2, 5x5) and, along one axis, F(4, 3)
+// and F(3, 4) (Winograd 1980; Lavin & Gray 2016).
 //
 //   y = A^T [(G g G^T) * (B^T d B)] A
 //
 //   F(2x2, 3x3)  d 4x4 input tile, y 2x2 output tile; points 0, 1, -1, inf: 16 products for 36
 //   F(4x4, 3x3)  d 6x6 input tile, y 4x4 output tile; points 0, +-5/8, +-3/2, inf: 36 for 144
 //   F(2x2, 5x5)  d 6x6 input tile, y 2x2 output tile; the same points: 36 for 100
+//   F(3, 4)      d 6 inputs, y 3 outputs; the same points: 6 for 12
 //
 // Each function transforms one line of a tile; a tile takes it along its columns, then its rows.
 // The transposes give the gradient: dg = G^T [(A dy A^T) * (B^T d B)] G. Lines are told apart by
@@ -177,6 +178,77 @@ template <class V>
   dg[2] = constant<V>(kNear2) * even_near + constant<V>(kFar2) * even_far;
   dg[3] = constant<V>(kNear2) * odd_near + constant<V>(kFar2) * odd_far;
   dg[4] = constant<V>(kNear2 * kNear2) * even_near + constant<V>(kFar2 * kFar2) * even_far + du[5];
+}
+
+// ---- F(3, 4): the same points
+
+// G g
+template <class V>
+[[gnu::always_inline]] constexpr void filter_line(const V (&g)[4], V (&u)[6]) {
+  const V even_near = constant<V>(kNearNorm) * (g[0] + constant<V>(kNear2) * g[2]),
+          odd_near = constant<V>(kNearNorm * kNear) * (g[1] + constant<V>(kNear2) * g[3]);
+  const V even_far = constant<V>(kFarNorm) * (g[0] + constant<V>(kFar2) * g[2]),
+          odd_far = constant<V>(kFarNorm * kFar) * (g[1] + constant<V>(kFar2) * g[3]);
+  u[0] = constant<V>(kZeroNorm) * g[0];
+  u[1] = even_near + odd_near, u[2] = even_near - odd_near;
+  u[3] = even_far + odd_far, u[4] = even_far - odd_far;
+  u[5] = g[3];
+}
+
+// A^T m
+template <class V>
+[[gnu::always_inline]] constexpr void output_line(const V (&m)[6], V (&y)[3]) {
+  const V even_near = m[1] + m[2], even_far = m[3] + m[4];
+  y[0] = m[0] + even_near + even_far;
+  y[1] = constant<V>(kNear) * (m[1] - m[2]) + constant<V>(kFar) * (m[3] - m[4]);
+  y[2] = constant<V>(kNear2) * even_near + constant<V>(kFar2) * even_far + m[5];
+}
+
+// A dy
+template <class V>
+[[gnu::always_inline]] constexpr void output_gradient_line(const V (&dy)[3], V (&m)[6]) {
+  const V even_near = dy[0] + constant<V>(kNear2) * dy[2], odd_near = constant<V>(kNear) * dy[1];
+  const V even_far = dy[0] + constant<V>(kFar2) * dy[2], odd_far = constant<V>(kFar) * dy[1];
+  m[0] = dy[0];
+  m[1] = even_near + odd_near, m[2] = even_near - odd_near;
+  m[3] = even_far + odd_far, m[4] = even_far - odd_far;
+  m[5] = dy[2];
+}
+
+// G^T du
+template <class V>
+[[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[6], V (&dg)[4]) {
+  const V even_near = constant<V>(kNearNorm) * (du[1] + du[2]),
+          odd_near = constant<V>(kNearNorm * kNear) * (du[1] - du[2]);
+  const V even_far = constant<V>(kFarNorm) * (du[3] + du[4]),
+          odd_far = constant<V>(kFarNorm * kFar) * (du[3] - du[4]);
+  dg[0] = constant<V>(kZeroNorm) * du[0] + even_near + even_far;
+  dg[1] = odd_near + odd_far;
+  dg[2] = constant<V>(kNear2) * even_near + constant<V>(kFar2) * even_far;
+  dg[3] = constant<V>(kNear2) * odd_near + constant<V>(kFar2) * odd_far + du[5];
+}
+
+// ---- the axis that a tile along one axis leaves alone
+
+template <class V>
+[[gnu::always_inline]] constexpr void input_line(const V (&d)[1], V (&v)[1]) {
+  v[0] = d[0];
+}
+template <class V>
+[[gnu::always_inline]] constexpr void filter_line(const V (&g)[1], V (&u)[1]) {
+  u[0] = g[0];
+}
+template <class V>
+[[gnu::always_inline]] constexpr void output_line(const V (&m)[1], V (&y)[1]) {
+  y[0] = m[0];
+}
+template <class V>
+[[gnu::always_inline]] constexpr void output_gradient_line(const V (&dy)[1], V (&m)[1]) {
+  m[0] = dy[0];
+}
+template <class V>
+[[gnu::always_inline]] constexpr void filter_gradient_line(const V (&du)[1], V (&dg)[1]) {
+  dg[0] = du[0];
 }
 
 // ---- tiles

@@ -1,6 +1,10 @@
 // How the CPU kernels cut a Winograd convolution into tasks and blocks of tiles. Dilation d splits
 // a plane into phases, the positions that are equal modulo d: each is a dense convolution. Tiles
 // count in the order image, phase of the row, tile row, phase of the column, tile column.
+//
+// Along a third axis the sum is a direct one. It joins the sum over the channels: planes count as
+// images of y, and an input channel once for every tap of that axis. Likewise a long filter of one
+// row or column is cut into parts of `part_taps` taps, which read x at different places.
 #pragma once
 
 #include "ops/conv.h"
@@ -11,15 +15,47 @@ namespace lamina::winograd {
 // other's cache sets.
 inline constexpr int64_t kSkew = 16;
 
+struct PlaneShape : ops::ConvShape {  // of the convolution of planes
+  int64_t depth_in, depth_out, depth_taps, depth_stride, depth_pad, depth_dilation;
+  int64_t taps;                           // of the filter in a plane
+  int64_t parts = 1;                      // of the filter
+  int64_t part_down = 0, part_right = 0;  // from one part's input to the next one's
+
+  constexpr explicit PlaneShape(const ops::ConvShape& s, int64_t part_taps = 0)
+      : ops::ConvShape(s),
+        depth_in(s.in[0]),
+        depth_out(s.out[0]),
+        depth_taps(s.kernel[0]),
+        depth_stride(s.stride[0]),
+        depth_pad(s.pad[0]),
+        depth_dilation(s.dilation[0]),
+        taps(s.kernel[1] * s.kernel[2]) {
+    n *= depth_out, c *= depth_taps;
+    in[0] = out[0] = kernel[0] = stride[0] = dilation[0] = 1, pad[0] = 0;
+    if (part_taps == 0) return;
+    const int axis = kernel[1] > 1 ? 1 : 2;
+    parts = (taps + part_taps - 1) / part_taps, c *= parts, kernel[axis] = part_taps;
+    (axis == 1 ? part_down : part_right) = part_taps * dilation[axis];
+  }
+};
+
+// The taps of a part, 3 or 4, that F(4, 3) or F(3, 4) needs fewer products for: 6 for 4 outputs and
+// 3 taps, or for 3 outputs and 4 taps.
+constexpr int64_t best_part_taps(const ops::ConvShape& s) {
+  const int64_t taps = s.kernel[1] * s.kernel[2];
+  return (taps + 2) / 3 * 3 <= (taps + 3) / 4 * 4 ? 3 : 4;
+}
+
 struct Tiles {
   int64_t elements;            // of a transformed tile
   int64_t rows_h, columns_w;   // from a tile to the next one of its phase, in outputs
   int64_t phases_h, phases_w;  // of an output plane
   int64_t tiles_h, tiles_w;    // of the largest phase
   int64_t all;                 // tiles of all images
+  int64_t depth;               // images that are planes of one image
 
   // Tiles of out_rows x out_columns outputs.
-  constexpr Tiles(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
+  constexpr Tiles(const PlaneShape& s, int64_t out_rows, int64_t out_columns)
       : elements((out_rows + s.kernel[1] - 1) * (out_columns + s.kernel[2] - 1)),
         rows_h(out_rows * s.dilation[1]),
         columns_w(out_columns * s.dilation[2]),
@@ -27,7 +63,8 @@ struct Tiles {
         phases_w(s.dilation[2] < s.out[2] ? s.dilation[2] : s.out[2]),
         tiles_h((s.out[1] + rows_h - 1) / rows_h),
         tiles_w((s.out[2] + columns_w - 1) / columns_w),
-        all(s.n * phases_h * tiles_h * phases_w * tiles_w) {}
+        all(s.n * phases_h * tiles_h * phases_w * tiles_w),
+        depth(s.depth_out) {}
 
   // Panels of the products round a group's outputs up by at most 7.
   constexpr int64_t filter_elements(const ops::ConvShape& s) const {
@@ -42,7 +79,7 @@ struct Groups : Tiles {
   bool by_filter;  // tasks transform filters of their own and share the inputs
   int64_t chunk;   // groups whose inputs are transformed at a time for them
 
-  constexpr Groups(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
+  constexpr Groups(const PlaneShape& s, int64_t out_rows, int64_t out_columns)
       : Tiles(s, out_rows, out_columns),
         tiles(all < 24 * kWide ? kNarrow : kWide),
         by_filter(all < 12 * kNarrow || all < s.k_per_group()),
@@ -69,7 +106,7 @@ struct Blocks : Tiles {
   int64_t input_elements;            // at most, of a block
   int64_t output_gradient_elements;  // likewise
 
-  constexpr Blocks(const ops::ConvShape& s, int64_t out_rows, int64_t out_columns)
+  constexpr Blocks(const PlaneShape& s, int64_t out_rows, int64_t out_columns)
       : Tiles(s, out_rows, out_columns) {
     // All filters are read and written once a block: few of them stay in L2, beside small blocks.
     constexpr int64_t kFewFilters = int64_t{1} << 17, kWidestPanel = 48;
