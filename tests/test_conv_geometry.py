@@ -87,7 +87,7 @@ def test_every_kernel_on_any_geometry(convolution):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     "kernel",
-    [k for k in KERNELS if k.algo != "depthwise" and "_bf16" not in k.algo],  # those: test_amx.py
+    [k for k in KERNELS if k.algo != "depthwise" and "_bf16" not in k.algo],  # those: test_bf16.py
     ids=str,
 )
 def test_rounding(kernel, dtype):

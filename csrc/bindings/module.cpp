@@ -2,8 +2,8 @@
 #include "bindings/calls.h"
 #include "bindings/common.h"
 #include "core/threads.h"
+#include "ops/bf16_unit.h"
 #include "ops/precision.h"
-#include "ops/tiles.h"
 
 namespace lamina::bindings {
 
@@ -53,7 +53,8 @@ PYBIND11_MODULE(_C, module, py::mod_gil_not_used()) {
   module.def("num_threads", &num_threads);
   module.def("set_num_threads", &set_num_threads, py::arg("count"));
   module.def("isa", [] { return ops::isa_name(ops::isa()); });
-  module.def("tiles", &ops::tiles_name, "The tile unit in use: 'amx', 'amx-model' or nothing");
+  module.def("bf16_unit", &ops::bf16_unit_name,
+             "What multiplies bfloat16: 'amx', 'amx-model', 'avx512-bf16' or nothing");
   module.def("compiled_isas", &ops::compiled_isas);
   module.def("kernels", &kernel_list, "(backend, op, pass, algo) of every registered kernel");
   module.def("current_backend", [] { return ops::current_backend(); });

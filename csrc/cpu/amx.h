@@ -19,6 +19,7 @@ inline constexpr int64_t kTileBytes = 1024;
 #if defined(__x86_64__) && defined(__AVX512F__)
 class AmxTiles {
  public:
+  static constexpr bool kRounds = false;
   // Tiles keep their registers busy until they are released, at the end of the scope.
   AmxTiles() {
     struct Shape {
@@ -61,6 +62,8 @@ class AmxTiles {
 
 class TileModel {
  public:
+  static constexpr bool kRounds = false;
+
   template <int TILE>
   void zero() {
     for (auto& row : tiles_[TILE])

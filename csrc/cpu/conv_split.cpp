@@ -26,12 +26,15 @@ using ops::ConvPass;
 using ops::ConvShape;
 
 // Products of `pieces` bfloat16 pieces, see split_blocks.
-template <class T, class Rows, class Columns, class Store>
+template <class T, class Rows, class Columns, class RowLines, class ColumnLines, class Store>
 static void split_products(int pieces, int64_t batch, int64_t m, int64_t n, int64_t k,
-                           const Rows& rows_of, const Columns& columns_of, const Store& store,
-                           const SplitShare& share = {}) {
+                           const Rows& rows_of, const Columns& columns_of,
+                           [[maybe_unused]] const RowLines& row_lines,
+                           [[maybe_unused]] const ColumnLines& column_lines, const Store& store,
+                           [[maybe_unused]] const SplitShare& share = {}) {
   if constexpr (sizeof(T) == sizeof(float))
-    split_blocks(pieces, batch, m, n, k, rows_of, columns_of, store, share);
+    split_blocks(pieces, batch, m, n, k, rows_of, columns_of, row_lines, column_lines, store,
+                 share);
   else
     gemm_blocks<T>(batch, m, n, k, rows_of, columns_of, store);
 }
@@ -60,8 +63,10 @@ static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T
                              T* panel) -> const T* {
       constexpr int kRows = Tile::kRows;
       const T* weight = args.weight + g * m * inputs * filter + i * output_step;
-      if (forward && taps == filter) {
-        pack_panel<kRows>(weight + p, output_step, 1, rows, depth, panel, kRows);
+      if (taps == 1 || (forward && taps == filter)) {
+        const bool one = taps == 1;
+        pack_panel<kRows>(one ? weight + p * input_step + tap[0] : weight + p, output_step,
+                          one ? input_step : 1, rows, depth, panel, kRows);
         return panel;
       }
       T* line = panel;
@@ -70,6 +75,21 @@ static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T
         for (int64_t c = 0; c < kRows; ++c) line[c] = c < rows ? source[c * output_step] : T(0);
       }
       return panel;
+    };
+    const auto row_lines = [&](int64_t g, int64_t i, int64_t count, int64_t p, int64_t depth,
+                               T* memory) -> LinesAlong<T> {
+      const T* weight = args.weight + g * m * inputs * filter + i * output_step;
+      if (forward && taps == filter) return {weight + p, output_step, depth};
+      if (taps == 1) return {};  // neighbours along the rows
+      T* line = memory;
+      for (int64_t row = 0; row < count; ++row, line += depth, weight += output_step) {
+        const T* source = weight + p / taps * input_step;
+        for (int64_t q = 0, t = p % taps; q < depth; ++q) {
+          line[q] = source[tap[t]];
+          if (++t == taps) t = 0, source += input_step;
+        }
+      }
+      return {memory, depth, depth};
     };
     const auto columns_of = [&](int64_t g, int64_t j, int64_t cols, int64_t p, int64_t depth,
                                 T* panels) -> const T* {
@@ -84,8 +104,8 @@ static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T
       store_part(args, part, forward ? s.out : s.in, s.groups * m, g * m + i, rows, j, cols, sums,
                  step);
     };
-    split_products<T>(pieces, s.groups, m, plan.positions, plan.depth, rows_of, columns_of, store,
-                      {args.workspace, !plan.pack_input});
+    split_products<T>(pieces, s.groups, m, plan.positions, plan.depth, rows_of, columns_of,
+                      row_lines, NoLines{}, store, {args.workspace, !plan.pack_input});
   });
 }
 
@@ -138,6 +158,30 @@ static void weight_gradient(const ConvArgs<T>& args, int pieces) {
     if (some > 0) pack_positions(s, x, j, cols, first, some, depth, panels);
     return panels;
   };
+  const auto row_lines = [&](int64_t index, int64_t i, int64_t count, int64_t p, int64_t depth,
+                             T* memory) -> LinesAlong<T> {
+    const int64_t at = first_of(index) + p, end = min_of(s.n * out, at + depth);
+    const T* grad_y = args.grad_y + (index % s.groups * m + i) * out;
+    if (at / out == (end - 1) / out)
+      return {grad_y + at / out * s.k * out + at % out, out, end - at};
+    for (int64_t row = 0; row < count; ++row, grad_y += out)
+      for (int64_t q = at; q < end;) {  // runs within an image
+        const int64_t some = min_of(out - q % out, end - q);
+        __builtin_memcpy(memory + row * depth + q - at, grad_y + q / out * s.k * out + q % out,
+                         sizeof(T) * some);
+        q += some;
+      }
+    return {memory, depth, end - at};
+  };
+  const auto column_lines = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth,
+                                T* memory) -> LinesAlong<T> {
+    constexpr int kDepth = Tile::kBlockDepth;
+    const T* x = args.x + index % s.groups * s.c_per_group() * s.in_size();
+    const int64_t first = first_of(index) + p, some = min_of(depth, s.n * out - first);
+    if (some > 0)
+      Im2colRuns<T, kDepth, kDepth>(s, x, s.c * s.in_size(), first, some).pack(j, cols, memory);
+    return {memory, whole_vectors<T>(max_of<int64_t>(some, 0)), some};
+  };
   T* sums_of_parts = plan.parts > 1 ? args.workspace : args.result;
   const auto store_block = [&](int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
                                const T* sums, int64_t step) {
@@ -147,7 +191,8 @@ static void weight_gradient(const ConvArgs<T>& args, int pieces) {
         store_first(place + q, cols - q, load(sums + q));
   };
   const int64_t products = plan.parts * s.groups;
-  split_products<T>(pieces, products, m, n, plan.positions, rows_of, columns_of, store_block);
+  split_products<T>(pieces, products, m, n, plan.positions, rows_of, columns_of, row_lines,
+                    column_lines, store_block);
   if (plan.parts > 1) add_parts<T>(sums_of_parts, plan.parts, weights, args.result);
 }
 

@@ -1,5 +1,5 @@
 // gemm: c = f(alpha op(a) op(b) + beta c + bias + residual), row major, batched. See cpu/gemm.h for
-// the method and cpu/gemm_split.h for that where the tile unit of AMX is there.
+// the method and cpu/gemm_split.h for that in bfloat16.
 #include "cpu/gemm.h"
 
 #include "cpu/gemm_skinny.h"
@@ -20,16 +20,16 @@ template <class T>
 static SplitPlan split_plan(const GemmArgs<T>& args) {
   constexpr int64_t kMostWords = int64_t{1} << 23;
   SplitPlan plan;
-  if (sizeof(T) != sizeof(float) || ops::tiles() == ops::Tiles::none) return plan;
-  if (args.m < kSplitSide || args.n < kSplitSide || args.k < 1) return plan;  // mostly padding
   const int pieces = 3 - static_cast<int>(args.precision);
+  if (sizeof(T) != sizeof(float) || pieces > ops::most_pieces()) return plan;
+  if (args.m < kSplitSide || args.n < kSplitSide || args.k < 1) return plan;  // mostly padding
   const int64_t words = args.batch * split_elements(args.m, args.k, pieces);
   if (words <= kMostWords) plan.rows_memory = words;
   const SplitBlock block(args.batch, args.m, args.n, words <= kMostWords, false);
   const int64_t times = plan.rows_memory ? 1 : ceil_div(args.n, block.cols);
   const auto split = static_cast<double>(args.m * times + args.n * ceil_div(args.m, block.rows));
-  const double saved = (1 - ops::tile_macs(pieces)) * static_cast<double>(args.m * args.n);
-  if (saved > ops::split_macs(pieces) * split) plan.pieces = pieces;
+  const double saved = (1 - ops::split_product_macs(pieces)) * static_cast<double>(args.m * args.n);
+  if (saved > ops::split_element_macs(pieces) * split) plan.pieces = pieces;
   return plan;
 }
 
@@ -60,8 +60,18 @@ static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
   if constexpr (sizeof(T) == sizeof(float))
     if (plan.pieces > 0) {
       Scratch<uint32_t> rows(plan.rows_memory);
+      const auto row_lines = [&](int64_t index, int64_t i, int64_t, int64_t p, int64_t depth, T*) {
+        const T* a = args.a + index * args.stride_a + i * a_row + p;
+        return LinesAlong<T>{a_col == 1 ? a : nullptr, a_row, depth};
+      };
+      const auto column_lines = [&](int64_t index, int64_t j, int64_t, int64_t p, int64_t depth,
+                                    T*) {
+        const T* b = args.b + index * args.stride_b + j * b_col + p;
+        return LinesAlong<T>{b_row == 1 ? b : nullptr, b_col, depth};
+      };
       return split_blocks(plan.pieces, args.batch, args.m, args.n, args.k, rows_of, columns_of,
-                          store_block, {plan.rows_memory ? rows.get() : nullptr, true});
+                          row_lines, column_lines, store_block,
+                          {plan.rows_memory ? rows.get() : nullptr, true});
     }
   gemm_blocks<T>(args.batch, args.m, args.n, args.k, rows_of, columns_of, store_block);
 }

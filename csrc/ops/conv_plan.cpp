@@ -5,9 +5,9 @@
 #include <cstring>
 
 #include "core/threads.h"
+#include "ops/bf16_unit.h"
 #include "ops/conv_measured.h"
 #include "ops/precision.h"
-#include "ops/tiles.h"
 #include "shared/conv_parts.h"
 #include "shared/conv_phase.h"
 #include "shared/fft_tiles.h"
@@ -276,13 +276,15 @@ double split_gemm_cost(ConvPass pass, const ConvShape& s) {
   const double rows =
       wgrad ? macs / static_cast<double>(taps) * static_cast<double>((taps + wide - 1) / wide)
             : static_cast<double>(s.weight_elems());
-  return 1.1 * tile_macs(PIECES) * macs * whole +
-         ((wgrad ? 30 : 20) + split_macs(PIECES)) * (columns + rows) + kMacsPerImplicitGemm;
+  return 1.1 * split_product_macs(PIECES) * macs * whole +
+         ((wgrad ? 30 : 20) + split_element_macs(PIECES)) * (columns + rows) + kMacsPerImplicitGemm;
 }
 
-std::string needs_tiles(ConvPass, const ConvShape&) {
-  if (tiles() != Tiles::none) return {};
-  return "needs the tile unit of AMX, which this processor has not, or LAMINA_ISA leaves alone";
+template <int PIECES>
+std::string needs_bf16_unit(ConvPass, const ConvShape&) {
+  if (PIECES <= most_pieces()) return {};
+  return std::string("needs ") + (PIECES == 1 ? "AVX512-BF16 or " : "") +
+         "the tile unit of AMX, which this processor has not, or LAMINA_ISA leaves alone";
 }
 
 // ---- winograd and fft
@@ -392,7 +394,8 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
 
 template <int PIECES>
 constexpr ConvRule split_rule(const char* algo, Float32Precision enough, const char* imprecise) {
-  ConvRule rule{algo, needs_tiles, split_gemm_elements<PIECES>, split_gemm_cost<PIECES>};
+  ConvRule rule{algo, needs_bf16_unit<PIECES>, split_gemm_elements<PIECES>,
+                split_gemm_cost<PIECES>};
   rule.imprecise = imprecise, rule.enough = enough, rule.float32_only = true;
   return rule;
 }

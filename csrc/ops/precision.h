@@ -1,8 +1,7 @@
 // How exactly float32 convolutions and matrix products are computed; other types are not affected.
 //
 //   highest  float32 products and sums; on tiles of AMX products of three bfloat16 pieces, which
-//   hold
-//            the 24 bits of an operand
+//            hold the 24 bits of an operand
 //   high     products of operands rounded to 11 bits (tf32) with float32 sums on tensor cores, of
 //            two pieces (16 bits) on tiles, and algorithms that round a little more, such as
 //            F(4x4, 3x3)

@@ -5,7 +5,7 @@
 #include <mutex>
 #include <utility>
 
-#include "ops/tiles.h"
+#include "ops/bf16_unit.h"
 
 // Declarations first: namespaces come from the backend's name, arguments stay incomplete types.
 #define LAMINA_DECLARE_IN(space, op, pass, algo, Args) \
@@ -242,7 +242,7 @@ thread_local NotedPlan noted;
 }  // namespace
 
 const char* isa_of(const Kernel& kernel) {
-  return std::strstr(kernel.algo, "_bf16") ? tiles_name() : isa_name(isa());
+  return std::strstr(kernel.algo, "_bf16") ? bf16_unit_name() : isa_name(isa());
 }
 
 const Plan& last_plan() {

@@ -107,6 +107,11 @@ def batch_norm_call(
     operands: x, weight, bias, running mean, running var
     """
 
+def bf16_unit() -> str:
+    """
+    What multiplies bfloat16: 'amx', 'amx-model', 'avx512-bf16' or nothing
+    """
+
 def calls(operands: int, function: Any, numbers: bool) -> tuple: ...
 def compiled_isas() -> list[str]: ...
 def conv(
@@ -439,9 +444,4 @@ def sum_lines(x: NDArray, sums: NDArray) -> None:
 def sum_rows(x: NDArray, sums: NDArray) -> None:
     """
     sums [n] of x [m, n] over its rows, in order
-    """
-
-def tiles() -> str:
-    """
-    The tile unit in use: 'amx', 'amx-model' or nothing
     """

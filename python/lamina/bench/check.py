@@ -24,8 +24,8 @@ STEP = 1e-5
 GRADIENT_BOUND = 1e-7
 
 
-# Kernels of the tile unit of AMX: how much more than float32 they round (docs/extensions.md).
-TILES = {"bf16x6": 1, "bf16x3": 2**7, "bf16": 2**16}
+# Products of bfloat16: how much more than float32 they round (docs/extensions.md).
+BF16 = {"bf16x6": 1, "bf16x3": 2**7, "bf16": 2**16}
 
 
 class NotRun(Exception):
@@ -58,7 +58,7 @@ def _differentiated(kernel: Kernel, inputs: int) -> list[bool]:
 def _gradient_error(kernel: Kernel, definition: Definition) -> float:
     """Difference of two directional derivatives, relative to the norms that enter them."""
     inputs = definition.inputs()
-    if _tile_bound(kernel):
+    if _bf16_bound(kernel):
         inputs = [x.astype(np.float32) for x in inputs]
     chosen = _differentiated(kernel, len(inputs))
     tensors = [lamina.tensor(x, requires_grad=c) for x, c in zip(inputs, chosen, strict=True)]
@@ -82,8 +82,13 @@ def _gradient_error(kernel: Kernel, definition: Definition) -> float:
     return abs(ours - expected) / max(float(np.abs(ends[0]).max()) * grad_y.size, 1.0)
 
 
-def _tile_bound(kernel: Kernel) -> int:
-    return TILES.get(kernel.algo.rpartition("_")[2], 0)
+def _bf16_bound(kernel: Kernel) -> int:
+    return BF16.get(kernel.algo.rpartition("_")[2], 0)
+
+
+def _has_unit(kernel: Kernel) -> bool:
+    unit = _C.bf16_unit()
+    return unit in ("amx", "amx-model") or (unit != "" and kernel.algo.endswith("_bf16"))
 
 
 def check_kernel(kernel: Kernel) -> tuple[float, float]:
@@ -93,7 +98,7 @@ def check_kernel(kernel: Kernel) -> tuple[float, float]:
     """
     forward = kernel.pass_ == "fprop"
     measure = _forward_error if forward else _gradient_error
-    precision = "medium" if _tile_bound(kernel) else lamina.get_float32_precision()
+    precision = "medium" if _bf16_bound(kernel) else lamina.get_float32_precision()
     errors = []
     for definition in definitions_of(kernel.op):
         try:
@@ -104,7 +109,7 @@ def check_kernel(kernel: Kernel) -> tuple[float, float]:
         except ValueError as error:
             if "algo=" not in str(error):  # else the algorithm refuses this shape
                 raise
-    bound = (FORWARD_BOUND if forward else GRADIENT_BOUND) * (_tile_bound(kernel) or 1)
+    bound = (FORWARD_BOUND if forward else GRADIENT_BOUND) * (_bf16_bound(kernel) or 1)
     return max(errors, default=float("inf")), bound
 
 
@@ -112,7 +117,7 @@ def run_checks(console: Console) -> int:
     """Prints a table; returns the number of kernels whose error is above the bound."""
     table = Table("backend", "kernel", "pass", "algorithm", "error", "bound", "")
     failures = 0
-    kernels = [k for k in lamina.kernels() if _C.tiles() or not _tile_bound(k)]
+    kernels = [k for k in lamina.kernels() if _has_unit(k) or not _bf16_bound(k)]
     for kernel in kernels:
         error, bound = check_kernel(kernel)
         good = error <= bound

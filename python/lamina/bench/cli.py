@@ -204,7 +204,7 @@ def info() -> None:
         "numpy": numpy.__version__,
         "machine": f"{platform.machine()}, {lamina.get_num_threads()} threads",
         "instruction set": f"{lamina.isa()} (compiled: {', '.join(_C.compiled_isas())})",
-        "tile unit": _C.tiles() or "none",
+        "bfloat16 unit": _C.bf16_unit() or "none",
         "backends": ", ".join(lamina.backends()),
         "kernels": str(len(lamina.kernels())),
         "GPU": _gpu(),

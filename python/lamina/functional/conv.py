@@ -8,8 +8,8 @@ algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `winograd4` (lar
 larger rounding), `fft`, `depthwise` and, on CPUs only, `winograd2x4` (tiles in between),
 `winograd4x1` (for narrow groups), `winograd5x5` (of 5x5 filters), `winograd1d` (of filters of one
 row or column) and, with AMX, `implicit_gemm_bf16x6`, `_bf16x3` and `_bf16` (which round more and
-more). `algo="auto"` takes the cheapest legal one, of those that round more only what
-`set_float32_precision` allows;
+more; the last one also with AVX512-BF16). `algo="auto"` takes the cheapest legal one, of those that
+round more only what `set_float32_precision` allows;
 `lamina.last_plan()` says which and why not the others. An algorithm asked for by name runs the
 forward pass; the backward passes use it too where it is legal.
 `activation=` and `residual=` are applied while the result is stored (functional/_epilogue.py).

@@ -1,4 +1,4 @@
-#include "ops/tiles.h"
+#include "ops/bf16_unit.h"
 
 #include <cstdlib>
 #include <string>
@@ -38,27 +38,40 @@ bool has_amx() {
 #endif
 }
 
-Tiles detect_tiles() {
+// Vectors of bfloat16, on top of what the kernels for AVX-512 need.
+bool has_avx512_bf16() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kAvx512Bf16 = 1u << 5;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & kAvx512Bf16);
+#else
+  return false;
+#endif
+}
+
+Bf16Unit detect_unit() {
   const char* text = std::getenv("LAMINA_ISA");
   const std::string name = text ? text : "";
-  if (name == "amx-model") return Tiles::model;
-  if (!name.empty() && name != "amx") return Tiles::none;
+  if (name == "amx-model") return Bf16Unit::model;
+  if (!name.empty() && name != "amx" && name != "avx512-bf16") return Bf16Unit::none;
 #ifdef LAMINA_HAVE_AVX512
-  if (isa() == Isa::avx512 && has_amx() && cpu::avx512::tile_unit_agrees()) return Tiles::amx;
+  if (isa() != Isa::avx512) return Bf16Unit::none;
+  if (name != "avx512-bf16" && has_amx() && cpu::avx512::tile_unit_agrees()) return Bf16Unit::tiles;
+  if (has_avx512_bf16()) return Bf16Unit::vectors;
 #endif
-  return Tiles::none;
+  return Bf16Unit::none;
 }
 
 }  // namespace
 
-Tiles tiles() {
-  static const Tiles chosen = detect_tiles();
+Bf16Unit bf16_unit() {
+  static const Bf16Unit chosen = detect_unit();
   return chosen;
 }
 
-const char* tiles_name() {
-  static const char* const names[] = {"", "amx-model", "amx"};
-  return names[static_cast<int>(tiles())];
+const char* bf16_unit_name() {
+  static const char* const names[] = {"", "amx-model", "avx512-bf16", "amx"};
+  return names[static_cast<int>(bf16_unit())];
 }
 
 }  // namespace lamina::ops

@@ -1,7 +1,8 @@
-"""The tile unit of AMX: float32 split into bfloat16 (bf16x6, bf16x3, bf16).
+"""Products of bfloat16: float32 split into pieces (bf16x6, bf16x3) or rounded (bf16).
 
-These run where the unit is there, and everywhere on a model of its instructions, in a process of
-their own with LAMINA_ISA=amx-model.
+These run on the unit that is there: AMX has all three, AVX512-BF16 the last. All three also run
+everywhere on a model of the instructions of AMX, in a process of their own with
+LAMINA_ISA=amx-model.
 
 Bounds, of S = the sum of absolute products: each piece leaves at most 2^-8 of what there was, so
 that a product of three pieces lacks at most 2^-23 of itself (m l' and l m'), of two 3 2^-16 (m m'
@@ -26,8 +27,14 @@ from numpy.testing import assert_array_equal
 
 LEFT_OUT = {"bf16x6": 2.0**-23, "bf16x3": 3 * 2.0**-16, "bf16": 2.0**-7 + 2.0**-16}
 PRECISION = {"bf16x6": "highest", "bf16x3": "high", "bf16": "medium"}
-tiles = pytest.mark.skipif(not _C.tiles(), reason="no tile unit: see test_under_the_model")
-kinds = pytest.mark.parametrize("kind", LEFT_OUT)
+ON_TILES = _C.bf16_unit() in ("amx", "amx-model")
+KINDS = [k for k in LEFT_OUT if ON_TILES or (_C.bf16_unit() and k == "bf16")]
+WHY = "no unit for it: see test_under_the_model"
+unit = pytest.mark.skipif(not KINDS, reason=WHY)
+kinds = pytest.mark.parametrize(
+    "kind",
+    [pytest.param(k, marks=pytest.mark.skipif(k not in KINDS, reason=WHY)) for k in LEFT_OUT],
+)
 
 SHAPES = [
     ((2, 5, 9, 10), (7, 5, 3, 3), {"padding": 1}),
@@ -66,7 +73,7 @@ def exact(pass_, x, weight, grad_y, options):
 
 
 def test_under_the_model():
-    if _C.tiles():
+    if ON_TILES:
         pytest.skip("this process has tiles")
     for path, options in ((__file__, []), ("test_conv.py", ["-k", "bf16x or auto"])):
         path = os.path.join(os.path.dirname(__file__), path)
@@ -81,16 +88,36 @@ def test_under_the_model():
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.skipif(bool(_C.tiles()), reason="the unit is there")
-def test_refused_without_the_unit():
+@pytest.mark.parametrize("kind", LEFT_OUT)
+def test_refused_without_the_unit(kind):
+    if kind in KINDS:
+        pytest.skip("the unit is there")
     x, weight = cases.reals((1, 4, 6, 6), 1), cases.reals((4, 4, 3, 3), 2)
-    with pytest.raises(ValueError, match=r"implicit_gemm_bf16x6: needs the tile unit of AMX"):
-        F.conv2d(x, weight, algo="implicit_gemm_bf16x6")
-    F.conv2d(x, weight)
-    assert "tile unit" in dict(lamina.last_plan().refusals)["implicit_gemm_bf16x6"]
+    with lamina.set_float32_precision("medium"):
+        with pytest.raises(
+            ValueError, match=rf"implicit_gemm_{kind}: needs .*the tile unit of AMX"
+        ):
+            F.conv2d(x, weight, algo=f"implicit_gemm_{kind}")
+        F.conv2d(x, weight)
+    assert "tile unit" in dict(lamina.last_plan().refusals)[f"implicit_gemm_{kind}"]
 
 
-@tiles
+@pytest.mark.skipif(os.environ.get("LAMINA_ISA", "") != "", reason="capped already")
+@pytest.mark.parametrize("cap", _C.compiled_isas())
+def test_a_cap_leaves_the_unit_alone(cap):
+    """Convolutions and matrix products are then those of float32, also when less would do."""
+    path = os.path.abspath(__file__)
+    code = (
+        "import pytest; from lamina import _C; assert _C.bf16_unit() == '', _C.bf16_unit();"
+        f"raise SystemExit(pytest.main(['-q', '-x', {path!r}, '-k', 'refused']))"
+    )
+    env = {**os.environ, "LAMINA_ISA": cap, "LAMINA_TEST_BACKENDS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @kinds
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -101,7 +128,6 @@ def test_small_integers_are_exact(shape, pass_, kind):
     assert_array_equal(actual, exact(pass_, x, weight, grad_y, options))
 
 
-@tiles
 @kinds
 @pytest.mark.parametrize("pass_", PASSES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -115,7 +141,6 @@ def test_error_bound(shape, pass_, kind):
     assert (error <= (LEFT_OUT[kind] + terms * 2.0**-24) * absolute).all()
 
 
-@tiles
 @kinds
 def test_error_beside_the_fma_kernel(kind):
     """Long sums: three pieces err no more than the FMA kernel, two stay below 1e-5."""
@@ -133,7 +158,6 @@ def test_error_beside_the_fma_kernel(kind):
     assert kind == "bf16x6" or error > 5 * plain  # it did use fewer pieces
 
 
-@tiles
 @kinds
 @pytest.mark.parametrize("scale", [1e-45, 1e-38, 1e-32, 1e-20, 1e20, 3e37, np.inf, np.nan], ids=str)
 @pytest.mark.parametrize("pass_", PASSES)
@@ -163,7 +187,6 @@ def test_as_good_as_fma_at_the_ends(pass_, scale, kind):
         assert (abs(actual - plain) <= slack)[touched].all()
 
 
-@tiles
 @kinds
 def test_infinities_that_meet_a_zero_or_each_other(kind):
     x, weight = np.ones((1, 2, 4, 40), np.float32), np.ones((32, 2, 1, 1), np.float32)
@@ -176,12 +199,14 @@ def test_infinities_that_meet_a_zero_or_each_other(kind):
     assert_array_equal(y, expected)
 
 
-@tiles
+@unit
 @pytest.mark.parametrize("word", PRECISION.values())
 @pytest.mark.parametrize("sizes", [(256, 384, 300), (1100, 520, 70)], ids=str)
 def test_matrix_products(sizes, word):
     m, n, k = sizes
     kind = next(kind for kind, p in PRECISION.items() if p == word)
+    if kind not in KINDS:
+        pytest.skip(WHY)
     x, weight, bias = cases.reals((m, k), 1), cases.reals((n, k), 2), cases.reals((n,), 3)
     integers = cases.integers((m, k), 4), cases.integers((n, k), 5)
     plain = np.concatenate([F.linear(x[i : i + 4], weight, bias) for i in range(0, m, 4)])
@@ -197,7 +222,6 @@ def test_matrix_products(sizes, word):
     assert (y != plain).any()
 
 
-@tiles
 @kinds
 def test_same_bits_for_any_thread_count(kind):
     x, weight, grad_y, options = operands(SHAPES[1], cases.reals)
@@ -213,19 +237,25 @@ def test_same_bits_for_any_thread_count(kind):
             assert_array_equal(first, second)
 
 
-@tiles
+@unit
 def test_choice_follows_precision():
     x, weight = cases.reals((2, 256, 20, 20), 1), cases.reals((512, 256, 1, 1), 2)
     for kind, word in PRECISION.items():
         with lamina.set_float32_precision(word):
             F.conv2d(x, weight)
         plan = lamina.last_plan()
-        assert (plan.algo, plan.isa) == (f"implicit_gemm_{kind}", _C.tiles())
+        if kind in KINDS:
+            assert (plan.algo, plan.isa) == (f"implicit_gemm_{kind}", _C.bf16_unit())
+        else:
+            assert "bf16" not in plan.algo
     refusals = {}
     for dtype in (np.float32, np.float64):
         F.conv2d(x.astype(dtype), weight.astype(dtype))
         refusals[dtype] = dict(lamina.last_plan().refusals)
-    assert refusals[np.float32]["implicit_gemm_bf16x3"].startswith("rounds operands to 16 bits")
-    assert refusals[np.float64]["implicit_gemm_bf16x6"] == "needs float32"
+    assert refusals[np.float32]["implicit_gemm_bf16"].startswith("rounds operands to 8 bits")
+    assert refusals[np.float64]["implicit_gemm_bf16"] == "needs float32"
+    if ON_TILES:
+        assert refusals[np.float32]["implicit_gemm_bf16x3"].startswith("rounds operands to 16 bits")
+        assert refusals[np.float64]["implicit_gemm_bf16x6"] == "needs float32"
     with pytest.raises(ValueError, match="rounds operands to 8 bits"):
         F.conv2d(x, weight, algo="implicit_gemm_bf16")
