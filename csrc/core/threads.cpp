@@ -36,9 +36,9 @@ class Pool {
     start_workers(threads - 1);
     function_ = function;
     context_ = context;
-    tasks_ = tasks;
-    helpers_ = static_cast<int>(tasks - 1 < threads - 1 ? tasks - 1 : threads - 1);
-    next_.store(0, std::memory_order_relaxed);
+    threads = static_cast<int>(tasks < threads ? tasks : threads);
+    helpers_ = threads - 1;
+    deal(tasks, threads);
     const uint64_t job = ++last_job_;
     open_.store(job);
     if (sleepers_.load() > 0) {
@@ -48,7 +48,7 @@ class Pool {
       }  // nobody is between the look and the sleep
       wake_.notify_all();
     }
-    work();
+    work(0);
     open_.store(0);
     for (int spin = 0; joined_.load() != 0; ++spin)
       if (spin < 2000)
@@ -95,7 +95,7 @@ class Pool {
       // In this order: the owner closes a job first and then waits for those who joined, so that
       // one of the two sees the other.
       joined_.fetch_add(1);
-      if (open_.load() == job && id < helpers_) work();
+      if (open_.load() == job && id < helpers_) work(id + 1);
       joined_.fetch_sub(1);
     }
   }
@@ -118,13 +118,32 @@ class Pool {
     return job;
   }
 
-  void work() {
+  // Each thread begins with a run of tasks of its own, the same in every call of so many: what the
+  // last call left in its cache is there. Then it takes the others' tasks.
+  void deal(int64_t tasks, int threads) {
+    if (static_cast<int>(shares_.size()) < threads)
+      std::vector<Share>(static_cast<size_t>(threads)).swap(shares_);
+    for (int t = 0; t < threads; ++t) {
+      shares_[static_cast<size_t>(t)].next.store(tasks * t / threads, std::memory_order_relaxed);
+      shares_[static_cast<size_t>(t)].end = tasks * (t + 1) / threads;
+    }
+  }
+
+  void work(int thread) {
     const bool was_inside = inside_task;
     inside_task = true;
-    for (int64_t task; (task = next_.fetch_add(1, std::memory_order_relaxed)) < tasks_;)
-      function_(context_, task);
+    for (int k = 0; k <= helpers_; ++k) {
+      Share& share = shares_[static_cast<size_t>((thread + k) % (helpers_ + 1))];
+      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+        function_(context_, task);
+    }
     inside_task = was_inside;
   }
+
+  struct Share {
+    alignas(64) std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
 
   std::mutex owner_;  // of the job
   std::mutex mutex_;  // of the sleep
@@ -134,12 +153,11 @@ class Pool {
   std::atomic<int> sleepers_{0};
   TaskFunction function_ = nullptr;  // these do not change between open_ and the last to leave
   void* context_ = nullptr;
-  int64_t tasks_ = 0;
   int helpers_ = 0;
+  std::vector<Share> shares_;  // of the owner, then of each helper
   int workers_ = 0;
   std::vector<pthread_t> handles_;  // of the workers, never joined
   int avoided_core_ = -1;
-  alignas(64) std::atomic<int64_t> next_{0};
   alignas(64) std::atomic<int> joined_{0};
 };
 
