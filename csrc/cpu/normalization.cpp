@@ -27,12 +27,20 @@ inline constexpr int64_t kMostChannels = 16, kRun = 2048;  // of a batch norm's 
 inline constexpr int64_t kColumns = 256;                   // a task of the sums over blocks of rows
 inline constexpr int64_t kCached = 32768;  // elements of each of three tensors that L2 holds
 
-// Two sums over i of what term(i, count, first, second) adds: a vector of elements at i.
 struct TwoSums {
   double first = 0, second = 0;
 };
+// The same before the lanes are summed.
+template <class T>
+struct LaneSums {
+  Vec<T> first, second;
+  LAMINA_INLINE TwoSums total() const {
+    return {double(sum_lanes<T>(first)), double(sum_lanes<T>(second))};
+  }
+};
+// Two sums over i of what term(i, count, first, second) adds: a vector of elements at i.
 template <class T, class Term>
-LAMINA_INLINE TwoSums two_sums(int64_t size, const Term& term) {
+LAMINA_INLINE LaneSums<T> two_sums(int64_t size, const Term& term) {
   Vec<T> first[4] = {}, second[4] = {};
   int64_t i = 0;
   for (; i + 4 * kLanes<T> <= size; i += 4 * kLanes<T>)
@@ -40,13 +48,39 @@ LAMINA_INLINE TwoSums two_sums(int64_t size, const Term& term) {
     for (int c = 0; c < 4; ++c) term(i + c * kLanes<T>, int64_t{kLanes<T>}, first[c], second[c]);
   for (; i < size; i += kLanes<T>)
     term(i, min_of<int64_t>(kLanes<T>, size - i), first[0], second[0]);
-  return {double(sum_lanes<T>((first[0] + first[1]) + (first[2] + first[3]))),
-          double(sum_lanes<T>((second[0] + second[1]) + (second[2] + second[3])))};
+  return {(first[0] + first[1]) + (first[2] + first[3]),
+          (second[0] + second[1]) + (second[2] + second[3])};
 }
+
+// The sums of a set of lines: lane by lane for some of them, in double precision from then on.
+template <class T>
+class LineSums {
+ public:
+  LAMINA_INLINE void add(const LaneSums<T>& line) {
+    lanes_.first += line.first, lanes_.second += line.second;
+    if (++lines_ == kLines) flush();
+  }
+  LAMINA_INLINE TwoSums total() {
+    flush();
+    return sum_;
+  }
+
+ private:
+  static constexpr int kLines = 16;
+  LAMINA_INLINE void flush() {
+    const TwoSums some = lanes_.total();
+    sum_.first += some.first, sum_.second += some.second;
+    lanes_ = LaneSums<T>{}, lines_ = 0;
+  }
+
+  LaneSums<T> lanes_ = {};
+  TwoSums sum_;
+  int lines_ = 0;
+};
 
 // Sums of x - shift and of its squares.
 template <class T>
-static TwoSums moments(const T* x, T shift, int64_t size) {
+LAMINA_INLINE static LaneSums<T> moments(const T* x, T shift, int64_t size) {
   return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& squares) {
     const Vec<T> centred = load_first(x + i, count, shift) - shift;
     sum += centred;
@@ -56,7 +90,7 @@ static TwoSums moments(const T* x, T shift, int64_t size) {
 
 // Sums of grad_y and of grad_y (x - mean).
 template <class T>
-static TwoSums slopes(const T* grad_y, const T* x, T mean, int64_t size) {
+LAMINA_INLINE static LaneSums<T> slopes(const T* grad_y, const T* x, T mean, int64_t size) {
   return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& dot) {
     const Vec<T> g = load_first(grad_y + i, count);
     sum += g;
@@ -66,8 +100,8 @@ static TwoSums slopes(const T* grad_y, const T* x, T mean, int64_t size) {
 
 // The same with grad_y * weight; asks for `wanted`, which is written next.
 template <class T>
-static TwoSums weighted_slopes(const T* grad_y, const T* weight, const T* x, T mean,
-                               const T* wanted, int64_t size) {
+static LaneSums<T> weighted_slopes(const T* grad_y, const T* weight, const T* x, T mean,
+                                   const T* wanted, int64_t size) {
   return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& dot) {
     if (wanted) __builtin_prefetch(wanted + i, 1);
     Vec<T> g = load_first(grad_y + i, count);
@@ -82,11 +116,12 @@ LAMINA_INLINE T reciprocal_root(T value) {
   return T(1 / __builtin_sqrt(double(value)));
 }
 
-// result = (x - mean) * scale + shift
+// result = (x - mean) * scale + shift. Asks for `wanted`, which is read next.
 template <class T>
 static void affine_line(const T* x, T mean, T scale, T shift, T* result, int64_t size,
-                        bool streamed) {
+                        bool streamed, const T* wanted) {
   write_line(result, size, streamed, [&](int64_t i, int64_t count) {
+    __builtin_prefetch(wanted + i);
     return (load_first(x + i, count) - mean) * scale + shift;
   });
 }
@@ -106,36 +141,47 @@ static int64_t channels_of_task(int64_t inner) {
   return min_of<int64_t>(kMostChannels, ceil_div(kRun, max_of<int64_t>(inner, 1)));
 }
 
+// The mean of a few elements, from which sums of squares lose no digits.
+template <class T>
+static T near_mean(const T* x, int64_t size, int64_t most) {
+  const int64_t sample = min_of(size, most);
+  return sample > 0 ? T(moments(x, T(0), sample).total().first / double(sample)) : T(0);
+}
+
+// Mean and variance of `count` elements from their moments about `shift`. False where that lies so
+// far from the mean that the difference of the sums has lost digits.
+template <class T>
+static bool take_moments(const TwoSums& sums, double count, T shift, T& mean, T& var) {
+  const double offset = sums.first / count, square = sums.second / count - offset * offset;
+  mean = T(shift + offset), var = square < 0 ? T(0) : T(square);
+  return offset * offset <= square;
+}
+
 // Means and variances of channels [begin, end): one pass about the mean of a channel's first
-// elements, and a second one where that lies so far from the mean that the difference of the sums
-// would lose digits.
+// elements, and where that is too far off, a second one.
 template <class T>
 static void channel_statistics(const BatchNormArgs<T>& args, int64_t begin, int64_t end) {
-  const int64_t count = end - begin, sample = min_of<int64_t>(args.inner, 256);
-  const double m = double(args.n * args.inner);
+  const int64_t count = end - begin, image = args.c * args.inner;
   T shift[kMostChannels];
   bool again[kMostChannels];
   for (int64_t c = 0; c < count; ++c) {
-    const T* x = args.x + (begin + c) * args.inner;
-    shift[c] = sample > 0 ? T(moments(x, T(0), sample).first / double(sample)) : T(0);
+    shift[c] = near_mean(args.x + (begin + c) * args.inner, args.inner, 256);
     again[c] = true;
   }
   for (int pass = 0; pass < 2; ++pass) {
-    TwoSums sums[kMostChannels];
+    LineSums<T> sums[kMostChannels];
     for (int64_t n = 0; n < args.n; ++n)
       for (int64_t c = 0; c < count; ++c) {
         if (!again[c]) continue;
-        const T* x = args.x + (n * args.c + begin + c) * args.inner;
-        const TwoSums line = moments(x, shift[c], args.inner);
-        sums[c].first += line.first, sums[c].second += line.second;
+        const T* x = args.x + n * image + (begin + c) * args.inner;
+        if (args.inner < kRun && n + 1 < args.n) prefetch_line(x + image, args.inner);
+        sums[c].add(moments(x, shift[c], args.inner));
       }
     for (int64_t c = 0; c < count; ++c) {
       if (!again[c]) continue;
-      const double offset = sums[c].first / m, var = sums[c].second / m - offset * offset;
-      args.mean[begin + c] = T(shift[c] + offset);
-      args.var[begin + c] = var < 0 ? T(0) : T(var);
-      again[c] = !(offset * offset <= var);
-      shift[c] = args.mean[begin + c];
+      T &mean = args.mean[begin + c], &var = args.var[begin + c];
+      again[c] = !take_moments(sums[c].total(), double(args.n * args.inner), shift[c], mean, var);
+      shift[c] = mean;
     }
   }
 }
@@ -144,25 +190,31 @@ static void channel_statistics(const BatchNormArgs<T>& args, int64_t begin, int6
 template <class T>
 void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
   const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
-  auto normalise = [&](int64_t n, int64_t c) {
-    const T scale =
-        reciprocal_root<T>(args.var[c] + args.eps) * (args.weight ? args.weight[c] : T(1));
+  auto scale_of = [&](int64_t c) {
+    return reciprocal_root<T>(args.var[c] + args.eps) * (args.weight ? args.weight[c] : T(1));
+  };
+  auto normalise = [&](int64_t n, int64_t c, T scale) {
     const T shift = args.bias ? args.bias[c] : T(0);
     const int64_t at = (n * args.c + c) * args.inner;
-    affine_line(args.x + at, args.mean[c], scale, shift, args.result + at, args.inner, streamed);
+    const bool fetch = args.training && args.inner < kRun && n > 0;  // the image before
+    affine_line(args.x + at, args.mean[c], scale, shift, args.result + at, args.inner, streamed,
+                args.x + (fetch ? at - args.c * args.inner : at));
   };
   if (!args.training) {
     const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(args.inner, 1));
     return parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane) normalise(plane / args.c, plane % args.c);
+      for (int64_t plane = begin; plane < end; ++plane)
+        normalise(plane / args.c, plane % args.c, scale_of(plane % args.c));
       finish_streams(streamed);
     });
   }
   parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
     channel_statistics(args, begin, end);
+    T scale[kMostChannels];
+    for (int64_t c = begin; c < end; ++c) scale[c - begin] = scale_of(c);
     // Backwards: the last planes are still in a cache.
     for (int64_t n = args.n - 1; n >= 0; --n)
-      for (int64_t c = begin; c < end; ++c) normalise(n, c);
+      for (int64_t c = begin; c < end; ++c) normalise(n, c, scale[c - begin]);
     finish_streams(streamed);
   });
 }
@@ -172,18 +224,17 @@ void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
   const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
   const double m = double(args.n * args.inner);
   parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
-    TwoSums sums[kMostChannels];
+    LineSums<T> sums[kMostChannels];
     for (int64_t n = 0; n < args.n; ++n)
       for (int64_t c = begin; c < end; ++c) {
         const int64_t at = (n * args.c + c) * args.inner;
         if (!streamed) prefetch_line(args.result + at, args.inner);
-        const TwoSums line = slopes(args.grad_y + at, args.x + at, args.mean[c], args.inner);
-        sums[c - begin].first += line.first, sums[c - begin].second += line.second;
+        sums[c - begin].add(slopes(args.grad_y + at, args.x + at, args.mean[c], args.inner));
       }
     T slope[kMostChannels], of_dot[kMostChannels], of_sum[kMostChannels];
     for (int64_t c = begin; c < end; ++c) {
       const T rstd = reciprocal_root<T>(args.var[c] + args.eps);
-      const double sum = sums[c - begin].first, dot = sums[c - begin].second;
+      const auto [sum, dot] = sums[c - begin].total();
       const T own = rstd * (args.weight ? args.weight[c] : T(1));
       args.grad_bias[c] = T(sum), args.grad_weight[c] = T(dot * rstd);
       slope[c - begin] = own;
@@ -207,6 +258,7 @@ template <class T>
 static void affine_elements(const T* x, T mean, T rstd, const T* weight, const T* bias, T* y,
                             int64_t size, bool streamed) {
   write_line(y, size, streamed, [&](int64_t i, int64_t count) {
+    __builtin_prefetch(x + size + i);  // the next row
     Vec<T> value = load_first(x + i, count) - mean;
     value *= weight ? rstd * load_first(weight + i, count) : broadcast<T>(rstd);
     if (bias) value += load_first(bias + i, count);
@@ -219,9 +271,10 @@ static void group_norm_row(const GroupNormArgs<T>& args, int64_t row, bool strea
   const int64_t size = args.channels * args.inner, first = row % args.groups * args.channels;
   const T* x = args.x + row * size;
   T* y = args.result + row * size;
-  prefetch_line(x + size, size);  // the next row: this one's end waits for its sums
-  const T mean = T(moments(x, T(0), size).first / double(size));
-  const T var = T(moments(x, mean, size).second / double(size));
+  const T shift = near_mean(x, size, 64);
+  T mean, var;
+  if (!take_moments(moments(x, shift, size).total(), double(size), shift, mean, var))
+    take_moments(moments(x, T(mean), size).total(), double(size), T(mean), mean, var);
   const T rstd = reciprocal_root<T>(var + args.eps);
   args.mean[row] = mean, args.rstd[row] = rstd;
   if (args.inner == 1)
@@ -229,7 +282,8 @@ static void group_norm_row(const GroupNormArgs<T>& args, int64_t row, bool strea
                            args.bias ? args.bias + first : nullptr, y, size, streamed);
   for (int64_t c = 0; c < args.channels; ++c)
     affine_line(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
-                args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner, streamed);
+                args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner, streamed,
+                x + size + c * args.inner);
 }
 
 template <class T>
@@ -256,7 +310,7 @@ struct NormRow {
     grad_y = args.grad_y + row * size, x = args.x + row * size, grad_x = args.result + row * size;
     mean = args.mean[row], rstd = args.rstd[row];
     const TwoSums sums =
-        weighted_slopes(grad_y, weight, x, mean, streamed ? nullptr : grad_x, size);
+        weighted_slopes(grad_y, weight, x, mean, streamed ? nullptr : grad_x, size).total();
     dot = T(double(rstd) * rstd * rstd * sums.second / double(size));
     sum = T(rstd * sums.first / double(size));
   }
@@ -362,7 +416,7 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
       const double weight = args.weight ? double(args.weight[first + c]) : 1.0;
       const int64_t at = c * args.inner;
       if (!streamed) prefetch_line(args.result + row * size + at, args.inner);
-      const TwoSums line = slopes(grad_y + at, x + at, mean, args.inner);
+      const TwoSums line = slopes(grad_y + at, x + at, mean, args.inner).total();
       sums[row * args.channels + c] = line;
       sum += weight * line.first, dot += weight * line.second;
     }
