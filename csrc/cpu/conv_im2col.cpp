@@ -19,11 +19,27 @@ using ops::ConvArgs;
 using ops::ConvShape;
 using ops::GemmArgs;
 
+inline constexpr int64_t kTaskElements = 16384;
+
+// The matrix of consecutive planes. Rows that go past the caches are put together in a line first:
+// parts of them do not fill whole lines of memory.
 template <class T>
-static void im2col(const ConvShape& s, const T* x, T* col) {
-  const int64_t out = s.out_size();
-  parallel_for(s.c_per_group() * s.kernel_size(),
-               [&](int64_t row) { im2col_row(s, x, row, 0, out, col + row * out); });
+static void im2col(const ConvShape& s, const T* x, int64_t planes, T* col) {
+  const int64_t out = s.out_size(), taps = s.kernel_size(), rows = planes * taps;
+  const bool streamed = is_streamed<T>(rows * out);
+  parallel_ranges(
+      rows, ceil_div(kTaskElements, max_of<int64_t>(out, 1)), [&](int64_t begin, int64_t end) {
+        Scratch<T> line(streamed ? out : 0);
+        for (int64_t row = begin; row < end; ++row) {
+          T* to = col + row * out;
+          Im2colTap<T>(s, row % taps)
+              .write(x + row / taps * s.in_size(), streamed ? line.get() : to);
+          if (streamed)
+            write_line(to, out, true,
+                       [&](int64_t i, int64_t count) { return load_first(&line[i], count); });
+        }
+        finish_streams(streamed);
+      });
 }
 
 // Calls body(x, weight, y offsets) for each image and group, in order.
@@ -40,7 +56,7 @@ template <class T>
 void conv_fprop_im2col(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   for_each_image_group(s, [&](int64_t x, int64_t weight, int64_t y, int64_t g) {
-    im2col(s, args.x + x, args.workspace);
+    im2col(s, args.x + x, s.c_per_group(), args.workspace);
     GemmArgs<T> product;
     product.m = s.k_per_group(), product.n = s.out_size();
     product.k = s.c_per_group() * s.kernel_size();
@@ -59,7 +75,7 @@ void conv_wgrad_im2col(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   for (int64_t i = 0; s.n == 0 && i < s.weight_elems(); ++i) args.result[i] = 0;
   for_each_image_group(s, [&](int64_t x, int64_t weight, int64_t y, int64_t) {
-    im2col(s, args.x + x, args.workspace);
+    im2col(s, args.x + x, s.c_per_group(), args.workspace);
     GemmArgs<T> product;
     product.m = s.k_per_group(), product.n = s.c_per_group() * s.kernel_size();
     product.k = s.out_size();
@@ -86,9 +102,20 @@ static void gather_row(const ConvShape& s, const T* col, int64_t i0, int64_t i1,
         inside &= shifted >= 0 && shifted % s.stride[axis] == 0 && o[axis] < s.out[axis];
       }
       if (!inside) continue;
-      for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2) {
-        const int64_t tap = (r0 * s.kernel[1] + r1) * s.kernel[2] + r2;
-        const T* row = col + ((tap * s.out[0] + o[0]) * s.out[1] + o[1]) * s.out[2];
+      const int64_t tap = (r0 * s.kernel[1] + r1) * s.kernel[2];
+      const T* row = col + ((tap * s.out[0] + o[0]) * s.out[1] + o[1]) * s.out[2];
+      if (s.stride[2] == 1) {
+        along_line<T>(s.in[2], [&](int64_t i2, int64_t count) {
+          Vec<T> sum = load_first(grad_x + i2, count);
+          for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2) {
+            const int64_t o2 = i2 - r2 * s.dilation[2] + s.pad[2];
+            sum += load_lanes(row + r2 * s.out_size() + o2, -o2, s.out[2] - o2);
+          }
+          store_first(grad_x + i2, count, sum);
+        });
+        continue;
+      }
+      for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2, row += s.out_size()) {
         const int64_t offset = r2 * s.dilation[2] - s.pad[2];
         const InsideRange range = inside_range(offset, s.stride[2], s.in[2], s.out[2]);
         for (int64_t o2 = range.first; o2 < range.last; ++o2)
@@ -97,17 +124,20 @@ static void gather_row(const ConvShape& s, const T* col, int64_t i0, int64_t i1,
     }
 }
 
-// Planes of grad_x from the matrix of one image and group; bias [c_per_group] or null.
+// Consecutive planes of grad_x from their matrix; bias [planes] or null.
 template <class T>
-static void col2im(const ConvShape& s, const T* matrix, const T* bias, T* planes) {
-  parallel_for(s.c_per_group(), [&](int64_t c) {
-    T* plane = planes + c * s.in_size();
-    for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = bias ? bias[c] : T(0);
-    const T* col = matrix + c * s.kernel_size() * s.out_size();
-    for (int64_t i0 = 0; i0 < s.in[0]; ++i0)
-      for (int64_t i1 = 0; i1 < s.in[1]; ++i1)
-        gather_row(s, col, i0, i1, plane + (i0 * s.in[1] + i1) * s.in[2]);
-  });
+static void col2im(const ConvShape& s, const T* matrix, const T* bias, int64_t planes, T* grad_x) {
+  const int64_t size = s.kernel_size() * s.out_size();
+  parallel_ranges(
+      planes, ceil_div(kTaskElements, max_of<int64_t>(size, 1)), [&](int64_t begin, int64_t end) {
+        for (int64_t c = begin; c < end; ++c) {
+          T* plane = grad_x + c * s.in_size();
+          for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = bias ? bias[c] : T(0);
+          for (int64_t i0 = 0; i0 < s.in[0]; ++i0)
+            for (int64_t i1 = 0; i1 < s.in[1]; ++i1)
+              gather_row(s, matrix + c * size, i0, i1, plane + (i0 * s.in[1] + i1) * s.in[2]);
+        }
+      });
 }
 
 template <class T>
@@ -122,25 +152,19 @@ void conv_dgrad_im2col(const ConvArgs<T>& args) {
     product.c = args.workspace, product.ldc = product.n;
     gemm(product);
     col2im(s, args.workspace, args.bias ? args.bias + g * s.c_per_group() : nullptr,
-           args.result + x);
+           s.c_per_group(), args.result + x);
   });
 }
 
 // The matrix itself, for callers who want to see it: all channels of each image.
 template <class T>
 void im2col_fprop_rows(const ConvArgs<T>& args) {
-  const ConvShape& s = args.shape;
-  for (int64_t n = 0; n < s.n; ++n)
-    im2col(s, args.x + n * s.c * s.in_size(),
-           args.result + n * s.c * s.kernel_size() * s.out_size());
+  im2col(args.shape, args.x, args.shape.n * args.shape.c, args.result);
 }
 
 template <class T>
 void im2col_dgrad_rows(const ConvArgs<T>& args) {
-  const ConvShape& s = args.shape;
-  for (int64_t n = 0; n < s.n; ++n)
-    col2im<T>(s, args.grad_y + n * s.c * s.kernel_size() * s.out_size(), nullptr,
-              args.result + n * s.c * s.in_size());
+  col2im<T>(args.shape, args.grad_y, nullptr, args.shape.n * args.shape.c, args.result);
 }
 
 LAMINA_INSTANTIATE(conv_fprop_im2col, ConvArgs)

@@ -18,34 +18,39 @@ LAMINA_INLINE InsideRange inside_range(int64_t offset, int64_t stride, int64_t i
   return {min_of(first, out), max_of(min_of(last, out), min_of(first, out))};
 }
 
-// Row (c, r) of the matrix, output positions [begin, end) of the flattened out[0..2].
+// Rows (c, r) of the matrix of channels x, `plane` apart, for a tap r.
 template <class T>
-static void im2col_row(const ops::ConvShape& s, const T* x, int64_t row, int64_t begin, int64_t end,
-                       T* destination) {
-  const int64_t taps = s.kernel_size(), c = row / taps, r = row % taps;
-  const int64_t r0 = r / (s.kernel[1] * s.kernel[2]), r1 = r / s.kernel[2] % s.kernel[1];
-  const int64_t offset2 = r % s.kernel[2] * s.dilation[2] - s.pad[2];
-  const InsideRange inside = inside_range(offset2, s.stride[2], s.in[2], s.out[2]);
-  for (int64_t o = begin; o < end;) {
-    const int64_t o2 = o % s.out[2], line = o / s.out[2];
-    const int64_t count = min_of(s.out[2] - o2, end - o);  // the rest of this output row
-    const int64_t i1 = line % s.out[1] * s.stride[1] - s.pad[1] + r1 * s.dilation[1];
-    const int64_t i0 = line / s.out[1] * s.stride[0] - s.pad[0] + r0 * s.dilation[0];
-    const bool row_inside = i0 >= 0 && i0 < s.in[0] && i1 >= 0 && i1 < s.in[1];
-    const int64_t first = row_inside ? min_of(max_of<int64_t>(inside.first - o2, 0), count) : count;
-    const int64_t last = row_inside ? min_of(max_of(inside.last - o2, first), count) : count;
-    for (int64_t j = 0; j < first; ++j) destination[j] = 0;
-    if (first < last) {
-      const T* source = x + ((c * s.in[0] + i0) * s.in[1] + i1) * s.in[2] + offset2;
-      if (s.stride[2] == 1)
-        __builtin_memcpy(destination + first, source + o2 + first, sizeof(T) * (last - first));
-      else
-        for (int64_t j = first; j < last; ++j) destination[j] = source[(o2 + j) * s.stride[2]];
-    }
-    for (int64_t j = last; j < count; ++j) destination[j] = 0;
-    destination += count, o += count;
+class Im2colTap {
+ public:
+  LAMINA_INLINE Im2colTap(const ops::ConvShape& s, int64_t tap) : s_(s) {
+    const int64_t r[3] = {tap / (s.kernel[1] * s.kernel[2]), tap / s.kernel[2] % s.kernel[1],
+                          tap % s.kernel[2]};
+    for (int axis = 0; axis < 3; ++axis) offset_[axis] = r[axis] * s.dilation[axis] - s.pad[axis];
   }
-}
+
+  // x: one channel.
+  LAMINA_INLINE void write(const T* x, T* row) const {
+    const int64_t out = s_.out[2], stride = s_.stride[2];
+    for (int64_t o0 = 0; o0 < s_.out[0]; ++o0)
+      for (int64_t o1 = 0; o1 < s_.out[1]; ++o1, row += out) {
+        const int64_t i0 = o0 * s_.stride[0] + offset_[0], i1 = o1 * s_.stride[1] + offset_[1];
+        const bool inside = i0 >= 0 && i0 < s_.in[0] && i1 >= 0 && i1 < s_.in[1];
+        const T* source = x + (i0 * s_.in[1] + i1) * s_.in[2] + offset_[2];
+        const int64_t begin = -offset_[2], end = inside ? begin + s_.in[2] : begin;
+        along_line<T>(out, [&](int64_t j, int64_t count) {
+          const int64_t at = j * stride;
+          store_first(row + j, count,
+                      stride == 1 ? load_lanes(source + at, begin - at, end - at)
+                                  : load_spaced(source + at, stride, ceil_div(begin - at, stride),
+                                                min_of(ceil_div(end - at, stride), count)));
+        });
+      }
+  }
+
+ private:
+  const ops::ConvShape& s_;
+  int64_t offset_[3];
+};
 
 // Output positions [begin, begin + count) of all images, flattened, as runs within output rows; at
 // most kMost of them. They are the columns of panels, kPanel wide, the last one as many whole
