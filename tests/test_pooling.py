@@ -136,6 +136,27 @@ def test_nan_wins(backend):
     assert_array_equal(np.argwhere(np.isnan(F.avg_pool2d(x, 2)[0, 0])), [[1, 1]])
 
 
+@pytest.mark.parametrize("width", [5, 14, 16, 31, 33, 67])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [(2, 2, 0, 1), (3, 2, 1, 1), (3, 1, 1, 1), (2, 1, 0, 2), (4, 2, 1, 1), (3, 3, 0, 1)],
+)
+def test_maxima_do_not_depend_on_indices(backend, width, kernel, stride, padding, dilation):
+    x = cases.reals((3, 2, 6, width), 1)
+    x[0, 1, 2:4, width // 2] = np.nan
+    x[1] = -np.inf
+    options = kernel, stride, padding, dilation
+    largest, index = F.max_pool2d(x, *options, return_indices=True)
+    assert_array_equal(F.max_pool2d(x, *options), largest)
+    planes = x.reshape(6, -1)[np.arange(6)[:, None], index.reshape(6, -1)]
+    assert_array_equal(planes.reshape(largest.shape), largest)
+    t = lamina.tensor(x, requires_grad=True)
+    assert_array_equal(F.max_pool2d(t, *options).data, largest)  # with indices, for the gradient
+    out = 3, min(width, 7)
+    expected, _ = F.adaptive_max_pool2d(x, out, return_indices=True)
+    assert_array_equal(F.adaptive_max_pool2d(x, out), expected)
+
+
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 # Windows that one thread reduces, a warp, a block; planes that end within a group of them.

@@ -317,6 +317,7 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
     Array target;
     target.load(result);
     Extras extras;
+    extras.wanted = given.recorded != 0;
     call.run(operands, target, extras);
     if (given.recorded != 0)
       return record_call(calls, known, given, arguments, std::move(result), extras).release().ptr();

@@ -5,6 +5,7 @@
 // `gradient` goes to its Function instead.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -16,7 +17,9 @@ namespace lamina::bindings {
 inline constexpr int kMaxOperands = 6, kMaxExtras = 2;
 using Operands = std::optional<Array>[kMaxOperands];
 // What `run` leaves for `gradient` beside the operands and the result, such as statistics.
-using Extras = Array[kMaxExtras];
+struct Extras : std::array<Array, kMaxExtras> {
+  bool wanted = true;  // there will be a gradient
+};
 
 // What a recorded call kept.
 struct Kept {

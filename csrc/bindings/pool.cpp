@@ -54,7 +54,7 @@ void pool(const std::string& op, const std::string& pass, int64_t planes, const 
     const int64_t in = planes * args.in_size(), out = planes * args.out_size();
     const bool forward = pass == "fprop";
     expect((forward ? x : grad_y).has_value(), "x", "is missing");
-    expect(op != "max_pool" || index.has_value(), "index", "is missing");
+    expect(forward || op != "max_pool" || index.has_value(), "index", "is missing");
     args.x = optional_input<T>(x, "x", in);
     args.grad_y = optional_input<T>(grad_y, "grad_y", out);
     if (index)
@@ -104,7 +104,7 @@ LAMINA_BINDINGS(pool) {
         return Call{std::move(shape),
                     [=](const Operands& given, const Array& y, Extras& extras) {
                       std::optional<Array> index;  // the kernel notes where each maximum was
-                      if (max) {
+                      if (max && extras.wanted) {
                         extras[0] = new_vector(y.size(), ElementType::i64);
                         index = extras[0];
                       }

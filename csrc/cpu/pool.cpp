@@ -1,7 +1,9 @@
 // Max and average pooling (ops/pool.h).
 //
-// Method        stride 1 or 2: a vector of outputs takes its taps one by one in the order of the
-//               window, every other column by a two-source permute; averages first sum the rows.
+// Method        stride 1 or 2: rows are folded into whole vectors of columns, and these into
+// windows
+//               by two-source permutes (cpu/pool_fold.h). Where the places of maxima are asked for,
+//               a vector of outputs takes its taps one by one in the order of the window.
 //               Any other windows reduce their rows in vectors along the columns, then each output
 //               its few columns. Whole rows are one run of memory; averages of whole planes sum the
 //               lanes of a vector of planes together. Rows are fetched ahead: the hardware does not
@@ -12,22 +14,10 @@
 // Floor         one read of x and one write of y (and of the 8-byte indices).
 #include <type_traits>
 
-#include "cpu/pool_rows.h"
+#include "cpu/pool_fold.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
-
-using ops::PoolArgs;
-
-inline constexpr int64_t kMaxRows = 64;  // of a window, on the fast paths
-inline constexpr int64_t kAhead = 4096;  // bytes between the rows in use and those asked for
-
-// The input elements behind a row of outputs.
-template <class T>
-static int64_t row_work(const PoolArgs<T>& args) {
-  const int64_t rows = max_of<int64_t>(args.axis[0].out * args.axis[1].out, 1);
-  return max_of(args.axis[2].out, args.in_size() / rows);
-}
 
 // Windows of whole rows that follow each other in memory.
 static bool whole_rows(const PoolAxis* axis) {
@@ -81,22 +71,6 @@ class Taps {
   T fill_;
   Lanes<T> lanes_[TAPS > 0 ? TAPS : 1][STRIDE];
 };
-
-// Calls body(stride, taps) with constants; taps is 0 where it, or a step other than 1, is known at
-// run time only.
-template <class Body>
-LAMINA_INLINE void with_constants(const RegularColumns& columns, int64_t step, const Body& body) {
-  using std::integral_constant;
-  auto with_taps = [&](auto stride) {
-    if (step == 1 && columns.taps == 2) return body(stride, integral_constant<int, 2>{});
-    if (step == 1 && columns.taps == 3) return body(stride, integral_constant<int, 3>{});
-    body(stride, integral_constant<int, 0>{});
-  };
-  if (columns.stride == 1)
-    with_taps(integral_constant<int, 1>{});
-  else
-    with_taps(integral_constant<int, 2>{});
-}
 
 // Offers the taps of one row to a vector of windows; `at` is where the row lies.
 template <class T, int STRIDE, int TAPS, bool INSIDE>
@@ -227,7 +201,7 @@ static void max_pool_whole_rows(const PoolArgs<T>& args) {
       }
       const int64_t to = (plane * axis[0].out + o0) * axis[1].out + o1;
       args.result[to] = best < 0 ? -T(__builtin_inf()) : x[best];
-      args.index[to] = max_of<int64_t>(best, 0);
+      if (args.index) args.index[to] = max_of<int64_t>(best, 0);
     });
   });
 }
@@ -289,29 +263,56 @@ static void max_pool_any(const PoolArgs<T>& args) {
           row = better ? row_of[i] : row, column = better ? i : column;
         }
         args.result[at + o2] = largest;
-        args.index[at + o2] = column < 0 ? 0 : window_row(axis, o0, o1, 0, 0) + row + column;
+        if (args.index)
+          args.index[at + o2] = column < 0 ? 0 : window_row(axis, o0, o1, 0, 0) + row + column;
       }
     });
   });
 }
 
-// Whether windows have few enough rows, and offsets fit a lane.
-template <class T>
-static bool few_rows(const PoolArgs<T>& args) {
-  int64_t most[2] = {0, 0};
-  bool filled = true;
-  for (int a = 0; a < 2; ++a)
-    for (int64_t o = 0; o < args.axis[a].out; ++o) {
-      most[a] = max_of(most[a], args.axis[a].count[o]);
-      filled = filled && args.axis[a].count[o] > 0;
-    }
-  return filled && most[0] * most[1] <= kMaxRows;
+// y = finish(folded window, o0, o1, o2) in vectors of o2, for the windows that cpu/pool_fold.h
+// knows. False for others.
+template <class T, class Fold, class Finish>
+static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
+                         const Finish& finish) {
+  const PoolAxis* axis = args.axis;
+  if (!few_rows(args)) return false;
+  const NarrowColumns<T> narrow(axis[2]);
+  if (!columns.holds && !narrow.holds) return false;
+  const int64_t out = axis[2].out, work = row_work(args);
+  const bool streamed = is_streamed<T>(args.planes * args.out_size());
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, work, [&](const auto& rows) {
+    auto each_row = [&](const auto& fold) {
+      rows([&](int64_t plane, int64_t o0, int64_t o1) {
+        const WindowRows<T> behind(args, plane, o0, o1);
+        behind.prefetch(work);
+        T* y = args.result + plane * args.out_size() + (o0 * axis[1].out + o1) * out;
+        fold(behind, [&](int64_t o, Vec<T> folded) {
+          store_result(y + o, out - o, finish(folded, o0, o1, o), streamed);
+        });
+      });
+    };
+    if (!columns.holds)
+      each_row([&](const auto& behind, const auto& write) {
+        write(0, narrow.template fold<Fold>(behind));
+      });
+    else
+      with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+        each_row([&](const auto& behind, const auto& write) {
+          fold_row<T, Fold, stride, taps>(behind, columns, axis[2].step, out, write);
+        });
+      });
+    finish_streams(streamed);
+  });
+  return true;
 }
 
 template <class T>
 void max_pool_fprop_windows(const PoolArgs<T>& args) {
   const RegularColumns columns(args.axis[2]);
   if (small_plane(args) && whole_rows(args.axis)) return max_pool_whole_rows(args);
+  const auto as_it_is = [](Vec<T> largest, int64_t, int64_t, int64_t) { return largest; };
+  if (!args.index && fold_windows<T, Maximum<T>>(args, columns, as_it_is)) return;
   if (small_plane(args) && columns.holds && few_rows(args)) return max_pool_regular(args, columns);
   max_pool_any(args);
 }
@@ -328,68 +329,16 @@ static Vec<T> run_sums(const T* x, int64_t n) {
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-// A vector of outputs: the sums of each tap down the rows, added.
-template <class T, int STRIDE, int TAPS, bool INSIDE>
-LAMINA_INLINE Vec<T> window_sums(const Taps<T, STRIDE, TAPS, INSIDE>& windows, const T* x,
-                                 const int64_t* rows, int64_t count, int64_t taps) {
-  auto down = [&](int64_t t, int half) {
-    Vec<T> sum = {};
-    for (int64_t r = 0; r < count; ++r) sum += windows.load(x + rows[r], t, t, half);
-    return sum;
-  };
-  Vec<T> sum = {};
-#pragma GCC unroll 4
-  for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); t += STRIDE) {
-    if constexpr (STRIDE == 1) {
-      sum += down(t, 0);
-      continue;
-    }
-    const Vec<T> low = down(t, 0), high = down(t, STRIDE - 1);
-    sum += every_other<T, false>(low, high);
-    if (t + 1 < (TAPS > 0 ? TAPS : taps)) sum += every_other<T, true>(low, high);
-  }
-  return sum;
-}
-
-template <class T, int STRIDE, int TAPS>
-static void average_row(const PoolArgs<T>& args, const RegularColumns& columns,
-                        const Taps<T, STRIDE, TAPS, false>& first, const T* divisor, int64_t plane,
-                        int64_t o0, int64_t o1) {
-  const PoolAxis* axis = args.axis;
-  const int64_t in = axis[2].in, out = axis[2].out;
-  const T* x = args.x + plane * args.in_size();
-  T* y = args.result + plane * args.out_size() + (o0 * axis[1].out + o1) * out;
-  const T divide = T(axis[0].divisor[o0] * axis[1].divisor[o1]);
-  int64_t rows[kMaxRows], count = 0;
-  for_each_window_row(axis, o0, o1, [&](int64_t row) { rows[count++] = row; });
-  prefetch_line(x + rows[count - 1] + kAhead / sizeof(T), STRIDE * in);
-  for (int64_t o = 0; o < out; o += kLanes<T>) {
-    const int64_t column = columns.base + o * STRIDE;
-    const bool inside = column >= 0 && column + columns.taps + 1 + STRIDE * kLanes<T> <= in + 1;
-    auto sums = [&](const auto& windows) {
-      return window_sums(windows, x, rows, count, columns.taps);
-    };
-    const Vec<T> sum = inside   ? sums(Taps<T, STRIDE, TAPS, true>(column, in, T(0)))
-                       : o == 0 ? sums(first)
-                                : sums(Taps<T, STRIDE, TAPS, false>(column, in, T(0)));
-    store_first<T>(y + o, out - o, sum / (divide * load(divisor + o)));
-  }
-}
-
 template <class T>
-static void avg_pool_regular(const PoolArgs<T>& args, const RegularColumns& columns) {
+static bool avg_pool_fold(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
-    Scratch<T> divisor(axis[2].out + kLanes<T>);
-    for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
-      divisor[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
-    with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
-      const Taps<T, stride, taps, false> first(columns.base, axis[2].in, T(0));
-      rows([&](int64_t plane, int64_t o0, int64_t o1) {
-        average_row<T, stride, taps>(args, columns, first, divisor.get(), plane, o0, o1);
+  Scratch<T> divisor(axis[2].out + kLanes<T>);
+  for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
+    divisor[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
+  return fold_windows<T, Sum<T>>(
+      args, RegularColumns(axis[2]), [&](Vec<T> sum, int64_t o0, int64_t o1, int64_t o) {
+        return sum / (T(axis[0].divisor[o0] * axis[1].divisor[o1]) * load(&divisor[o]));
       });
-    });
-  });
 }
 
 template <class T>
@@ -408,28 +357,55 @@ static void avg_pool_whole_rows(const PoolArgs<T>& args) {
   });
 }
 
-// A vector of planes at a time, whose lanes are summed together.
-template <class T>
-static void avg_pool_whole_planes(const PoolArgs<T>& args) {
+// Sums of a vector of planes of `size` elements, the lanes of all summed together. WHOLE is how
+// many whole vectors a plane has, or -1 where it has many.
+template <class T, int WHOLE>
+LAMINA_INLINE Vec<T> plane_sums(const T* x, int64_t size, int64_t count) {
+  const Lanes<T> rest(0, size - WHOLE * kLanes<T>);
+  Vec<T> lanes[kLanes<T>];
+#pragma GCC unroll 16
+  for (int k = 0; k < kLanes<T>; ++k) {
+    const T* plane = x + k * size;
+    if (k >= count) {
+      lanes[k] = Vec<T>{};
+    } else if constexpr (WHOLE < 0) {
+      lanes[k] = run_sums(plane, size);
+    } else {
+      lanes[k] = rest.load(plane + WHOLE * kLanes<T>);
+#pragma GCC unroll 4
+      for (int v = 0; v < WHOLE; ++v) lanes[k] += load(plane + v * kLanes<T>);
+    }
+  }
+  transpose<T>(lanes);
+#pragma GCC unroll 4
+  for (int width = kLanes<T> / 2; width > 0; width /= 2)
+#pragma GCC unroll 8
+    for (int k = 0; k < width; ++k) lanes[k] += lanes[k + width];
+  return lanes[0];
+}
+
+template <class T, int WHOLE>
+static void average_planes(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const int64_t size = args.in_size();
   const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
   const int64_t grain = ceil_div(kPoolTask, kLanes<T> * size) * kLanes<T>;
   parallel_ranges(args.planes, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t plane = begin; plane < end; plane += kLanes<T>) {
-      const int64_t count = min_of<int64_t>(kLanes<T>, end - plane);
-      Vec<T> lanes[kLanes<T>];
-#pragma GCC unroll 16
-      for (int k = 0; k < kLanes<T>; ++k)
-        lanes[k] = k < count ? run_sums(args.x + (plane + k) * size, size) : Vec<T>{};
-      transpose<T>(lanes);
-#pragma GCC unroll 4
-      for (int width = kLanes<T> / 2; width > 0; width /= 2)
-#pragma GCC unroll 8
-        for (int k = 0; k < width; ++k) lanes[k] += lanes[k + width];
-      store_first<T>(args.result + plane, count, lanes[0] / divide);
-    }
+    int64_t plane = begin;
+    auto take = [&](int64_t count) {
+      const Vec<T> sums = plane_sums<T, WHOLE>(args.x + plane * size, size, count);
+      store_first<T>(args.result + plane, count, sums / divide);
+    };
+    for (; plane + kLanes<T> <= end; plane += kLanes<T>) take(kLanes<T>);
+    if (plane < end) take(end - plane);
   });
+}
+
+template <class T>
+static void avg_pool_whole_planes(const PoolArgs<T>& args) {
+  const int64_t whole = args.in_size() / kLanes<T>;
+  if (whole == 3) return average_planes<T, 3>(args);  // 7 x 7 in vectors of 16
+  average_planes<T, -1>(args);
 }
 
 template <class T>
@@ -470,13 +446,10 @@ static int64_t window_size(const PoolArgs<T>& args) {
 
 template <class T>
 void avg_pool_fprop_windows(const PoolArgs<T>& args) {
-  const RegularColumns columns(args.axis[2]);
   if (whole_rows(args.axis))
     return args.out_size() == 1 && args.in_size() == window_size(args) ? avg_pool_whole_planes(args)
                                                                        : avg_pool_whole_rows(args);
-  if (columns.holds && args.axis[2].step == 1 && few_rows(args))
-    return avg_pool_regular(args, columns);
-  avg_pool_any(args);
+  if (!avg_pool_fold(args)) avg_pool_any(args);
 }
 
 LAMINA_INSTANTIATE(max_pool_fprop_windows, PoolArgs)

@@ -175,6 +175,18 @@ LAMINA_INLINE void finish_streams([[maybe_unused]] bool streamed) {
   if (streamed) _mm_sfence();
 #endif
 }
+// The first n elements; past the caches if `streamed` and they fill an aligned vector.
+template <class T>
+LAMINA_INLINE void store_result(T* p, int64_t n, Vec<T> v, [[maybe_unused]] bool streamed) {
+#if defined(__AVX512F__)
+  if (streamed && n >= kLanes<T> && reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0)
+    return _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
+#elif defined(__AVX2__)
+  if (streamed && n >= kLanes<T> && reinterpret_cast<uintptr_t>(p) % kVectorBytes == 0)
+    return _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
+#endif
+  store_first(p, n, v);
+}
 // result[i] = value(i, count) for all vectors of a line.
 template <class T, class Value>
 LAMINA_INLINE void write_line(T* result, int64_t size, bool streamed, const Value& value) {
@@ -228,13 +240,15 @@ LAMINA_INLINE V select(M mask, V yes, V no) {
   return mask ? yes : no;
 }
 // NaN in either operand gives NaN.
-template <class V>
-LAMINA_INLINE V maximum(V a, V b) {
+template <class T>
+LAMINA_INLINE Vec<T> maximum(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {  // max gives b where either is NaN
+    const __m512 x = (__m512)a;
+    return (Vec<T>)_mm512_mask_max_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), x, (__m512)b);
+  }
+#endif
   return (a > b) | (a != a) ? a : b;
-}
-template <class V>
-LAMINA_INLINE V minimum(V a, V b) {
-  return (a < b) | (a != a) ? a : b;
 }
 
 // a's lanes WIDTH further on come to each lane.
@@ -243,6 +257,11 @@ LAMINA_INLINE Vec<T> lanes_ahead(Vec<T> a) {
   Mask<T> order{};
   for (int i = 0; i < kLanes<T>; ++i) order[i] = (i + WIDTH) % kLanes<T>;
   return __builtin_shuffle(a, order);
+}
+// Elements n, n + 1, ... of a followed by b.
+template <class T>
+LAMINA_INLINE Vec<T> lanes_after(Vec<T> a, Vec<T> b, int n) {
+  return __builtin_shuffle(a, b, lane_numbers<T>() + n);
 }
 // Sum over lanes in a fixed tree order.
 template <class T, int WIDTH = kLanes<T> / 2>

@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       if (!walk.has(k)) continue;
       const int64_t o = walk.plane(k) * args.out_size() + walk.position;
       args.result[o] = narrow<T>(best[k].value);
-      args.index[o] = best[k].at;
+      if (args.index) args.index[o] = best[k].at;
     }
   }
 }
@@ -248,7 +248,7 @@ __global__ void __launch_bounds__(kThreads)
     if (thread % LANES % (32 / kPlanes) == 0 && thread % LANES < 32 && walk.has(k)) {
       const int64_t o = walk.plane(k) * args.out_size() + walk.position;
       args.result[o] = narrow<T>(best[0].value);
-      args.index[o] = best[0].at == kNowhere ? 0 : best[0].at;
+      if (args.index) args.index[o] = best[0].at == kNowhere ? 0 : best[0].at;
     }
   }
 }

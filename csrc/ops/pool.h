@@ -37,7 +37,7 @@ struct PoolArgs {
   const T* x = nullptr;       // [planes][in]
   const T* grad_y = nullptr;  // [planes][out]
   T* result = nullptr;        // y [planes][out] or grad_x [planes][in]
-  int64_t* index = nullptr;   // max_pool fprop: written; dgrad: read. [planes][out]
+  int64_t* index = nullptr;   // max_pool fprop: written unless null; dgrad: read. [planes][out]
 
   constexpr int64_t in_size() const { return axis[0].in * axis[1].in * axis[2].in; }
   constexpr int64_t out_size() const { return axis[0].out * axis[1].out * axis[2].out; }
@@ -45,8 +45,8 @@ struct PoolArgs {
 
 // max_unpool  fprop  y[index[i]] = x[i], zero elsewhere; a later i overwrites an earlier one
 //             dgrad  grad_x[i] = grad_y[index[i]]
-// All indices are checked before anything is written: `bad` gets the first position whose index is
-// outside the output plane, or -1.
+// `bad` gets the first position whose index is outside the output plane, whose value goes nowhere,
+// or -1.
 template <class T>
 struct UnpoolArgs {
   int64_t planes = 0, in_size = 0, out_size = 0;

@@ -1,6 +1,7 @@
 // Pooling and unpooling, reference: the definitions of ops/pool.h.
 #include "ops/pool.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -57,13 +58,14 @@ void max_pool_fprop_windows(const PoolArgs<T>& args) {
   for (int64_t plane = 0; plane < args.planes; ++plane) {
     const T* x = args.x + plane * args.in_size();
     T* y = args.result + plane * args.out_size();
-    int64_t* index = args.index + plane * args.out_size();
-    for (int64_t o = 0; o < args.out_size(); ++o) y[o] = -INFINITY, index[o] = -1;
+    std::vector<int64_t> index(static_cast<size_t>(args.out_size()), -1);
+    for (int64_t o = 0; o < args.out_size(); ++o) y[o] = -INFINITY;
     for_each_pair(args, [&](int64_t o, int64_t i) {
-      if (index[o] < 0 || x[i] > y[o] || (std::isnan(x[i]) && !std::isnan(y[o])))
-        y[o] = x[i], index[o] = i;
+      int64_t& own = index[static_cast<size_t>(o)];
+      if (own < 0 || x[i] > y[o] || (std::isnan(x[i]) && !std::isnan(y[o]))) y[o] = x[i], own = i;
     });
-    for (int64_t o = 0; o < args.out_size(); ++o) index[o] = index[o] < 0 ? 0 : index[o];
+    for (int64_t o = 0; o < args.out_size() && args.index; ++o)
+      args.index[plane * args.out_size() + o] = std::max<int64_t>(index[static_cast<size_t>(o)], 0);
   }
 }
 

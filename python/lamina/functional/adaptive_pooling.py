@@ -14,7 +14,7 @@ from ..autograd import Function
 from ..tensor import array_of
 from . import _windows
 from ._arguments import integer, real, tuple_of
-from .pooling import AvgPool, MaxPool, spatial_size, three_windows
+from .pooling import AvgPool, max_pool, spatial_size, three_windows
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -61,7 +61,7 @@ def _adaptive_avg(n: int, x: Any, output_size: Any) -> Any:
 def _adaptive_max(n: int, x: Any, output_size: Any, return_indices: bool) -> Any:
     op = f"adaptive_max_pool{n}d"
     windows, out = _adaptive_sizes(op, n, x, output_size)
-    y, index = MaxPool.apply(x, op, windows, out)
+    y, index = max_pool(x, op, windows, out, return_indices)
     return (y, index) if return_indices else y
 
 

@@ -39,20 +39,28 @@ def three_windows(windows: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class MaxPool(Function):
-    """windows: one table per axis; out: the output's spatial shape."""
+    """windows: one table per axis; out: the output's spatial shape.
+
+    The indices are a second result where they are `asked` for, or the gradient needs them.
+    """
 
     kernels_only = True
     gradients_are_new = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, op: str, windows: tuple[Any, ...], out: tuple[int, ...]) -> Any:
+    def forward(
+        ctx: Any, x: Any, op: str, windows: tuple[Any, ...], out: tuple[int, ...], asked: bool
+    ) -> Any:
         x = arrays.asarray(op, "input", x)
         lead = x.shape[: x.ndim - len(out)]
         ctx.op, ctx.windows, ctx.x_shape = op, three_windows(windows), x.shape
         ctx.planes = math.prod(lead)
         y = arrays.empty(op, lead + out, x.dtype, like=x)
-        index = arrays.empty(op, y.shape, arrays.INT64, like=y)
+        asked = asked or ctx.needs_input_grad[0]
+        index = arrays.empty(op, y.shape, arrays.INT64, like=y) if asked else None
         _C.pool("max_pool", "fprop", ctx.planes, *(*ctx.windows, x, None, index, y))
+        if index is None:
+            return y
         ctx.save_for_backward(index)
         ctx.mark_non_differentiable(index)
         return y, index
@@ -63,7 +71,15 @@ class MaxPool(Function):
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
         grad_x = arrays.empty(ctx.op, ctx.x_shape, grad_y.dtype, like=grad_y)
         _C.pool("max_pool", "dgrad", ctx.planes, *(*ctx.windows, None, grad_y, index, grad_x))
-        return grad_x, None, None, None
+        return grad_x, None, None, None, None
+
+
+def max_pool(
+    x: Any, op: str, windows: tuple[Any, ...], out: tuple[int, ...], return_indices: bool
+) -> tuple[Any, Any]:
+    """Values, and indices (or None where nobody needs them)."""
+    result = MaxPool.apply(x, op, windows, out, return_indices)
+    return result if isinstance(result, tuple) else (result, None)
 
 
 class AvgPool(Function):
@@ -127,9 +143,9 @@ def _max_pool(
         _windows.strided(*options, "inside")
         for options in zip(size, out, kernel, strides, pads, dilations, strict=True)
     )
-    y, index = MaxPool.apply(x, op, windows, out)
+    y, index = max_pool(x, op, windows, out, return_indices)
     rest = ("max_pool", math.prod(y.shape[:-n]), *three_windows(windows))
-    _known.remember(asked, y, _C.pool_call, rest, (op, windows, out))
+    _known.remember(asked, y, _C.pool_call, rest, (op, windows, out, False))
     return (y, index) if return_indices else y
 
 

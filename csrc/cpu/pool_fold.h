@@ -1,0 +1,164 @@
+// Windows of stride 1 or 2 along the columns, folded into sums or maxima: what average pools share
+// with max pools whose indices nobody asks for.
+//
+// The rows of a window are folded first, in whole vectors of columns, once for all windows that
+// share them; taps to the right come from that vector and the next by permutes. Rows of less than
+// two vectors take windows of any kind.
+#pragma once
+
+#include <type_traits>
+
+#include "cpu/pool_rows.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+using ops::PoolArgs;
+
+inline constexpr int64_t kMaxRows = 64;  // of a window, on the fast paths
+inline constexpr int64_t kAhead = 4096;  // bytes between the rows in use and those asked for
+
+template <class T>
+struct Sum {
+  static constexpr T kNothing = T(0);
+  LAMINA_INLINE static Vec<T> join(Vec<T> a, Vec<T> b) { return a + b; }
+};
+template <class T>
+struct Maximum {
+  static constexpr T kNothing = -T(__builtin_inf());
+  LAMINA_INLINE static Vec<T> join(Vec<T> a, Vec<T> b) { return maximum<T>(a, b); }
+};
+
+// The input elements behind a row of outputs.
+template <class T>
+static int64_t row_work(const PoolArgs<T>& args) {
+  const int64_t rows = max_of<int64_t>(args.axis[0].out * args.axis[1].out, 1);
+  return max_of(args.axis[2].out, args.in_size() / rows);
+}
+
+// Whether windows have few enough rows, and all have some.
+template <class T>
+static bool few_rows(const PoolArgs<T>& args) {
+  int64_t most[2] = {0, 0};
+  bool filled = true;
+  for (int a = 0; a < 2; ++a)
+    for (int64_t o = 0; o < args.axis[a].out; ++o) {
+      most[a] = max_of(most[a], args.axis[a].count[o]);
+      filled = filled && args.axis[a].count[o] > 0;
+    }
+  return filled && most[0] * most[1] <= kMaxRows;
+}
+
+// Calls body(stride, taps) with constants; taps is 0 where it, or a step other than 1, is known at
+// run time only.
+template <class Body>
+LAMINA_INLINE void with_constants(const RegularColumns& columns, int64_t step, const Body& body) {
+  using std::integral_constant;
+  auto with_taps = [&](auto stride) {
+    if (step == 1 && columns.taps == 2) return body(stride, integral_constant<int, 2>{});
+    if (step == 1 && columns.taps == 3) return body(stride, integral_constant<int, 3>{});
+    body(stride, integral_constant<int, 0>{});
+  };
+  if (columns.stride == 1)
+    with_taps(integral_constant<int, 1>{});
+  else
+    with_taps(integral_constant<int, 2>{});
+}
+
+// The rows behind a row of outputs.
+template <class T>
+struct WindowRows {
+  const T* x;  // the plane
+  int64_t in, count = 0, offset[kMaxRows];
+
+  LAMINA_INLINE WindowRows(const PoolArgs<T>& args, int64_t plane, int64_t o0, int64_t o1)
+      : x(args.x + plane * args.in_size()), in(args.axis[2].in) {
+    for_each_window_row(args.axis, o0, o1, [&](int64_t row) { offset[count++] = row; });
+  }
+  // Asks for what the hardware does not see coming.
+  LAMINA_INLINE void prefetch(int64_t elements) const {
+    prefetch_line(x + offset[count - 1] + kAhead / static_cast<int64_t>(sizeof(T)), elements);
+  }
+  // A vector from `column` on, folded down the rows; nothing beyond the ends of the rows.
+  template <class Fold>
+  LAMINA_INLINE Vec<T> down(int64_t column) const {
+    if (column >= 0 && column + kLanes<T> <= in) {
+      Vec<T> v = load(x + offset[0] + column);
+      for (int64_t r = 1; r < count; ++r) v = Fold::join(v, load(x + offset[r] + column));
+      return v;
+    }
+    const Lanes<T> inside(-column, in - column);
+    Vec<T> v = inside.load(x + offset[0] + column, Fold::kNothing);
+    for (int64_t r = 1; r < count; ++r)
+      v = Fold::join(v, inside.load(x + offset[r] + column, Fold::kNothing));
+    return v;
+  }
+};
+
+// Calls write(o, v) for each vector of a row of outputs.
+template <class T, class Fold, int STRIDE, int TAPS, class Write>
+LAMINA_INLINE void fold_row(const WindowRows<T>& rows, const RegularColumns& columns, int64_t step,
+                            int64_t out, const Write& write) {
+  struct Phases {
+    Vec<T> of[STRIDE];  // columns 0, STRIDE, ...; of stride 2 also 1, 3, ...
+  };
+  auto phases = [&](int64_t column) __attribute__((always_inline)) {
+    const Vec<T> low = rows.template down<Fold>(column);
+    if constexpr (STRIDE == 1) {
+      return Phases{{low}};
+    } else {
+      const Vec<T> high = rows.template down<Fold>(column + kLanes<T>);
+      return Phases{{every_other<T, false>(low, high), every_other<T, true>(low, high)}};
+    }
+  };
+  if constexpr (TAPS == 0) {
+    for (int64_t o = 0; o < out; o += kLanes<T>) {
+      const int64_t column = columns.base + o * STRIDE;
+      Vec<T> v = phases(column).of[0];
+      for (int64_t t = 1; t < columns.taps; ++t) v = Fold::join(v, phases(column + t * step).of[0]);
+      write(o, v);
+    }
+  } else {
+    Phases now = phases(columns.base);
+    for (int64_t o = 0; o < out; o += kLanes<T>) {
+      Phases next{};
+      if (TAPS > STRIDE || o + kLanes<T> < out)
+        next = phases(columns.base + (o + kLanes<T>)*STRIDE);
+      Vec<T> v = now.of[0];
+#pragma GCC unroll 4
+      for (int t = 1; t < TAPS; ++t)
+        v = Fold::join(v, lanes_after<T>(now.of[t % STRIDE], next.of[t % STRIDE], t / STRIDE));
+      write(o, v);
+      now = next;
+    }
+  }
+}
+
+// Where the taps of any windows lie in a row of less than two vectors; beyond its end where a
+// window has fewer.
+template <class T>
+struct NarrowColumns {
+  static constexpr int64_t kMostTaps = 8;
+  bool holds = false;
+  int64_t taps = 0;
+  Mask<T> place[kMostTaps];
+
+  explicit NarrowColumns(const PoolAxis& axis) {
+    for (int64_t o = 0; o < axis.out; ++o) taps = max_of(taps, axis.count[o]);
+    holds = axis.in < 2 * kLanes<T> && axis.out <= kLanes<T> && taps >= 1 && taps <= kMostTaps;
+    for (int64_t t = 0; t < taps && holds; ++t)
+      for (int64_t o = 0; o < kLanes<T>; ++o) {
+        const bool met = o < axis.out && t < axis.count[o];
+        place[t][o] = static_cast<LaneInteger<T>>(met ? axis.start[o] + t * axis.step : axis.in);
+      }
+  }
+
+  template <class Fold>
+  LAMINA_INLINE Vec<T> fold(const WindowRows<T>& rows) const {
+    const Vec<T> low = rows.template down<Fold>(0), high = rows.template down<Fold>(kLanes<T>);
+    Vec<T> v = __builtin_shuffle(low, high, place[0]);
+    for (int64_t t = 1; t < taps; ++t) v = Fold::join(v, __builtin_shuffle(low, high, place[t]));
+    return v;
+  }
+};
+
+LAMINA_CPU_NAMESPACE_END
