@@ -8,8 +8,8 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::ConvArgs;
 
 // Sums in registers: 24 of 32 (AVX-512), 12 of 16 (AVX2), 8 of 16 (baseline).
-inline constexpr int kOutputs = LAMINA_VECTOR_BYTES == 64 ? 8 : LAMINA_VECTOR_BYTES == 32 ? 6 : 4;
-inline constexpr int kVectors = LAMINA_VECTOR_BYTES == 64 ? 3 : 2;
+inline constexpr int kOutputs = LAMINA_VECTOR_BYTES == 64 ? 8 : 4;
+inline constexpr int kVectors = LAMINA_VECTOR_BYTES >= 32 ? 3 : 2;
 
 template <class T>
 void conv_fprop_direct(const ConvArgs<T>& args) {

@@ -98,9 +98,9 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
     });
   };
   cut();
-  while (tasks < kFewTasks && (cols_of_block > 2 * Tile::kCols || rows_of_block > 4 * kRows)) {
-    if (cols_of_block > 2 * Tile::kCols)
-      cols_of_block = 2 * Tile::kCols;
+  while (tasks < kFewTasks && (cols_of_block > Tile::kBlockCols / 2 || rows_of_block > 4 * kRows)) {
+    if (cols_of_block > Tile::kBlockCols / 2)
+      cols_of_block = Tile::kBlockCols / 2;
     else
       rows_of_block = ceil_div(rows_of_block / 2, kRows) * kRows;
     cut();

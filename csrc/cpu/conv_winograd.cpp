@@ -63,19 +63,27 @@ static void multiply_panels(int64_t depth, int64_t width, const T* a, const T* b
                 p > 0);
 }
 
-// v[e][tile panel][channel][kCols] of a group of tiles and channels [c0, c1), elements v_step
+// Tiles of a panel where `width` of them, whole vectors, are cut into panels of about the same
+// width.
+template <class T>
+LAMINA_INLINE int64_t panel_width(int64_t width) {
+  const int64_t panels = ceil_div(width, int64_t{GemmTile<T>::kCols});
+  return ceil_div(width / kLanes<T>, max_of<int64_t>(panels, 1)) * kLanes<T>;
+}
+
+// v[e][tile panel][channel][tile] of a group of tiles and channels [c0, c1), elements v_step
 // apart.
 template <class Tile, class T>
 static void transform_inputs(const PlaneShape& s, const TileRuns& runs, int64_t width, int64_t c0,
                              int64_t c1, const T* x, T* v, int64_t v_step) {
-  constexpr int kCols = GemmTile<T>::kCols;
+  const int64_t wide = panel_width<T>(width);
   TileRows<Tile, T> rows;
   for (int64_t c = c0; c < c1; ++c) {
     if (c + kAhead < c1) rows.prefetch(s, runs, input_planes(s, x, c + kAhead));
     rows.fill(s, runs, input_planes(s, x, c));
     for (int64_t tile = 0; tile < width; tile += kLanes<T>) {
-      const int64_t panel = tile / kCols * kCols;
-      T* place = v + panel * s.c + c * min_of(width - panel, int64_t{kCols}) + tile - panel;
+      const int64_t panel = tile / wide * wide;
+      T* place = v + panel * s.c + c * min_of(width - panel, wide) + tile - panel;
       Vec<T> elements[Tile::kElements];
       rows.across(tile, elements);
       for (int e = 0; e < Tile::kElements; ++e) store(place + e * v_step, elements[e]);
@@ -141,13 +149,13 @@ template <class Tile, class T>
 static void multiply_tiles(const PlaneShape& s, const TileRuns& runs, int64_t width, int64_t g,
                            int64_t p, int64_t count, const T* u, int64_t u_step, const T* v,
                            int64_t v_step, const Output<T>& output) {
-  constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
+  constexpr int kRows = GemmTile<T>::kRows;
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
-  const int64_t m_step = Tile::kElements * width;
+  const int64_t wide = panel_width<T>(width), m_step = Tile::kElements * width;
   Scratch<T> m(count * kRows * m_step);
   for (int e = 0; e < Tile::kElements; ++e)
-    for (int64_t panel = 0; panel < width; panel += kCols) {
-      const int64_t columns = min_of(width - panel, int64_t{kCols});
+    for (int64_t panel = 0; panel < width; panel += wide) {
+      const int64_t columns = min_of(width - panel, wide);
       for (int64_t i = 0; i < count; ++i)
         multiply_panels<kRun<Tile>>(inputs, columns, u + e * u_step + i * kRows * inputs,
                                     v + e * v_step + panel * s.c + g * inputs * columns,

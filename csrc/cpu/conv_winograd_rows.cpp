@@ -160,7 +160,7 @@ static int64_t multiply_lanes(const ConvShape& s, int64_t lanes, int64_t vectors
     if (lanes < Lanes)
       return multiply_lanes<T, Lanes / 2>(s, lanes, vectors, u, v, v_channel, m, m_step);
   if (vectors == 1) return multiply_rows<T, Lanes, 1>(s, u, v, v_channel, m, m_step), Lanes;
-  if constexpr (kVectorBytes == 64)
+  if constexpr (kVectorBytes >= 32)
     if (vectors == 3) return multiply_rows<T, Lanes, 3>(s, u, v, v_channel, m, m_step), Lanes;
   return multiply_rows<T, Lanes, 2>(s, u, v, v_channel, m, m_step), Lanes;
 }
@@ -195,7 +195,7 @@ template <class T, bool Plain>
 template <class T>
 static void convolve_rows(const ConvShape& s, const T* x, const Filters<T>& filters,
                           const ConvArgs<T>& args) {
-  constexpr int kMostLanes = kVectorBytes == 64 ? 8 : 4, kMostVectors = kVectorBytes == 64 ? 3 : 2;
+  constexpr int kMostLanes = kVectorBytes == 64 ? 8 : 4, kMostVectors = kVectorBytes >= 32 ? 3 : 2;
   const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
   const int64_t parts = ceil_div(outputs, kRowsLanes);
   const int64_t part_size = inputs * s.kernel[2] * kRowsLanes,

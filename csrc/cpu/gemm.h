@@ -20,12 +20,13 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 template <class T>
 struct GemmTile {
-  // Accumulators fill the register file: 24 of 32 (AVX-512), 12 of 16 (AVX2), 8 of 16 (baseline).
-  static constexpr int kRows = LAMINA_VECTOR_BYTES == 64 ? 8 : LAMINA_VECTOR_BYTES == 32 ? 6 : 4;
-  static constexpr int kVectors = LAMINA_VECTOR_BYTES == 64 ? 3 : 2;
+  // Accumulators fill the register file: 24 of 32 (AVX-512), 12 of 16 (AVX2: beside a line and a
+  // broadcast no register is free), 8 of 16 (baseline). Rows divide what channels come in.
+  static constexpr int kRows = LAMINA_VECTOR_BYTES == 64 ? 8 : 4;
+  static constexpr int kVectors = LAMINA_VECTOR_BYTES >= 32 ? 3 : 2;
   static constexpr int kCols = kVectors * kLanes<T>;
-  static constexpr int64_t kBlockRows = 64 * kRows;  // a task's part of c, and its panels of b
-  static constexpr int64_t kBlockCols = 4 * kCols;   // for one k block: together within L2
+  static constexpr int64_t kBlockRows = 512;              // a task's part of c, and its panels of
+  static constexpr int64_t kBlockCols = 768 / sizeof(T);  // b for one k block: together within L2
   static constexpr int64_t kBlockDepth = 256;
 };
 
@@ -164,7 +165,7 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Ro
   });
 }
 
-// panel[depth][Width], rows `step` apart, from a matrix whose element (line, p) lies at
+// panel[depth][Width], rows `step` apart (Width, if it is less than a vector), from a matrix whose element (line, p) lies at
 // lines[line * line_step + p * p_step]; lines beyond `count` are zero.
 template <int Width, class T>
 static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_t count,
@@ -180,20 +181,19 @@ static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_
     return;
   }
   int64_t done = 0;
-  if (p_step == 1)  // lines are contiguous: squares of a vector's side are transposed in registers
+  if (p_step == 1)  // lines are contiguous: a vector of each at a time is transposed in registers
     for (; done + kLanes<T> <= depth; done += kLanes<T>)
 #pragma GCC unroll 8
       for (int first = 0; first < Width; first += kLanes<T>) {
-        constexpr int kSide = kLanes<T>;
-        Vec<T> square[kSide];
-        for (int line = 0; line < kSide; ++line)
-          square[line] = first + line < Width && first + line < count
-                             ? load(lines + (first + line) * line_step + done)
-                             : Vec<T>{};
-        transpose<T>(square);
-        const int wide = Width - first < kSide ? Width - first : kSide;
-        for (int p = 0; p < kSide; ++p)
-          __builtin_memcpy(panel + (done + p) * step + first, &square[p], sizeof(T) * wide);
+        constexpr int kCount = Width < kLanes<T> ? Width : kLanes<T>;
+        static_assert(Width % kCount == 0 && kLanes<T> % kCount == 0);
+        Vec<T> block[kCount];
+        for (int line = 0; line < kCount; ++line)
+          block[line] =
+              first + line < count ? load(lines + (first + line) * line_step + done) : Vec<T>{};
+        transpose<T>(block);
+        for (int i = 0; i < kCount; ++i)  // where the panel is narrower, several of its rows
+          store(panel + (done + i * (kLanes<T> / kCount)) * step + first, block[i]);
       }
   for (int64_t p = done; p < depth; ++p)
     for (int64_t line = 0; line < Width; ++line)

@@ -91,18 +91,26 @@ class Lanes {
 #endif
   }
 
+  // The other lanes read as zero.
+  LAMINA_INLINE Vec<T> load(const T* p) const {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+      return (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask_);
+    else
+      return (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask_);
+#else
+    return load(p, T(0));
+#endif
+  }
   // The other lanes read as `fill`.
-  LAMINA_INLINE Vec<T> load(const T* p, T fill = T(0)) const {
+  LAMINA_INLINE Vec<T> load(const T* p, T fill) const {
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4)
       return (Vec<T>)_mm512_mask_loadu_ps((__m512)broadcast(fill), __mmask16(mask_), p);
     else
       return (Vec<T>)_mm512_mask_loadu_pd((__m512d)broadcast(fill), __mmask8(mask_), p);
 #elif defined(__AVX2__)
-    if constexpr (sizeof(T) == 4)
-      return mask_ ? (Vec<T>)_mm256_maskload_ps(p, (__m256i)mask_) : broadcast(fill);
-    else
-      return mask_ ? (Vec<T>)_mm256_maskload_pd(p, (__m256i)mask_) : broadcast(fill);
+    return mask_ ? load(p) : broadcast(fill);
 #else
     T lanes[kLanes<T>];
     for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i >= from_ && i < to_ ? p[i] : fill;
@@ -137,7 +145,11 @@ class Lanes {
 #endif
 };
 template <class T>
-LAMINA_INLINE Vec<T> load_lanes(const T* p, int64_t from, int64_t to, T fill = T(0)) {
+LAMINA_INLINE Vec<T> load_lanes(const T* p, int64_t from, int64_t to) {
+  return Lanes<T>(from, to).load(p);
+}
+template <class T>
+LAMINA_INLINE Vec<T> load_lanes(const T* p, int64_t from, int64_t to, T fill) {
   return Lanes<T>(from, to).load(p, fill);
 }
 template <class T>
@@ -146,7 +158,11 @@ LAMINA_INLINE void store_lanes(T* p, int64_t from, int64_t to, Vec<T> v) {
 }
 // First n elements.
 template <class T>
-LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill = T(0)) {
+LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n) {
+  return n >= kLanes<T> ? load(p) : load_lanes(p, 0, n);
+}
+template <class T>
+LAMINA_INLINE Vec<T> load_first(const T* p, int64_t n, T fill) {
   return n >= kLanes<T> ? load(p) : load_lanes(p, 0, n, fill);
 }
 template <class T>
@@ -324,19 +340,19 @@ LAMINA_INLINE void store_spaced(T* p, int64_t step, int64_t n, Vec<T> v) {
   for (int64_t i = 0; i < n; ++i) p[i * step] = lanes[i];
 }
 
-// square[i][j] becomes square[j][i]: log2(lanes) rounds of perfect shuffles.
-template <class T>
-LAMINA_INLINE void transpose(Vec<T> (&square)[kLanes<T>]) {
-  constexpr int kSide = kLanes<T>;
-  for (int round = 1; round < kSide; round *= 2) {
-    Vec<T> next[kSide];
+// The lines' elements column by column, one behind the other: log2(Count) rounds of perfect
+// shuffles. As many lines as lanes: square[i][j] becomes square[j][i].
+template <class T, int Count>
+LAMINA_INLINE void transpose(Vec<T> (&lines)[Count]) {
+  for (int round = 1; round < Count; round *= 2) {
+    Vec<T> next[Count];
 #pragma GCC unroll 8
-    for (int i = 0; i < kSide / 2; ++i) {
-      next[2 * i] = interleave<T, false>(square[i], square[i + kSide / 2]);
-      next[2 * i + 1] = interleave<T, true>(square[i], square[i + kSide / 2]);
+    for (int i = 0; i < Count / 2; ++i) {
+      next[2 * i] = interleave<T, false>(lines[i], lines[i + Count / 2]);
+      next[2 * i + 1] = interleave<T, true>(lines[i], lines[i + Count / 2]);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < kSide; ++i) square[i] = next[i];
+    for (int i = 0; i < Count; ++i) lines[i] = next[i];
   }
 }
 
