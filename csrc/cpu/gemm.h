@@ -94,7 +94,7 @@ struct GemmBlock {
     constexpr int64_t kFewTasks = 16;
     const auto tasks = [&] { return batch * ceil_div(m, rows) * ceil_div(n, cols); };
     if (packed_columns) {
-      constexpr int64_t kMost = 8 * Tile::kRows;
+      constexpr int64_t kMost = 64;
       const int64_t share = ceil_div(m, ceil_div(kFewTasks, max_of<int64_t>(batch, 1)));
       rows = min_of(kMost, max_of<int64_t>(ceil_div(share, Tile::kRows), 1) * Tile::kRows);
       cols = max_of<int64_t>(ceil_div(n, Tile::kCols), 1) * Tile::kCols;
