@@ -16,6 +16,8 @@ namespace lamina::bindings {
 
 namespace py = pybind11;
 
+class FilterStore;  // bindings/filter_store.h
+
 enum class ElementType { f32, f64, f16, bf16, i64, u8, other };
 
 // A view that owns a reference to the array.
@@ -36,12 +38,16 @@ class Array {
   bool on_gpu() const { return on_gpu_; }
   void* stream() const { return stream_; }  // of the array library at the time of the call
   int device() const { return device_; }
+  // Where the array's packed form may be kept during this call; null: nowhere.
+  FilterStore* filters() const { return filters_; }
+  void set_filters(FilterStore* filters) { filters_ = filters; }
 
  private:
   void load_numpy(PyObject* array);
   void load_cuda(const py::dict& interface);
 
   py::object owner_;
+  FilterStore* filters_ = nullptr;
   void* data_ = nullptr;
   void* stream_ = nullptr;
   int64_t size_ = 0;

@@ -211,9 +211,10 @@ class Walk {
     if (before == Py_None && plain && is_ready(gradient.ptr())) {
       if (!owned) gradient = copy_of(gradient.ptr());
       graph.tensor.set(leaf, TensorSlot::grad, wrap(gradient.release().ptr()));
-    } else if (before != Py_None && plain && addable(array_in(before), gradient.ptr()) &&
-               is_writeable(array_in(before))) {
-      add_arrays(array_in(before), gradient.ptr(), array_in(before));
+    } else if (before != Py_None && plain && addable(array_shown_by(before), gradient.ptr()) &&
+               is_writeable(array_shown_by(before))) {
+      const auto sum = py::reinterpret_borrow<py::object>(array_in(before));
+      add_arrays(sum.ptr(), gradient.ptr(), sum.ptr());
     } else {
       quiet_.begin();
       leaf.attr("_accumulate")(gradient, owned);
@@ -312,9 +313,9 @@ class Walk {
     PyObject* const source = PyTuple_GET_ITEM(edge, 0);
     if (is_plain_array(gradient.ptr())) {
       if (!graph.node.holds(source)) {
-        if (is_plain_array(array_in(source)) &&
+        if (is_plain_array(array_shown_by(source)) &&
             element_type_of(gradient.ptr()) != ElementType::other &&
-            same_kind(array_in(source), gradient.ptr()))
+            same_kind(array_shown_by(source), gradient.ptr()))
           return gradient;
       } else {
         const Py_ssize_t index = PyLong_AsSsize_t(PyTuple_GET_ITEM(edge, 1));
@@ -364,7 +365,7 @@ class NoGrad {
 
 // The gradient that a backward from the tensor starts with; null where Python has to look at it.
 py::object seed_of(PyObject* tensor, PyObject* gradient) {
-  PyObject* const array = array_in(tensor);
+  PyObject* const array = array_shown_by(tensor);
   if (!requires_grad(tensor) || !is_plain_array(array) || !is_ready(array)) return {};
   if (gradient != Py_None) {
     PyObject* const given = is_tensor(gradient) ? array_in(gradient) : gradient;

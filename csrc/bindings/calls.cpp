@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "bindings/common.h"
+#include "bindings/filter_store.h"
 #include "bindings/graph.h"
 #include "bindings/numpy_array.h"
 
@@ -166,7 +167,7 @@ bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t c
     if (is_tensor(object)) {
       given.tensors |= 1U << i;
       if (grad_enabled && requires_grad(object)) given.recorded |= 1U << i;
-      object = array_in(object);
+      object = array_shown_by(object);
     }
     if (calls.numbers && (PyFloat_CheckExact(object) || PyLong_CheckExact(object))) {
       given.key.number();
@@ -270,7 +271,7 @@ py::object record_call(const Calls& calls, const std::shared_ptr<const Known>& k
     const bool wanted = (given.recorded >> i & 1) != 0;
     PyTuple_SET_ITEM(edges.ptr(), i, wanted ? new_edge(arguments[i]) : Py_NewRef(Py_None));
   }
-  if ((keeps & kResult) != 0) kept[kept_count++] = array_in(tensor);
+  if ((keeps & kResult) != 0) kept[kept_count++] = array_shown_by(tensor);
   const py::object versions = version_counts(kept, kept_count, tensors, tensor_count);
   attach(tensor, new_node(calls.function, context, edges, known->outputs, versions), 0);
   return tensor;
@@ -305,15 +306,21 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
   if (known == nullptr) Py_RETURN_NONE;
   const Call& call = known->call;
   given.tensors &= call.differentiable, given.recorded &= call.differentiable;
+  const bool packs = call.packs >= 0 && given.recorded == 0 && is_tensor(arguments[call.packs]);
+  for (Py_ssize_t i = 0; i < calls.operands; ++i)
+    if ((given.tensors >> i & 1) != 0 && !(packs && i == call.packs)) forget_packed(arguments[i]);
   const bool compiled = call.gradient && (given.recorded & ~call.compiled) == 0;
   if (given.recorded != 0 && !compiled) return apply(calls, *known, arguments);
   auto result = py::reinterpret_steal<py::object>(
       new_array(call.shape.data(), static_cast<int>(call.shape.size()), known->type));
   if (!result) Py_RETURN_NONE;
   try {
+    std::optional<FilterStore> filters;
+    if (packs) filters.emplace(arguments[call.packs]);
     Operands operands;
     for (Py_ssize_t i = 0; i < calls.operands; ++i)
       if (given.arrays[i] != nullptr) operands[i].emplace().load(given.arrays[i]);
+    if (packs) operands[call.packs]->set_filters(&*filters);
     Array target;
     target.load(result);
     Extras extras;

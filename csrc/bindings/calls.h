@@ -60,7 +60,8 @@ struct Call {
   unsigned keeps = 0;
   unsigned keeps_for[kMaxOperands] = {};
   unsigned differentiable = ~0U;  // bits of the operands that `apply` sees as Tensors
-  unsigned compiled = ~0U;        // bits of those whose gradients `gradient` makes
+  int packs = -1;           // the operand whose packed form may be kept where nothing is recorded
+  unsigned compiled = ~0U;  // bits of those whose gradients `gradient` makes
 };
 inline constexpr unsigned kResult = 1U << kMaxOperands;
 template <class... Index>

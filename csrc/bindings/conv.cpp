@@ -5,6 +5,7 @@
 #include "bindings/activation.h"
 #include "bindings/calls.h"
 #include "bindings/conv_autotune.h"
+#include "bindings/filter_store.h"
 #include "ops/conv_plan.h"
 #include "ops/epilogue_call.h"
 
@@ -59,7 +60,7 @@ void autotune(const std::string& op, ConvPass pass, const ConvArgs<T>& args,
 
 template <class T>
 void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std::string& algo,
-              int64_t workspace_limit, int64_t result_elems) {
+              int64_t workspace_limit, int64_t result_elems, FilterStore* filters) {
   const auto choose = [&]() -> const ops::Kernel& {
     return ops::choose_conv(op.c_str(), pass, args.shape, algo, workspace_limit, sizeof(T));
   };
@@ -68,10 +69,16 @@ void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std:
     autotune(op, pass, args, workspace_limit, result_elems);
     kernel = &choose();
   }
+  ops::PackedFilters<T> packed;
+  if (filters != nullptr) packed = filters->find<T>(conv_packed_layout(*kernel, pass, args.shape));
+  if (packed.data != nullptr) args.packed = &packed;
   const ops::CallWorkspace workspace(*kernel, ops::last_plan().workspace_bytes);
   args.workspace = static_cast<T*>(workspace.get());
-  py::gil_scoped_release release;
-  ops::call_with_epilogue(*kernel, args, args.result, result_elems);
+  {
+    py::gil_scoped_release release;
+    ops::call_with_epilogue(*kernel, args, args.result, result_elems);
+  }
+  if (filters != nullptr) filters->keep(packed);
 }
 
 void conv(const std::string& op, const std::string& pass_text, const ConvShape& shape,
@@ -92,7 +99,8 @@ void conv(const std::string& op, const std::string& pass_text, const ConvShape& 
     args.grad_y = optional_input<T>(grad_y, "grad_y", shape.y_elems());
     args.epilogue = epilogue<T>(activation, residual, result_elems);
     args.precision = ops::call_precision(sizeof(T));
-    run_conv(op, pass, args, algo, workspace_limit, result_elems);
+    FilterStore* const filters = weight && workspace_limit < 0 ? weight->filters() : nullptr;
+    run_conv(op, pass, args, algo, workspace_limit, result_elems, filters);
   });
 }
 
@@ -146,6 +154,7 @@ LAMINA_BINDINGS(conv) {
                     conv(op, "fprop", shape, given[0], given[1], given[2], {}, y, algo,
                          workspace_limit, activation, given[3]);
                   }};
+        call.packs = 1;
         if (!y_tells) return call;
         call.keeps = operand_bits(0, 1) | (activation == kNoActivation ? 0 : kResult);
         call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {

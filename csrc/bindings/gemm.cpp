@@ -2,12 +2,24 @@
 
 #include "bindings/activation.h"
 #include "bindings/calls.h"
+#include "bindings/filter_store.h"
+#include "ops/bf16_unit.h"
 #include "ops/epilogue_call.h"
 
 LAMINA_ARGS(GemmArgs)
 
 namespace lamina::bindings {
 namespace {
+
+template <class T>
+ops::PackedLayout packed_layout(const ops::Kernel& kernel, const ops::GemmArgs<T>& args) {
+  const bool dots = args.m <= ops::kFewDots && args.trans_b && !args.trans_a;
+  const bool split = 3 - static_cast<int>(args.precision) <= ops::most_pieces();
+  ops::PackedLayout layout{&kernel};
+  if (std::strcmp(kernel.backend, "cpu") == 0 && !dots && !split)
+    layout.elements = ops::packed_elements(args.batch, args.n, args.k);
+  return layout;
+}
 
 // c [batch, m, n] = f(op(a) op(b) (+ bias_n + residual)), accumulate: added to c before f; a is
 // [batch, m, k] or its transpose, b likewise.
@@ -25,10 +37,17 @@ void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Ar
     args.bias_n = optional_input<T>(bias_n, "bias_n", n);
     args.epilogue = epilogue<T>(activation, residual, batch * m * n);
     args.precision = ops::call_precision(sizeof(T));
-    py::gil_scoped_release release;
     const ops::Kernel& kernel =
         ops::plan_kernel("gemm", "fprop", nullptr, ops::precision_name(args.precision));
-    ops::call_with_epilogue(kernel, args, args.c, batch * m * n);
+    FilterStore* const filters = b.filters();
+    ops::PackedFilters<T> packed;
+    if (filters != nullptr) packed = filters->find<T>(packed_layout(kernel, args));
+    if (packed.data != nullptr) args.packed = &packed;
+    {
+      py::gil_scoped_release release;
+      ops::call_with_epilogue(kernel, args, args.c, batch * m * n);
+    }
+    if (filters != nullptr) filters->keep(packed);
   });
 }
 
@@ -61,6 +80,7 @@ LAMINA_BINDINGS(gemm) {
                     gemm(*given[0], *given[1], y, given[2], 1, m, n, k, false, true, false,
                          activation, given[3]);
                   }};
+        call.packs = 1;
         if (!y_tells) return call;
         call.keeps = operand_bits(0, 1) | (activation == kNoActivation ? 0 : kResult);
         call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {

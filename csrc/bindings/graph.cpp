@@ -22,7 +22,7 @@ py::object wrap(PyObject* array) {
        {TensorSlot::version, TensorSlot::grad, TensorSlot::hooks, TensorSlot::grad_fn})
     graph.tensor.set(tensor, slot, Py_None);
   graph.tensor.set(tensor, TensorSlot::requires_grad, Py_False);
-  graph.tensor.fill(tensor, TensorSlot::index, PyLong_FromLong(0));
+  graph.tensor.fill(tensor, TensorSlot::index, PyLong_FromLong(0));  // and nothing packed
   return tensor;
 }
 
@@ -83,11 +83,11 @@ static PyObject* writes_of(PyObject* tensor) {
 
 static PyObject* owner_of(PyObject* array, PyObject* const* tensors, Py_ssize_t count) {
   for (Py_ssize_t i = count; i-- > 0;)
-    if (array_in(tensors[i]) == array) return tensors[i];
+    if (array_shown_by(tensors[i]) == array) return tensors[i];
   if (!is_array(array)) return nullptr;
   const py::object buffer = buffer_of(array);
   for (Py_ssize_t i = count; i-- > 0;)
-    if (buffer_of(array_in(tensors[i])).is(buffer)) return tensors[i];
+    if (buffer_of(array_shown_by(tensors[i])).is(buffer)) return tensors[i];
   return nullptr;
 }
 
@@ -108,9 +108,9 @@ py::object version_counts(PyObject* const* kept, Py_ssize_t count, PyObject* con
 }
 
 void share_version(py::handle tensor, PyObject* const* others, Py_ssize_t count) {
-  const py::object buffer = buffer_of(array_in(tensor));
+  const py::object buffer = buffer_of(array_shown_by(tensor));
   for (Py_ssize_t i = 0; i < count; ++i) {
-    if (!buffer_of(array_in(others[i])).is(buffer)) continue;
+    if (!buffer_of(array_shown_by(others[i])).is(buffer)) continue;
     graph.tensor.set(tensor, TensorSlot::version, writes_of(others[i]));
     return;
   }
@@ -157,8 +157,9 @@ LAMINA_BINDINGS(graph) {
   module.def(
       "set_graph",
       [](const py::object& autograd) {
-        graph.tensor.read(autograd.attr("Tensor"), {"_data", "_version", "_grad", "_hooks",
-                                                    "grad_fn", "_requires_grad", "_index"});
+        graph.tensor.read(autograd.attr("Tensor"),
+                          {"_data", "_version", "_grad", "_hooks", "grad_fn", "_requires_grad",
+                           "_index", "_packed"});
         graph.node.read(autograd.attr("Node"),
                         {"function", "ctx", "edges", "outputs", "versions", "hooks"});
         graph.version.read(autograd.attr("Version"), {"count"});

@@ -53,13 +53,13 @@ Py_ssize_t SlottedClass<Slot, kSlots>::slot_offset(const py::handle& type, const
   return offset_of_slot(type, name);
 }
 
-enum class TensorSlot { data, version, grad, hooks, grad_fn, requires_grad, index };
+enum class TensorSlot { data, version, grad, hooks, grad_fn, requires_grad, index, packed };
 enum class NodeSlot { function, ctx, edges, outputs, versions, hooks };
 enum class VersionSlot { count };
 enum class ContextSlot { needs_input_grad, saved, non_differentiable };
 
 struct GraphClasses {
-  SlottedClass<TensorSlot, 7> tensor;
+  SlottedClass<TensorSlot, 8> tensor;
   SlottedClass<NodeSlot, 6> node;
   SlottedClass<VersionSlot, 1> version;
   SlottedClass<ContextSlot, 3> context;
@@ -79,8 +79,19 @@ inline thread_local bool grad_enabled = true;
 inline bool is_tensor(PyObject* object) {
   return graph.tensor.holds(object);
 }
-inline PyObject* array_in(py::handle tensor) {
+// The array, for its description or its address: nobody reads or writes elements through it.
+inline PyObject* array_shown_by(py::handle tensor) {
   return graph.tensor.get(tensor, TensorSlot::data);
+}
+// Frees filters that were packed from the array (bindings/filter_store.h).
+inline void forget_packed(py::handle tensor) {
+  PyObject* const packed = graph.tensor.get(tensor, TensorSlot::packed);
+  if (packed != nullptr && packed != Py_None) graph.tensor.set(tensor, TensorSlot::packed, Py_None);
+}
+// The array, for any use. Whoever lets go of the GIL meanwhile holds a reference.
+inline PyObject* array_in(py::handle tensor) {
+  forget_packed(tensor);
+  return array_shown_by(tensor);
 }
 inline bool requires_grad(py::handle tensor) {
   return graph.tensor.get(tensor, TensorSlot::requires_grad) == Py_True;

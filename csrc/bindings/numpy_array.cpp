@@ -104,6 +104,25 @@ int type_number(ElementType type) {
   }
 }
 
+bool is_only_reference([[maybe_unused]] PyObject* array, [[maybe_unused]] Py_ssize_t references) {
+#ifdef Py_GIL_DISABLED
+  return false;  // they are not counted in one place
+#else
+  constexpr int kOwnsData = 4;  // NPY_ARRAY_OWNDATA
+  for (;;) {
+    if (!is_plain_array(array) || Py_REFCNT(array) != references) return false;
+    const auto* const weak_references = reinterpret_cast<PyObject* const*>(
+        reinterpret_cast<char*>(array) + Py_TYPE(array)->tp_weaklistoffset);
+    if (*weak_references != nullptr) return false;
+    PyObject* const base = fields(array).base;
+    if (base == nullptr) return (fields(array).flags & kOwnsData) != 0;
+    if (PyCapsule_CheckExact(base))
+      return PyCapsule_GetDestructor(base) == &give_back && Py_REFCNT(base) == 1;
+    array = base, references = 1;
+  }
+#endif
+}
+
 PyObject* new_array(const py::ssize_t* shape, int rank, ElementType type) {
   const int number = type_number(type);
   if (number < 0) return nullptr;

@@ -36,6 +36,9 @@ inline bool is_operand(PyObject* array) {
          (is_aligned_in_c_order(array) && element_type_of(array) == ElementType::i64);
 }
 
+// Whether the holders of so many references to the array are all that reaches its memory.
+bool is_only_reference(PyObject* array, Py_ssize_t references);
+
 // A new array in C order; large ones live in recycled memory (core/buffers.h). Null, with no Python
 // error set, for a shape that NumPy or the memory cannot hold: the caller has the words for it.
 PyObject* new_array(const py::ssize_t* shape, int rank, ElementType type);

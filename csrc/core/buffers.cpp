@@ -41,11 +41,10 @@ void* allocate(size_t bytes) {
   return memory;
 }
 
-int64_t default_limit() {
+int64_t first_limit() {
   if (const char* text = std::getenv("LAMINA_IDLE_BYTES"); text && *text)
     return std::max<int64_t>(std::atoll(text), 0);
-  const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-  return std::min<int64_t>(memory / 8, int64_t{1} << 30);
+  return idle_limit_by_default();
 }
 
 // An idle buffer holds its own links: in the stack of its class, and in the order of waiting.
@@ -112,7 +111,7 @@ class Buffers {
   std::mutex mutex_;
   Idle* top_[kClasses] = {};
   Idle *oldest_ = nullptr, *newest_ = nullptr;
-  int64_t bytes_ = 0, limit_ = default_limit();
+  int64_t bytes_ = 0, limit_ = first_limit();
 };
 
 // Never destroyed: arrays may die after static destructors ran. A fork waits for the lock, so that
@@ -139,6 +138,10 @@ void give_buffer(void* buffer, size_t bytes) noexcept {
   buffers().give(buffer, size_class(bytes));
 }
 
+int64_t idle_limit_by_default() {
+  const int64_t memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  return std::min<int64_t>(memory / 8, int64_t{1} << 30);
+}
 int64_t idle_bytes() {
   return buffers().bytes();
 }

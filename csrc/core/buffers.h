@@ -16,7 +16,8 @@ void* take_buffer(size_t bytes);
 void give_buffer(void* buffer, size_t bytes) noexcept;  // `bytes` as they were asked for
 
 int64_t idle_bytes();
-int64_t idle_limit();  // LAMINA_IDLE_BYTES, or an eighth of the memory but at most 1 GiB
+int64_t idle_limit_by_default();  // an eighth of the memory but at most 1 GiB
+int64_t idle_limit();             // LAMINA_IDLE_BYTES, or an eighth of the memory but at most 1 GiB
 void set_idle_limit(int64_t bytes);
 
 }  // namespace lamina

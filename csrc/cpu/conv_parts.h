@@ -74,15 +74,18 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
   const int64_t inputs = forward ? s.c_per_group() : s.k_per_group();
   const int64_t taps = s.kernel_size(), panels = ceil_div(m, kRows);
   const int64_t panel_size = kRows * inputs * taps;
-  parallel_for(s.groups * panels, [&](int64_t task) {
+  T* const packed = args.packed ? args.packed->data : args.workspace;
+  const int64_t unpacked = args.packed && args.packed->ready ? 0 : s.groups * panels;
+  parallel_for(unpacked, [&](int64_t task) {
     const int64_t i = task % panels * kRows;
     Scratch<T> by_channel(panel_size);
     pack(task / panels, i, min_of<int64_t>(kRows, m - i), 0, inputs * taps, by_channel.get());
-    T* line = args.workspace + task * panel_size;
+    T* line = packed + task * panel_size;
     for (int64_t t = 0; t < taps; ++t)
       for (int64_t c = 0; c < inputs; ++c, line += kRows)
         __builtin_memcpy(line, &by_channel[(c * taps + t) * kRows], sizeof(T) * kRows);
   });
+  if (args.packed) args.packed->ready = true;
   const int64_t count = count_parts(pass, s);
   Scratch<PartTasks> parts(count);
   int64_t tasks = 0, rows_of_block = min_of(Tile::kBlockRows, panels * kRows);
@@ -129,7 +132,7 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
       const int64_t tap =
           (part.tap(0, r[0]) * s.kernel[1] + part.tap(1, r[1])) * s.kernel[2] + part.tap(2, r[2]);
       runs.pack_tap(r, c, depth, b_panels.get());
-      const T* filters = args.workspace + (g * panels + i0 / kRows) * panel_size;
+      const T* filters = packed + (g * panels + i0 / kRows) * panel_size;
       filters += (tap * inputs + c) * kRows;
       for (int64_t i = 0; i < i1 - i0; i += kRows, filters += panel_size)
         for (int64_t j = 0; j < step; j += Tile::kCols) {

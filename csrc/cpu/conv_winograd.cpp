@@ -18,7 +18,8 @@
 //               (shared/winograd_blocks.h): tiles are read and stored at that step. Taps of a third
 //               axis, and the parts of a filter, lengthen the sum over c: an input plane is
 //               transformed once for each of them.
-// Workspace     U, or V where the tiles are few; for wgrad U and blocks of V and A dy A^T
+// Workspace     U, which may be kept between calls, or V where the tiles are few; for wgrad U and
+//               blocks of V and A dy A^T
 //               (shared/winograd_blocks.h).
 // Numerics      sums in runs, the runs in order: rms error as of a direct sum for
 //               F(2x2), twice that for F(2x4), one axis and 5x5 filters, four times for F(4x4). Inf
@@ -175,17 +176,37 @@ static void transform_panels(const PlaneShape& s, const Filters<T>& filters, int
                             u_step);
 }
 
+// All filters, transformed: u[e][row panel of all groups][input][kRows], elements u_step apart.
+template <class T>
+struct Transformed {
+  const T* u = nullptr;  // null: tasks transform their own
+  int64_t u_step = 0;
+
+  const T* panel(const PlaneShape& s, int64_t panel) const {
+    return u + panel * GemmTile<T>::kRows * s.c_per_group();
+  }
+};
+
 template <class Tile, class T>
-static void convolve_by_tile(const PlaneShape& s, const Groups& groups, const T* x,
-                             const Filters<T>& filters, const Output<T>& output, T* u) {
+static Transformed<T> transform_all(const PlaneShape& s, const Filters<T>& filters,
+                                    ops::PackedFilters<T>& packed) {
   constexpr int kRows = GemmTile<T>::kRows;
   const int64_t panels = ceil_div(s.k_per_group(), kRows), panel_size = kRows * s.c_per_group();
   const int64_t u_step = s.groups * panels * panel_size + kSkew;
-  const int64_t v_step = s.c * groups.tiles + kSkew;
-  parallel_for(s.groups * panels, [&](int64_t task) {
-    transform_panels<Tile>(s, filters, task / panels, task % panels, 1, u + task * panel_size,
-                           u_step);
+  parallel_for(packed.ready ? 0 : s.groups * panels, [&](int64_t task) {
+    transform_panels<Tile>(s, filters, task / panels, task % panels, 1,
+                           packed.data + task * panel_size, u_step);
   });
+  packed.ready = true;
+  return {packed.data, u_step};
+}
+
+template <class Tile, class T>
+static void convolve_by_tile(const PlaneShape& s, const Groups& groups, const T* x,
+                             const Transformed<T>& filters, const Output<T>& output) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  const int64_t panels = ceil_div(s.k_per_group(), kRows);
+  const int64_t v_step = s.c * groups.tiles + kSkew;
   parallel_for(groups.count(), [&](int64_t task) {
     const int64_t begin = task * groups.tiles, tiles = min_of(groups.tiles, groups.all - begin);
     const int64_t width = whole_vectors<T>(tiles);
@@ -195,13 +216,15 @@ static void convolve_by_tile(const PlaneShape& s, const Groups& groups, const T*
     for (int64_t g = 0; g < s.groups; ++g)
       for (int64_t p = 0; p < panels; p += kTaskRows / kRows)
         multiply_tiles<Tile>(s, runs, width, g, p, min_of(kTaskRows / kRows, panels - p),
-                             u + (g * panels + p) * panel_size, u_step, v.get(), v_step, output);
+                             filters.panel(s, g * panels + p), filters.u_step, v.get(), v_step,
+                             output);
   });
 }
 
 template <class Tile, class T>
 static void convolve_by_filter(const PlaneShape& s, const Groups& groups, int64_t begin, const T* x,
-                               const Filters<T>& filters, const Output<T>& output, T* v) {
+                               const Filters<T>& filters, const Transformed<T>& transformed,
+                               const Output<T>& output, T* v) {
   constexpr int kRows = GemmTile<T>::kRows;
   const int64_t chunks = ceil_div(s.c, kChunk), v_step = s.c * groups.chunk * groups.tiles + kSkew;
   const int64_t end = min_of(begin + groups.chunk, groups.count());
@@ -221,12 +244,14 @@ static void convolve_by_filter(const PlaneShape& s, const Groups& groups, int64_
   const int64_t parts = ceil_div(panels, some);
   parallel_for(s.groups * parts, [&](int64_t task) {
     const int64_t g = task / parts, p = task % parts * some, count = min_of(some, panels - p);
-    const int64_t u_step = count * panel_size + kSkew;
-    Scratch<T> u(Tile::kElements * u_step);
-    transform_panels<Tile>(s, filters, g, p, count, u.get(), u_step);
+    const bool own = !transformed.u;
+    const int64_t u_step = own ? count * panel_size + kSkew : transformed.u_step;
+    Scratch<T> own_u(own ? Tile::kElements * u_step : 0);
+    if (own) transform_panels<Tile>(s, filters, g, p, count, own_u.get(), u_step);
+    const T* const u = own ? own_u.get() : transformed.panel(s, g * panels + p);
     for (int64_t group = begin; group < end; ++group)
       multiply_tiles<Tile>(s, TileRuns(groups, group * groups.tiles, tiles_of(group)),
-                           whole_vectors<T>(tiles_of(group)), g, p, count, u.get(), u_step,
+                           whole_vectors<T>(tiles_of(group)), g, p, count, u, u_step,
                            v + (group - begin) * groups.tiles * s.c, v_step, output);
   });
 }
@@ -236,10 +261,13 @@ static void convolve(const PlaneShape& s, const T* x, const Filters<T>& filters,
                      const ConvArgs<T>& args) {
   const Groups groups(s, Tile::kOutRows, Tile::kOutColumns);
   const Output<T> output = {args.bias, args.epilogue, args.result};
-  if (!groups.by_filter)
-    return convolve_by_tile<Tile>(s, groups, x, filters, output, args.workspace);
+  ops::PackedFilters<T> once = {args.workspace};
+  Transformed<T> transformed;
+  if (args.packed || !groups.by_filter)
+    transformed = transform_all<Tile>(s, filters, args.packed ? *args.packed : once);
+  if (!groups.by_filter) return convolve_by_tile<Tile>(s, groups, x, transformed, output);
   for (int64_t begin = 0; begin < groups.count(); begin += groups.chunk)
-    convolve_by_filter<Tile>(s, groups, begin, x, filters, output, args.workspace);
+    convolve_by_filter<Tile>(s, groups, begin, x, filters, transformed, output, args.workspace);
 }
 
 // ---- weight gradient: the tiles are the depth of the products

@@ -73,7 +73,28 @@ static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
                           row_lines, column_lines, store_block,
                           {plan.rows_memory ? rows.get() : nullptr, true});
     }
-  gemm_blocks<T>(args.batch, args.m, args.n, args.k, rows_of, columns_of, store_block);
+  if (!args.packed)
+    return gemm_blocks<T>(args.batch, args.m, args.n, args.k, rows_of, columns_of, store_block);
+  // All of op(b), block of depth by block of depth.
+  const int64_t width = whole_vectors<T>(args.n), panels = ceil_div(args.n, Tile::kCols);
+  const int64_t blocks = ceil_div(args.k, Tile::kBlockDepth);
+  const auto place = [&](int64_t index, int64_t j, int64_t p, int64_t depth) {
+    return args.packed->data + (index * args.k + p) * width + j * depth;
+  };
+  parallel_for(args.packed->ready ? 0 : args.batch * panels * blocks, [&](int64_t task) {
+    const int64_t index = task / blocks / panels, j = task / blocks % panels * Tile::kCols;
+    const int64_t p = task % blocks * Tile::kBlockDepth;
+    const int64_t depth = min_of(Tile::kBlockDepth, args.k - p);
+    columns_of(index, j, min_of<int64_t>(Tile::kCols, args.n - j), p, depth,
+               place(index, j, p, depth));
+  });
+  args.packed->ready = true;
+  gemm_blocks<T>(
+      args.batch, args.m, args.n, args.k, rows_of,
+      [&](int64_t index, int64_t j, int64_t, int64_t p, int64_t depth, T*) -> const T* {
+        return place(index, j, p, depth);
+      },
+      store_block);
 }
 
 template <class T>

@@ -29,7 +29,7 @@ LAMINA_INLINE void store_sum(const ops::GemmArgs<T>& args, int64_t index, int64_
 }
 
 // Dot products of more rows want for registers: packing is faster.
-inline constexpr int64_t kFewRows = 8, kFewDots = 4, kLittleDepth = 8;
+inline constexpr int64_t kFewRows = 8, kLittleDepth = 8;
 
 // Whether store_sum would store the sum alone.
 template <class T>
@@ -144,7 +144,7 @@ static void with_constant(int64_t count, const Body& body) {
 // Whether the product is one of these; if so it is done.
 template <class T>
 static bool skinny_gemm(const ops::GemmArgs<T>& args) {
-  const bool dots = args.m <= kFewDots && args.trans_b && !args.trans_a;
+  const bool dots = args.m <= ops::kFewDots && args.trans_b && !args.trans_a;
   const bool rows = args.m <= kFewRows && !args.trans_b;
   const bool outer = args.k >= 1 && args.k <= kLittleDepth && !args.trans_b;
   if (args.m < 1 || !(dots || rows || outer)) return false;

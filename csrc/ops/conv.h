@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "ops/epilogue.h"
+#include "ops/packed_filters.h"
 #include "ops/precision.h"
 
 namespace lamina::ops {
@@ -46,13 +47,14 @@ enum class ConvPass { fprop, dgrad, wgrad, bgrad };
 template <class T>
 struct ConvArgs {
   ConvShape shape;
-  const T* x = nullptr;       // [n][c][in]
-  const T* weight = nullptr;  // [k][c / groups][kernel]
-  const T* bias = nullptr;    // fprop: [k] or null; dgrad: [c] or null
-  const T* grad_y = nullptr;  // [n][k][out]
-  T* result = nullptr;        // y, grad_x, grad_weight or grad_bias
-  T* workspace = nullptr;     // conv_workspace_bytes of the algorithm, 64-byte aligned
-  Epilogue<T> epilogue;       // fprop and dgrad
+  const T* x = nullptr;                // [n][c][in]
+  const T* weight = nullptr;           // [k][c / groups][kernel]
+  const T* bias = nullptr;             // fprop: [k] or null; dgrad: [c] or null
+  const T* grad_y = nullptr;           // [n][k][out]
+  T* result = nullptr;                 // y, grad_x, grad_weight or grad_bias
+  T* workspace = nullptr;              // conv_workspace_bytes of the algorithm, 64-byte aligned
+  Epilogue<T> epilogue;                // fprop and dgrad
+  PackedFilters<T>* packed = nullptr;  // or null; of conv_packed_layout
   Float32Precision precision = Float32Precision::highest;
 };
 

@@ -183,12 +183,14 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
 }
 
+// All filters of a group in panels of up to 8.
+int64_t packed_filters(ConvPass pass, const ConvShape& s) {
+  const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
+  return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
+}
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return ImplicitGemmGradient(s).workspace_elements(s);
-  if (in_parts(pass, s)) {  // all filters
-    const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
-    return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
-  }
+  if (in_parts(pass, s)) return packed_filters(pass, s);
   const ConvShape shape = forward_shape(pass, s);
   return ImplicitGemm(shape).workspace_elements(shape);
 }
@@ -353,6 +355,13 @@ int64_t winograd_rows_elements(ConvPass pass, const ConvShape& s) {
   return pass == ConvPass::wgrad ? 0 : winograd::row_filter_elements(forward_shape(pass, s));
 }
 // Half the products of rows rounded up to 4, of positions between the rows too; and transforms.
+// 16 elements for 9 or 36 for 25. Those of longer tiles (24 or 36 for 9) are not kept: reading them
+// takes as long as transforming the filters.
+int64_t transformed_filters(ConvPass pass, const ConvShape& s) {
+  const winograd::PlaneShape shape(forward_shape(pass, s));
+  return winograd::Tiles(shape, 2, 2).filter_elements(shape);
+}
+
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
   const double kMacsPerElement = pass == ConvPass::wgrad ? 12 : 8;
   constexpr double kMacsPerFilter = 30, kMacsPerCall = 1e5;
@@ -400,22 +409,30 @@ constexpr ConvRule split_rule(const char* algo, Float32Precision enough, const c
   return rule;
 }
 
+constexpr ConvRule packing(ConvRule rule, int64_t (*elements)(ConvPass, const ConvShape&)) {
+  rule.packed_elements = elements;
+  return rule;
+}
+
 constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
-    {"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost},
+    packing({"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost}, packed_filters),
     split_rule<3>("implicit_gemm_bf16x6", Float32Precision::highest, nullptr),
     split_rule<2>("implicit_gemm_bf16x3", Float32Precision::high,
                   "rounds operands to 16 bits: ask for it by name"),
     split_rule<1>("implicit_gemm_bf16", Float32Precision::medium,
                   "rounds operands to 8 bits: needs set_float32_precision('medium')"),
-    {"winograd", needs_winograd3x3, winograd_elements<2, 2>, winograd_cost<2, 2>},
+    packing({"winograd", needs_winograd3x3, winograd_elements<2, 2>, winograd_cost<2, 2>},
+            transformed_filters),
     {"winograd2x4", needs_winograd3x3, winograd_elements<2, 4>, winograd_cost<2, 4>},
-    {"winograd4x1", needs_winograd_rows, winograd_rows_elements, winograd_rows_cost},
+    packing({"winograd4x1", needs_winograd_rows, winograd_rows_elements, winograd_rows_cost},
+            winograd_rows_elements),
     {"winograd4", needs_winograd3x3, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
      "rounds about four times as much as direct: ask for it by name"},
-    {"winograd5x5", needs_winograd5x5, winograd_elements<2, 2>, winograd_cost<2, 2>},
+    packing({"winograd5x5", needs_winograd5x5, winograd_elements<2, 2>, winograd_cost<2, 2>},
+            transformed_filters),
     {"winograd1d", needs_winograd1d, winograd1d_elements, winograd1d_cost},
     {"fft", needs_fft, fft_elements, fft_cost},
 };
@@ -441,6 +458,14 @@ int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvS
   const ConvRule& rule = rule_of(current_backend(), algo);
   const int64_t least_bytes = rule.float_workspace ? static_cast<int64_t>(sizeof(float)) : 0;
   return rule.workspace_elements(pass, shape) * std::max(element_bytes, least_bytes);
+}
+
+PackedLayout conv_packed_layout(const Kernel& kernel, ConvPass pass, const ConvShape& shape) {
+  PackedLayout layout{&kernel, 0, shape.groups, in_parts(pass, shape)};
+  if (std::strcmp(kernel.backend, "cpu") != 0) return layout;
+  if (const auto elements = rule_of(kernel.backend, kernel.algo).packed_elements)
+    layout.elements = elements(pass, shape);
+  return layout;
 }
 
 double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape,

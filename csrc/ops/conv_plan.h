@@ -25,6 +25,8 @@ struct ConvRule {
   double (*tf32_cost)(ConvPass, const ConvShape&) = nullptr;  // below full precision, if another
   Float32Precision enough = Float32Precision::high;           // medium: by name, too
   bool float32_only = false;
+  // Of all filters as the kernel packs them, in any call with this weight and number of groups.
+  int64_t (*packed_elements)(ConvPass, const ConvShape&) = nullptr;
 };
 const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
 
@@ -41,6 +43,17 @@ std::string conv_refusal(const std::string& algo, ConvPass pass, const ConvShape
 // Bytes the algorithm wants in ConvArgs::workspace.
 int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvShape& shape,
                              int64_t element_bytes);
+
+// What ConvArgs::packed is for a kernel of the CPU. Layouts of one weight that differ are not
+// equal.
+struct PackedLayout {
+  const Kernel* kernel = nullptr;
+  int64_t elements = 0;  // 0: the kernel packs nothing, or keeping it does not pay
+  int64_t groups = 1;
+  bool in_parts = false;
+  bool operator==(const PackedLayout&) const = default;
+};
+PackedLayout conv_packed_layout(const Kernel& kernel, ConvPass pass, const ConvShape& shape);
 
 // Estimated time in direct multiply-adds: the smallest cost among the legal algorithms wins `auto`.
 double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape,

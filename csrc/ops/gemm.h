@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "ops/epilogue.h"
+#include "ops/packed_filters.h"
 #include "ops/precision.h"
 
 namespace lamina::ops {
@@ -28,7 +29,16 @@ struct GemmArgs {
   const T* bias_m = nullptr;
   const T* bias_n = nullptr;
   Epilogue<T> epilogue;
+  PackedFilters<T>* packed = nullptr;  // op(b), or null; packed_elements
   Float32Precision precision = Float32Precision::highest;
 };
+
+// Products of a with so few rows and b^T are sums over b as it lies.
+inline constexpr int64_t kFewDots = 4;
+
+// Elements of op(b), packed by the CPU: whole vectors of its columns.
+constexpr int64_t packed_elements(int64_t batch, int64_t n, int64_t k) {
+  return batch * k * (n + 15);
+}
 
 }  // namespace lamina::ops

@@ -47,8 +47,10 @@ _LAZY = {
     "isa": "runtime",
     "kernels": "runtime",
     "last_plan": "runtime",
+    "packed_filter_bytes": "runtime",
     "set_float32_precision": "runtime",
     "set_num_threads": "runtime",
+    "set_packed_filter_limit": "runtime",
     # creation
     "arange": "creation",
     "empty": "creation",

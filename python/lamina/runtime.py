@@ -157,6 +157,25 @@ def set_num_threads(count: int) -> None:
         module.set_num_threads(count)
 
 
+def packed_filter_bytes() -> int:
+    """Bytes of filters that were packed once and are kept (docs/extensions.md)."""
+    return _C.packed_bytes()
+
+
+def set_packed_filter_limit(bytes: int) -> int:
+    """Sets how many bytes `packed_filter_bytes` may reach, 0 to keep none; returns what held.
+
+    What is above a lower limit goes when its layer runs the next time. Raises ValueError below 0.
+    """
+    if not isinstance(bytes, int) or isinstance(bytes, bool) or bytes < 0:
+        raise ValueError(
+            f"set_packed_filter_limit: bytes must be an integer of at least 0, got bytes={bytes!r}"
+        )
+    before = _C.packed_limit()
+    _C.set_packed_limit(min(bytes, 2**62))
+    return before
+
+
 if os.environ.get("LAMINA_BACKEND") in _MODULES:
     load_backend(os.environ["LAMINA_BACKEND"])
 

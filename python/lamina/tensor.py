@@ -92,6 +92,7 @@ class Tensor(Methods):
         "_grad",
         "_hooks",
         "_index",
+        "_packed",
         "_requires_grad",
         "_version",
         "grad_fn",
@@ -101,6 +102,7 @@ class Tensor(Methods):
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self._data = _array_of("Tensor", data)
         self._version: Version | None = None
+        self._packed: Any = None  # filters packed from the array (csrc/bindings/filter_store.h)
         self._grad: Tensor | None = None
         self._requires_grad = False
         self._hooks: dict[int, Callable[..., Any]] | None = None
@@ -124,6 +126,7 @@ class Tensor(Methods):
     @property
     def data(self) -> Any:
         """The array itself, outside of differentiation."""
+        self._packed = None  # whoever has the array may write it
         return self._data
 
     @data.setter
@@ -140,7 +143,7 @@ class Tensor(Methods):
                 f"{array.dtype}; use requires_grad_(False) first"
             )
         self._data = array
-        self._version = None
+        self._packed = self._version = None
 
     @property
     def grad(self) -> Tensor | None:
@@ -279,7 +282,7 @@ class Tensor(Methods):
 
     def detach(self) -> Tensor:
         """The same array without history."""
-        result = Tensor(self._data)
+        result = Tensor(self.data)
         result._version = self._writes()
         return result
 
@@ -350,7 +353,8 @@ class Tensor(Methods):
         elif self._grad._data.flags.c_contiguous and getattr(
             self._grad._data.flags, "writeable", True
         ):
-            self._grad._data += gradient
+            array = self._grad.data
+            array += gradient
         else:
             self._grad = Tensor(self._grad._data + gradient)
 
@@ -374,7 +378,7 @@ class Tensor(Methods):
                 f"numpy: the tensor must be on the CPU, got device={self.device!r}; "
                 "use cpu().numpy()"
             )
-        return self._data
+        return self.data
 
     def item(self) -> Any:
         """The Python number of a tensor of one element."""
@@ -401,7 +405,7 @@ class Tensor(Methods):
                 "__dlpack__: the tensor must require no gradient, got requires_grad=True; "
                 "use detach()"
             )
-        return self._data.__dlpack__(**options)
+        return self.data.__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self._data.__dlpack_device__()
@@ -447,7 +451,7 @@ class Tensor(Methods):
                 f"pickle: only leaves can be saved, got a result of {self.grad_fn.name}; "
                 "use detach()"
             )
-        return type(self), (self._data, self._requires_grad)
+        return type(self), (self.data, self._requires_grad)
 
     def to(self, *target: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
         """In another dtype, on another device, or as another Tensor; itself if nothing changes.
@@ -505,7 +509,7 @@ class Tensor(Methods):
         if not getattr(self._data.flags, "writeable", True):
             raise ValueError(f"{op}: the array must be writable, got a read-only one; use clone()")
         self._writes().count += 1
-        return self._data
+        return self.data
 
     def zero_(self) -> Tensor:
         self._writable("zero_")[...] = 0
