@@ -1,8 +1,9 @@
 // The direct sum, for conv `direct` and `depthwise`: no unrolled matrix, no packed panel.
 //
-// Method        Output positions of a band of rows, flattened, are the vectors; Lanes output
-//               channels times Vectors vectors of sums stay in registers over all input channels
-//               and taps. Every tap is a shifted load from a padded copy (cpu/phase_plane.h).
+// Method        Output positions of a band of rows are the vectors, row by row or flattened,
+//               whichever takes fewer of them; Lanes output channels times Vectors vectors of sums
+//               stay in registers over all input channels and taps. Every tap is a shifted load
+//               from a padded copy (cpu/phase_plane.h).
 // Partitioning  image, group, output depth, band of rows, block of output channels; the weight
 //               gradient: group, block of input channels, block of output channels.
 // Numerics      an output element sums (c, r) in order, in runs of about 256 terms. The weight
@@ -18,7 +19,9 @@
 LAMINA_CPU_NAMESPACE_BEGIN
 
 inline constexpr int64_t kBandElements = 1 << 16;  // of the padded copy: stays within L2
-inline constexpr int64_t kLaneBlock = 64;          // output channels that share one copy
+inline constexpr int64_t kLaneBlock = 64;          // output channels that share one copy, or more
+inline constexpr int64_t kBlockWeights = 1 << 16;  // if their weights are few
+inline constexpr int64_t kFewUnits = 16;           // fewer are cut further
 inline constexpr int64_t kRunTerms = 256;          // products summed in registers at a stretch
 inline constexpr int64_t kTaskTerms = 1 << 18;     // products that are worth a task
 
@@ -54,23 +57,26 @@ struct DirectPass {
   int64_t y_offset[3];
 };
 
-// tile[Lanes][Vectors] = the sums over channels and taps. Runs of about kRunTerms terms are summed
-// in registers and then added up in the tile: rounding grows with the run and the number of runs.
+// tile[Lanes][Vectors] = the sums over channels and taps at the positions x[0..Vectors). Runs of
+// about kRunTerms terms are summed in registers and then added up in the tile: rounding grows with
+// the run and the number of runs.
 template <class T, int Lanes, int Vectors>
-[[gnu::noinline]] static void direct_tile(const T* x, int64_t x_step, int64_t channels,
-                                          const Tap* taps, int64_t count, const T* weight,
-                                          int64_t lane_step, int64_t channel_step, T* tile) {
+[[gnu::noinline]] static void direct_tile(const T* const (&x)[Vectors], int64_t x_step,
+                                          int64_t channels, const Tap* taps, int64_t count,
+                                          const T* weight, int64_t lane_step, int64_t channel_step,
+                                          T* tile) {
   const int64_t run = max_of<int64_t>(kRunTerms / max_of<int64_t>(count, 1), 1);
+  int64_t channel = 0;  // in the copy
   for (int64_t begin = 0; begin == 0 || begin < channels; begin += run) {
     const int64_t end = min_of(begin + run, channels);
     Vec<T> sum[Lanes][Vectors] = {};
-    for (int64_t c = begin; c < end; ++c, x += x_step, weight += channel_step)
+    for (int64_t c = begin; c < end; ++c, channel += x_step, weight += channel_step)
       for (int64_t r = 0; r < count; ++r) {
-        const T* source = x + taps[r].offset;
+        const int64_t place = channel + taps[r].offset;
         const T* factor = weight + taps[r].index;
         Vec<T> line[Vectors];
 #pragma GCC unroll 8
-        for (int j = 0; j < Vectors; ++j) line[j] = load(source + j * kLanes<T>);
+        for (int j = 0; j < Vectors; ++j) line[j] = load(x[j] + place);
 #pragma GCC unroll 8
         for (int i = 0; i < Lanes; ++i)
 #pragma GCC unroll 8
@@ -103,22 +109,47 @@ LAMINA_INLINE void store_epilogue(const DirectPass<T>& pass, Vec<T> sums, T* y, 
   for (int64_t j = 0; j < count; ++j) y[j * step] = lanes[j];
 }
 
-// Stores the valid columns of `count` flattened positions from q on; y is the plane's first element
-// of the band.
+// The vectors of positions of a band of `rows` rows of a padded copy.
 template <class T>
-static void store_positions(const DirectPass<T>& pass, int64_t pitch, int64_t rows, int64_t q,
-                            int64_t count, const T* sums, T bias, T* y) {
-  const int64_t columns = pass.shape.out[2], end = min_of(q + count, rows * pitch);
-  const int64_t row_step = pass.y_step[1] * pass.y_size[2], step = pass.y_step[2];
-  for (int64_t position = q; position < end;) {
-    const int64_t row = position / pitch, column = position % pitch;
-    const int64_t stop = min_of(end, row * pitch + columns);
-    T* line = y + row * row_step + column * step;
-    const T* source = sums + (position - q);
-    for (int64_t j = 0; j < stop - position; j += kLanes<T>)
-      store_epilogue(pass, load(source + j) + bias, line + j * step, step, stop - position - j);
-    position = (row + 1) * pitch;
+struct BandVectors {
+  int64_t pitch, columns, positions;
+  int64_t per_row;  // 0 if they follow each other across the rows
+  int64_t count;
+
+  LAMINA_INLINE BandVectors(int64_t pitch, int64_t columns, int64_t rows)
+      : pitch(pitch), columns(columns), positions(rows * pitch) {
+    const int64_t flat = ceil_div(positions, kLanes<T>);
+    per_row = ceil_div(columns, kLanes<T>);
+    if (rows * per_row > flat) per_row = 0;
+    count = per_row ? rows * per_row : flat;
   }
+  LAMINA_INLINE int64_t first(int64_t i) const {
+    return per_row ? i / per_row * pitch + i % per_row * kLanes<T> : i * kLanes<T>;
+  }
+};
+
+// Where the sums of a tile go: `count` of them from `from` on, to y + to.
+struct SumRun {
+  int64_t from, to, count;
+};
+
+// The runs of a tile's vectors within rows, for positions q[0..Vectors); their number.
+template <class T, int Vectors>
+static int find_runs(const DirectPass<T>& pass, const BandVectors<T>& band,
+                     const int64_t (&q)[Vectors], SumRun* runs) {
+  int count = 0;
+  for (int j = 0; j < Vectors; ++j) {
+    int64_t row = q[j] / band.pitch, column = q[j] % band.pitch;
+    for (int64_t done = 0; done < kLanes<T> && q[j] + done < band.positions;) {
+      const int64_t some = min_of<int64_t>(band.columns - column, kLanes<T> - done);
+      if (some > 0)
+        runs[count++] = {j * kLanes<T> + done,
+                         row * pass.y_step[1] * pass.y_size[2] + column * pass.y_step[2], some};
+      if (band.per_row) break;
+      done += band.pitch - column, column = 0, ++row;
+    }
+  }
+  return count;
 }
 
 template <class T>
@@ -134,29 +165,106 @@ static void find_taps(const DirectPass<T>& pass, const PhasePlane& plane, Tap* t
   }
 }
 
+// Where a unit's work lies: the padded copy of a band, its taps, and output channel 0 of the group.
+template <class T>
+struct DirectBand {
+  const T* x;
+  const Tap* taps;
+  int64_t plane, channels, count;  // size of a plane, taps
+  const T* weight;
+  const T* bias;  // or null
+  T* y;
+  int64_t y_plane;
+};
+
+// Vectors [first, last) of a band for the output channels [lane, last_lane).
+template <class T, int Lanes, int Vectors>
+static void direct_vectors(const DirectPass<T>& pass, const DirectBand<T>& band,
+                           const BandVectors<T>& vectors, int64_t first, int64_t last, int64_t lane,
+                           int64_t last_lane, T* tile) {
+  for (; first + Vectors <= last; first += Vectors) {
+    const T* x[Vectors];
+    int64_t q[Vectors];
+    for (int j = 0; j < Vectors; ++j) q[j] = vectors.first(first + j), x[j] = band.x + q[j];
+    SumRun runs[Vectors * kLanes<T>];
+    const int count = find_runs(pass, vectors, q, runs);
+    for (int64_t k = lane; k < last_lane;) {
+      const bool full = k + Lanes <= last_lane;
+      const T* factor = band.weight + k * pass.weight_lane;
+      for (int64_t i = 0; i < (full ? Lanes : 1); ++i)
+        for (int j = 0; j < count; ++j)
+          __builtin_prefetch(band.y + (k + i) * band.y_plane + runs[j].to, 1);
+      if (full)
+        direct_tile<T, Lanes, Vectors>(x, band.plane, band.channels, band.taps, band.count, factor,
+                                       pass.weight_lane, pass.weight_channel, tile);
+      else
+        direct_tile<T, 1, Vectors>(x, band.plane, band.channels, band.taps, band.count, factor,
+                                   pass.weight_lane, pass.weight_channel, tile);
+      for (int64_t i = 0; i < (full ? Lanes : 1); ++i, ++k) {
+        const T bias = band.bias ? band.bias[k] : T(0);
+        for (int j = 0; j < count; ++j)
+          store_epilogue(
+              pass, load_first(tile + i * Vectors * kLanes<T> + runs[j].from, runs[j].count) + bias,
+              band.y + k * band.y_plane + runs[j].to, pass.y_step[2], runs[j].count);
+      }
+    }
+  }
+  if constexpr (Vectors > 1)
+    if (first < last)
+      direct_vectors<T, Lanes, (Vectors > 3 ? Vectors / 2 : Vectors - 1)>(
+          pass, band, vectors, first, last, lane, last_lane, tile);
+}
+
+// How a convolution is cut: bands of output rows whose copy, and blocks of output channels whose
+// weights stay within L2.
+struct DirectUnits {
+  int64_t block, blocks;  // channels, a multiple of `unit`
+  int64_t height, bands;  // rows
+  int64_t count;
+
+  LAMINA_INLINE DirectUnits(const ops::ConvShape& s, int64_t unit) {
+    const int64_t channels = s.c_per_group(), lanes = s.k_per_group();
+    const int64_t terms = max_of<int64_t>(channels * s.kernel_size(), 1);
+    const auto cut_lanes = [&](int64_t most) {
+      blocks = ceil_div(lanes, ceil_div(most, unit) * unit);
+      block = ceil_div(ceil_div(lanes, blocks), unit) * unit;
+    };
+    const auto others = [&] { return s.n * s.groups * s.out[0] * blocks; };
+    cut_lanes(max_of(kLaneBlock, kBlockWeights / terms));
+    bands = ceil_div(s.out[1], band_rows(s, channels));
+    if (others() * bands < kFewUnits) {  // bands copy the rows between them twice
+      const int64_t least = max_of<int64_t>(PhasePlane::extra(s, 1), 1);
+      const int64_t tasks = s.out[1] * s.out[2] * block * terms / kTaskTerms;
+      const int64_t wanted = min_of(ceil_div(kFewUnits, others()), tasks);
+      bands = max_of(bands, min_of(wanted, s.out[1] / least));
+    }
+    if (others() * bands < kFewUnits) cut_lanes(kLaneBlock);
+    height = ceil_div(s.out[1], bands);
+    bands = ceil_div(s.out[1], height);
+    count = others() * bands;
+  }
+};
+
 template <class T, int Lanes, int Vectors>
 static void direct_convolution(const DirectPass<T>& pass) {
   const ops::ConvShape& s = pass.shape;
-  if (s.out_size() == 0) return;  // a phase beyond the last row or column
+  if (s.out_size() == 0 || s.n * s.k == 0) return;  // a phase beyond the last row or column
   const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
-  const int64_t band = band_rows(s, channels), bands = ceil_div(s.out[1], band);
-  const int64_t blocks = ceil_div(lanes, kLaneBlock);
-  constexpr int64_t kChunk = Vectors * kLanes<T>;
-  const PhasePlane largest(s, band);
-  const int64_t work = band * largest.pitch * min_of(lanes, kLaneBlock) * channels * taps;
+  const DirectUnits cut(s, Lanes);
+  const int64_t block = cut.block, blocks = cut.blocks, height = cut.height, bands = cut.bands;
+  const PhasePlane largest(s, height);
+  const int64_t work = height * largest.pitch * min_of(lanes, block) * channels * taps;
   const int64_t grain = max_of<int64_t>(kTaskTerms / max_of<int64_t>(work, 1), 1);
-  const int64_t units = s.n * s.groups * s.out[0] * bands * blocks;
-  parallel_ranges(units, grain, [&](int64_t begin, int64_t end) {
-    const int64_t slack = kChunk + largest.slack;
-    Scratch<T> x(channels * largest.size + slack), tile(Lanes * kChunk);
+  parallel_ranges(cut.count, grain, [&](int64_t begin, int64_t end) {
+    const int64_t slack = kLanes<T> + largest.slack;
+    Scratch<T> x(channels * largest.size + slack), tile(Lanes * Vectors * kLanes<T>);
     Scratch<Tap> tap(taps);
     for (int64_t unit = begin; unit < end; ++unit) {
-      const int64_t first_lane = unit % blocks * kLaneBlock;
-      const int64_t row = unit / blocks % bands * band, o0 = unit / (blocks * bands) % s.out[0];
+      const int64_t first_lane = unit % blocks * block;
+      const int64_t row = unit / blocks % bands * height, o0 = unit / (blocks * bands) % s.out[0];
       const int64_t image_group = unit / (blocks * bands * s.out[0]);
       const int64_t n = image_group / s.groups, g = image_group % s.groups;
-      const int64_t rows = min_of(band, s.out[1] - row);
-      const int64_t last_lane = min_of(lanes, first_lane + kLaneBlock);
+      const int64_t rows = min_of(height, s.out[1] - row);
       const PhasePlane plane(s, rows);
       for (int64_t j = 0; j < slack; ++j) x[channels * plane.size + j] = 0;
       for (int64_t c = 0; c < channels; ++c)
@@ -168,21 +276,18 @@ static void direct_convolution(const DirectPass<T>& pass) {
       T* y =
           pass.y + (n * s.k + g * lanes) * y_plane + pass.y_offset[2] +
           ((pass.y_offset[0] + o0 * pass.y_step[0]) * pass.y_size[1] + first_row) * pass.y_size[2];
-      const T* weight = pass.weight + g * pass.weight_group;
-      for (int64_t q = 0; q < rows * plane.pitch; q += kChunk)
-        for (int64_t lane = first_lane; lane < last_lane;) {
-          const bool full = lane + Lanes <= last_lane;
-          const T* factor = weight + lane * pass.weight_lane;
-          if (full)
-            direct_tile<T, Lanes, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
-                                           pass.weight_lane, pass.weight_channel, tile.get());
-          else
-            direct_tile<T, 1, Vectors>(&x[q], plane.size, channels, tap.get(), taps, factor,
-                                       pass.weight_lane, pass.weight_channel, tile.get());
-          for (int64_t i = 0; i < (full ? Lanes : 1); ++i, ++lane)
-            store_positions(pass, plane.pitch, rows, q, kChunk, &tile[i * kChunk],
-                            pass.bias ? pass.bias[g * lanes + lane] : T(0), y + lane * y_plane);
-        }
+      const DirectBand<T> band = {x.get(),
+                                  tap.get(),
+                                  plane.size,
+                                  channels,
+                                  taps,
+                                  pass.weight + g * pass.weight_group,
+                                  pass.bias ? pass.bias + g * lanes : nullptr,
+                                  y,
+                                  y_plane};
+      const BandVectors<T> vectors(plane.pitch, s.out[2], rows);
+      direct_vectors<T, Lanes, Vectors>(pass, band, vectors, 0, vectors.count, first_lane,
+                                        min_of(lanes, first_lane + block), tile.get());
     }
   });
 }

@@ -304,6 +304,35 @@ LAMINA_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
   for (int i = 0; i < kLanes<T>; ++i) order[i] = 2 * i + Odd;
   return __builtin_shuffle(a, b, order);
 }
+// out[i][t] = element t * Step + i of the Step vectors in.
+template <class T, int Step>
+LAMINA_INLINE void split_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {
+  static_assert(Step >= 1 && Step <= 4);
+  if constexpr (Step == 1) {
+    out[0] = in[0];
+  } else if constexpr (Step == 3) {
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
+      Mask<T> from_two{}, from_all{};  // elements of the first two vectors, and of the third
+      for (int t = 0; t < kLanes<T>; ++t) {
+        const int at = 3 * t + i;
+        from_two[t] = at < 2 * kLanes<T> ? at : 0,
+        from_all[t] = at < 2 * kLanes<T> ? t : at - kLanes<T>;
+      }
+      out[i] = __builtin_shuffle(__builtin_shuffle(in[0], in[1], from_two), in[2], from_all);
+    }
+  } else if constexpr (Step == 2) {
+    out[0] = every_other<T, false>(in[0], in[1]), out[1] = every_other<T, true>(in[0], in[1]);
+  } else {
+    const Vec<T> even[2] = {every_other<T, false>(in[0], in[1]),
+                            every_other<T, false>(in[2], in[3])};
+    const Vec<T> odd[2] = {every_other<T, true>(in[0], in[1]), every_other<T, true>(in[2], in[3])};
+    out[0] = every_other<T, false>(even[0], even[1]);
+    out[1] = every_other<T, false>(odd[0], odd[1]);
+    out[2] = every_other<T, true>(even[0], even[1]);
+    out[3] = every_other<T, true>(odd[0], odd[1]);
+  }
+}
 // Lanes [from, to) of p[0], p[step], p[2 * step], ...; the others are zero and not read.
 template <class T>
 LAMINA_INLINE Vec<T> load_spaced(const T* p, int64_t step, int64_t from, int64_t to) {

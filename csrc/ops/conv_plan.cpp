@@ -85,7 +85,7 @@ namespace {
 constexpr double kMacsPerMove = 8;  // of a float through the caches
 
 // Of an output element that leaves the registers: what few products do not hide.
-constexpr double kMacsPerDirectResult = 50, kMacsPerGemmResult = 33;
+constexpr double kMacsPerDirectResult = 25, kMacsPerGemmResult = 33;
 double results(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return static_cast<double>(s.weight_elems());
   return static_cast<double>(pass == ConvPass::dgrad ? s.n * s.c * s.in_size()
@@ -107,9 +107,10 @@ double filters(const ConvShape& s) {
 // ---- direct and depthwise
 
 // Vectors of 8 output channels; those left over run one at a time, at a third of the speed.
-// Positions come in tiles, those between the rows of the padded copy too. Filters are read where
-// they lie: beyond L2 that costs, most of all for dgrad, whose neighbours lie far apart. A single
-// tap, or a stride, does not pay for the copy, unless the filter is long.
+// Positions come in vectors along a row or, between the rows of the padded copy too, across rows.
+// Filters are read where they lie: beyond L2 that costs, most of all for dgrad, whose neighbours
+// lie far apart. A single tap does not pay for the copy; strides that vectors cannot split make it
+// slow; what a tile reads of many channels exceeds L1.
 double direct_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
   const bool neighbours = s.dilation[2] == greatest_divisor(s.stride[2], s.dilation[2]) &&
@@ -129,22 +130,28 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
     constexpr double kMacsPerSum = 450;
     return 2.0 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
   }
-  constexpr int64_t kTile = 48, kWeightsInL2 = int64_t{1} << 18;
+  constexpr int64_t kVector = 16, kWeightsInL2 = int64_t{1} << 18;
   const ConvShape shape = pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
-  const int64_t lanes = shape.k_per_group();
-  const int64_t pitch = shape.out[2] + std::max<int64_t>(shape.kernel[2] - 1, 0) *
-                                           shape.dilation[2] / shape.stride[2];
+  const int64_t lanes = shape.k_per_group(), stride = shape.stride[2];
+  const int64_t pitch =
+      shape.out[2] + std::max<int64_t>(shape.kernel[2] - 1, 0) * shape.dilation[2] / stride;
   const double plane = static_cast<double>(std::max<int64_t>(shape.out[1] * shape.out[2], 1));
-  const double computed = static_cast<double>((shape.out[1] * pitch + kTile - 1) / kTile * kTile);
+  const int64_t vectors = std::min((shape.out[1] * pitch + kVector - 1) / kVector,
+                                   shape.out[1] * ((shape.out[2] + kVector - 1) / kVector));
+  const double computed = static_cast<double>(vectors * kVector);
   const bool far = s.weight_elems() > kWeightsInL2;
+  constexpr double kTile = 48, kInL1 = 8192;
+  const double window =
+      static_cast<double>(shape.c_per_group() * shape.kernel[1]) *
+      (kTile * static_cast<double>(stride) + static_cast<double>(shape.kernel[2]));
+  const double crowded = 1 + 0.35 * std::clamp(window / kInL1 - 1, 0.0, 1.0);
+  const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
+  const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
   return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
              computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
-             (s.kernel_size() == 1 ? 1.4 : 1.1) *
-             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.3 : 1) *
-             (shape.stride[2] > 1
-                  ? 1 + 0.3 * std::min(1.0, 50.0 / static_cast<double>(s.kernel_size()))
-                  : 1) +
-         kMacsPerDirectResult * results(pass, s);
+             (s.kernel_size() == 1 ? 1.4 : 1.05 * crowded) *
+             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.3 : 1) +
+         kMacsPerDirectResult * results(pass, s) + kMacsPerCopied * copied;
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
