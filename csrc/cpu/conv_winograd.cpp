@@ -5,7 +5,8 @@
 //   fprop  M[e][k][t] = sum over c of U[e][k][c] V[e][c][t] for the elements e of a tile t,
 //          U = G g G^T, V = B^T d B, y = A^T M A
 //   dgrad  fprop of grad_y with the filters turned by 180 degrees and k, c swapped
-//   wgrad  dU[e][k][c] = sum over t of (A dy A^T)[e][k][t] V[e][c][t], grad_weight = G^T dU G
+//
+// The weight gradient: conv_winograd_wgrad.cpp.
 //
 // Source        Lavin & Gray 2016; different tile lengths along the two axes keep the rounding of
 //               the longer one to one axis.
@@ -18,8 +19,7 @@
 //               (shared/winograd_blocks.h): tiles are read and stored at that step. Taps of a third
 //               axis, and the parts of a filter, lengthen the sum over c: an input plane is
 //               transformed once for each of them.
-// Workspace     U, which may be kept between calls, or V where the tiles are few; for wgrad U and
-//               blocks of V and A dy A^T
+// Workspace     U, which may be kept between calls, or V where the tiles are few
 //               (shared/winograd_blocks.h).
 // Numerics      sums in runs, the runs in order: rms error as of a direct sum for
 //               F(2x2), twice that for F(2x4), one axis and 5x5 filters, four times for F(4x4). Inf
@@ -34,26 +34,17 @@
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::ConvArgs;
-using winograd::Blocks;
 using winograd::Groups;
 using winograd::kSkew;
 using winograd::Tiles;
 
-inline constexpr int64_t kTaskRows = 64;         // output channels at a time: M stays within L2
-inline constexpr int64_t kAhead = 4;             // channels by which inputs are prefetched
 inline constexpr int64_t kChunk = 16;            // channels of a task of transform_inputs
 inline constexpr int64_t kOwnFilters = 1 << 18;  // elements of the filters of a task
-inline constexpr int64_t kFewTasks = 8;          // fewer are cut further
 
 // Products summed in registers at a stretch: fewer, where the transforms back enlarge their
 // rounding and other algorithms do not sum over all positions.
 template <class Tile>
 inline constexpr int64_t kRun = Tile::kFilterRows == 5 ? 32 : 64;
-
-template <class Tile>
-LAMINA_INLINE PlaneShape plane_shape(const ops::ConvShape& s) {
-  return PlaneShape(s, Tile::kOneAxis ? Tile::kTaps : 0);
-}
 
 // c[kRows][width] = a b in runs of Run.
 template <int64_t Run, class T>
@@ -270,160 +261,6 @@ static void convolve(const PlaneShape& s, const T* x, const Filters<T>& filters,
     convolve_by_filter<Tile>(s, groups, begin, x, filters, transformed, output, args.workspace);
 }
 
-// ---- weight gradient: the tiles are the depth of the products
-
-// Lines [line, line + kLanes) of kLanes tiles, `elements` [line][e], into panels
-// [e][line / wide][tile][wide], elements e_step apart, by transposing squares. The last panel is
-// narrower: there are `lines` in all. Run divides the width of every panel.
-template <class Tile, int Run, class T>
-static void store_lines(const Vec<T> (&elements)[kLanes<T>][Tile::kElements], int64_t wide,
-                        int64_t line, int64_t lines, int64_t tile, int64_t tiles, T* panels,
-                        int64_t e_step) {
-  for (int e = 0; e < Tile::kElements; ++e, panels += e_step) {
-    Vec<T> square[kLanes<T>];
-    for (int i = 0; i < kLanes<T>; ++i) square[i] = elements[i][e];
-    transpose<T>(square);
-    for (int first = 0; first < kLanes<T> && line + first < lines; first += Run) {
-      const int64_t panel = (line + first) / wide * wide;
-      const int64_t width = min_of(wide, lines - panel);
-      T* place = panels + panel * tiles + tile * width + line + first - panel;
-      for (int i = 0; i < kLanes<T>; ++i, place += width)
-        __builtin_memcpy(place, reinterpret_cast<const T*>(&square[i]) + first, sizeof(T) * Run);
-    }
-  }
-}
-
-// panels[e][group][line / wide][tile][wide] of `lines` planes a group and tiles [begin, begin +
-// count), zero padded to `padded` lines and `tiles` tiles. Rows (TileRows, OutputRows) transforms
-// a line's planes_of(line).
-template <class Tile, class Rows, int Run, class T, class PlanesOf>
-static void transform_lines(const PlaneShape& s, const Blocks& blocks, int64_t wide, int64_t lines,
-                            int64_t padded, int64_t begin, int64_t count, int64_t tiles,
-                            const PlanesOf& planes_of, T* panels, int64_t e_step) {
-  const int64_t chunks = ceil_div(padded, kLanes<T>);
-  parallel_for(tiles / kLanes<T> * s.groups * chunks, [&](int64_t task) {
-    const int64_t tile = task / (s.groups * chunks) * kLanes<T>, g = task / chunks % s.groups;
-    const int64_t line = task % chunks * kLanes<T>;
-    const TileRuns runs(blocks, begin + tile, min_of<int64_t>(count - tile, kLanes<T>));
-    Vec<T> elements[kLanes<T>][Tile::kElements];
-    Rows rows;
-    const int64_t first = g * lines + line;
-    for (int64_t i = 0; i < kLanes<T>; ++i)
-      if (line + i < lines) {
-        if (line + i + kAhead < lines) Rows::prefetch(s, runs, planes_of(first + i + kAhead));
-        rows.fill(s, runs, planes_of(first + i));
-        rows.across(0, elements[i]);
-      } else {
-        for (int e = 0; e < Tile::kElements; ++e) elements[i][e] = Vec<T>{};
-      }
-    store_lines<Tile, Run, T>(elements, wide, line, padded, tile, tiles,
-                              panels + g * padded * tiles, e_step);
-  });
-}
-
-// G^T dU G of up to kLanes neighbouring filters, or parts of filters, from number `filter` on:
-// du[e][count], elements e_step apart.
-template <class Tile, class T>
-static void store_filter_gradients(const PlaneShape& s, const T* du, int64_t e_step, int64_t filter,
-                                   int64_t count, T* grad_weight) {
-  constexpr int kTaps = Tile::kTaps, kFilterRows = Tile::kFilterRows;
-  constexpr int kFilterColumns = Tile::kFilterColumns;
-  Vec<T> half_done[Tile::kInRows][kFilterColumns];
-  for (int i = 0; i < Tile::kInRows; ++i) {
-    Vec<T> line[Tile::kInColumns];
-    for (int j = 0; j < Tile::kInColumns; ++j)
-      line[j] = load_first(du + (i * Tile::kInColumns + j) * e_step, count);
-    winograd::filter_gradient_line(line, half_done[i]);
-  }
-  constexpr int kSquares = (kTaps + kLanes<T> - 1) / kLanes<T>;
-  Vec<T> taps[kSquares * kLanes<T>] = {};
-  for (int j = 0; j < kFilterColumns; ++j) {
-    Vec<T> column[Tile::kInRows], line[kFilterRows];
-    for (int i = 0; i < Tile::kInRows; ++i) column[i] = half_done[i][j];
-    winograd::filter_gradient_line(column, line);
-    for (int i = 0; i < kFilterRows; ++i) taps[i * kFilterColumns + j] = line[i];
-  }
-  for (int first = 0; first < kTaps;
-       first +=
-       kLanes<T>) {  // taps of a filter as vectors; the next filter covers the rest of a single one
-    Vec<T> square[kLanes<T>];
-    for (int r = 0; r < kLanes<T>; ++r) square[r] = taps[first + r];
-    transpose<T>(square);
-    for (int64_t lane = 0; Tile::kOneAxis && lane < count; ++lane) {
-      const int64_t tap = (filter + lane) % s.parts * kTaps;
-      store_first(grad_weight + (filter + lane) / s.parts * s.taps + tap,
-                  min_of<int64_t>(kTaps, s.taps - tap), square[lane]);
-    }
-    for (int64_t lane = 0; !Tile::kOneAxis && lane < count; ++lane)
-      store_first(grad_weight + (filter + lane) * kTaps + first,
-                  kSquares == 1 && lane + 1 < count ? kLanes<T> : kTaps - first, square[lane]);
-  }
-}
-
-template <class Tile, class T>
-static void weight_gradient(const ConvArgs<T>& args) {
-  constexpr int kRows = GemmTile<T>::kRows, kCols = GemmTile<T>::kCols;
-  constexpr int kRowRun = static_cast<int>(greatest_divisor(kRows, kLanes<T>));
-  const PlaneShape s = plane_shape<Tile>(args.shape);
-  const Blocks blocks(s, Tile::kOutRows, Tile::kOutColumns);
-  const int64_t outputs = s.k_per_group(), inputs = s.c_per_group();
-  const int64_t rows_padded = ceil_div(outputs, kRows) * kRows;
-  const int64_t columns_padded = whole_vectors<T>(inputs);
-  const int64_t vectors = columns_padded / kLanes<T>;  // in panels of about the same width
-  const int64_t wide = ceil_div(vectors, ceil_div(inputs, kCols)) * kLanes<T>;
-  const int64_t col_panels = ceil_div(inputs, wide);
-  const int64_t du_step = s.k * inputs + kSkew;
-  const int64_t v_step = s.groups * columns_padded * blocks.block + kSkew;
-  const int64_t z_step = s.groups * rows_padded * blocks.block + kSkew;
-  T *v = args.workspace, *z = v + blocks.input_elements, *du = z + blocks.output_gradient_elements;
-  const bool at_once = blocks.all <= blocks.block;  // dU lives for one task only
-  for (int64_t begin = 0; begin == 0 || begin < blocks.all; begin += blocks.block) {
-    const int64_t count = min_of(blocks.block, blocks.all - begin), tiles = whole_vectors<T>(count);
-    transform_lines<Tile, TileRows<Tile, T>, kLanes<T>>(
-        s, blocks, wide, inputs, columns_padded, begin, count, tiles,
-        [&](int64_t c) { return input_planes(s, args.x, c); }, v, v_step);
-    transform_lines<Tile, OutputRows<Tile, T>, kRowRun>(
-        s, blocks, kRows, outputs, rows_padded, begin, count, tiles,
-        [&](int64_t k) { return output_planes(s, args.grad_y, k); }, z, z_step);
-    int64_t task_rows = ceil_div(kTaskRows, kRows) * kRows;
-    while (task_rows > kRows && s.groups * col_panels * ceil_div(outputs, task_rows) < kFewTasks)
-      task_rows = ceil_div(task_rows / 2, kRows) * kRows;
-    const int64_t row_tasks = ceil_div(outputs, task_rows);
-    parallel_for(s.groups * col_panels * row_tasks, [&](int64_t task) {
-      const int64_t g = task / row_tasks / col_panels, c0 = task / row_tasks % col_panels * wide;
-      const int64_t k0 = task % row_tasks * task_rows, k1 = min_of(outputs, k0 + task_rows);
-      const int64_t width = min_of(wide, columns_padded - c0);
-      const int64_t e_step = ceil_div(k1 - k0, kRows) * kRows * width + kSkew;
-      Scratch<T> product(Tile::kElements * e_step);
-      for (int e = 0; e < Tile::kElements; ++e)
-        for (int64_t k = k0; k < k1; k += kRows)
-          multiply_panels<64>(tiles, width, z + e * z_step + (g * rows_padded + k) * tiles,
-                              v + e * v_step + (g * columns_padded + c0) * tiles,
-                              &product[e * e_step + (k - k0) * width], width);
-      for (int64_t k = k0; k < k1; ++k)
-        for (int64_t j = 0; j < min_of(width, inputs - c0); j += kLanes<T>) {
-          const int64_t some = min_of<int64_t>(kLanes<T>, inputs - c0 - j);
-          const int64_t at = (g * outputs + k) * inputs + c0 + j;
-          const T* sums = &product[(k - k0) * width + j];
-          if (at_once)
-            store_filter_gradients<Tile>(s, sums, e_step, at, some, args.result);
-          else
-            for (int e = 0; e < Tile::kElements; ++e) {
-              T* place = du + e * du_step + at;
-              const Vec<T> sum = load(sums + e * e_step);
-              store_first(place, some, begin == 0 ? sum : load_first(place, some) + sum);
-            }
-        }
-    });
-  }
-  if (!at_once)
-    parallel_for(s.k, [&](int64_t k) {
-      for (int64_t c = 0; c < inputs; c += kLanes<T>)
-        store_filter_gradients<Tile>(s, du + k * inputs + c, du_step, k * inputs + c,
-                                     min_of<int64_t>(kLanes<T>, inputs - c), args.result);
-    });
-}
-
 template <class Tile, class T>
 static void forward(const ConvArgs<T>& args) {
   const PlaneShape s = plane_shape<Tile>(args.shape);
@@ -439,37 +276,23 @@ static void backward(const ConvArgs<T>& args) {
   convolve<Tile>(s, args.grad_y, filters, args);
 }
 
-#define LAMINA_WINOGRAD(algo, ...)                    \
-  template <class T>                                  \
-  void conv_fprop_##algo(const ConvArgs<T>& args) {   \
-    forward<WinogradTile<__VA_ARGS__>>(args);         \
-  }                                                   \
-  template <class T>                                  \
-  void conv_dgrad_##algo(const ConvArgs<T>& args) {   \
-    backward<WinogradTile<__VA_ARGS__>>(args);        \
-  }                                                   \
-  template <class T>                                  \
-  void conv_wgrad_##algo(const ConvArgs<T>& args) {   \
-    weight_gradient<WinogradTile<__VA_ARGS__>>(args); \
-  }                                                   \
-  LAMINA_INSTANTIATE(conv_fprop_##algo, ConvArgs)     \
-  LAMINA_INSTANTIATE(conv_dgrad_##algo, ConvArgs)     \
-  LAMINA_INSTANTIATE(conv_wgrad_##algo, ConvArgs)
+#define LAMINA_WINOGRAD(algo, ...)                  \
+  template <class T>                                \
+  void conv_fprop_##algo(const ConvArgs<T>& args) { \
+    forward<WinogradTile<__VA_ARGS__>>(args);       \
+  }                                                 \
+  template <class T>                                \
+  void conv_dgrad_##algo(const ConvArgs<T>& args) { \
+    backward<WinogradTile<__VA_ARGS__>>(args);      \
+  }                                                 \
+  LAMINA_INSTANTIATE(conv_fprop_##algo, ConvArgs)   \
+  LAMINA_INSTANTIATE(conv_dgrad_##algo, ConvArgs)
 
 LAMINA_WINOGRAD(winograd, 2, 2)
 LAMINA_WINOGRAD(winograd2x4, 2, 4)
 LAMINA_WINOGRAD(winograd4, 4, 4)
 LAMINA_WINOGRAD(winograd5x5, 2, 2, 5)
 
-// run(tile) with the tile for the filter's axis and length.
-template <class Run>
-static void with_line_tile(const ops::ConvShape& s, const Run& run) {
-  const bool down = s.kernel[1] > 1;
-  if (winograd::best_part_taps(s) == 3)
-    down ? run(WinogradTile<4, 1, 3, 1>{}) : run(WinogradTile<1, 4, 1, 3>{});
-  else
-    down ? run(WinogradTile<3, 1, 4, 1>{}) : run(WinogradTile<1, 3, 1, 4>{});
-}
 template <class T>
 void conv_fprop_winograd1d(const ConvArgs<T>& args) {
   with_line_tile(args.shape, [&](auto tile) { forward<decltype(tile)>(args); });
@@ -478,12 +301,7 @@ template <class T>
 void conv_dgrad_winograd1d(const ConvArgs<T>& args) {
   with_line_tile(args.shape, [&](auto tile) { backward<decltype(tile)>(args); });
 }
-template <class T>
-void conv_wgrad_winograd1d(const ConvArgs<T>& args) {
-  with_line_tile(args.shape, [&](auto tile) { weight_gradient<decltype(tile)>(args); });
-}
 LAMINA_INSTANTIATE(conv_fprop_winograd1d, ConvArgs)
 LAMINA_INSTANTIATE(conv_dgrad_winograd1d, ConvArgs)
-LAMINA_INSTANTIATE(conv_wgrad_winograd1d, ConvArgs)
 
 LAMINA_CPU_NAMESPACE_END

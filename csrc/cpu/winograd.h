@@ -23,6 +23,25 @@ struct WinogradTile {
   static constexpr int kElements = kInRows * kInColumns;
 };
 
+template <class Tile>
+LAMINA_INLINE winograd::PlaneShape plane_shape(const ops::ConvShape& s) {
+  return winograd::PlaneShape(s, Tile::kOneAxis ? Tile::kTaps : 0);
+}
+
+// run(tile) with the tile for the filter's axis and length.
+template <class Run>
+static void with_line_tile(const ops::ConvShape& s, const Run& run) {
+  const bool down = s.kernel[1] > 1;
+  if (winograd::best_part_taps(s) == 3)
+    down ? run(WinogradTile<4, 1, 3, 1>{}) : run(WinogradTile<1, 4, 1, 3>{});
+  else
+    down ? run(WinogradTile<3, 1, 4, 1>{}) : run(WinogradTile<1, 3, 1, 4>{});
+}
+
+inline constexpr int64_t kTaskRows = 64;  // output channels at a time: M stays within L2
+inline constexpr int64_t kAhead = 4;      // channels by which inputs are prefetched
+inline constexpr int64_t kFewTasks = 8;   // fewer are cut further
+
 // ---- columns of a row of pixels as vectors of tiles: Step = output columns of a tile
 
 // The inverse of split_columns().

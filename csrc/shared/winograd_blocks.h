@@ -118,16 +118,24 @@ struct Blocks : Tiles {
     const int64_t covering = (all + kUnit - 1) / kUnit * kUnit;
     block = fitting > least ? fitting : least;
     if (block > covering) block = covering;
+    if (block > 0) block = per_block(all, (all + block - 1) / block);
     input_elements = elements * (s.groups * (s.c_per_group() + kWidestPanel) * block + kSkew);
     output_gradient_elements = elements * (s.groups * (s.k_per_group() + 7) * block + kSkew);
   }
 
   constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
     const int64_t block_elements = input_elements + output_gradient_elements;
-    return all <= block ? block_elements : block_elements + filter_elements(s);
+    if (all <= block) return block_elements;
+    return block_elements +
+           elements * (s.groups * (s.k_per_group() + 7) * (s.c_per_group() + 15) + kSkew);
   }
 
   static constexpr int64_t kUnit = 16;
+
+ private:
+  static constexpr int64_t per_block(int64_t tiles, int64_t blocks) {
+    return blocks > 0 ? (tiles + blocks * kUnit - 1) / (blocks * kUnit) * kUnit : 0;
+  }
 };
 
 }  // namespace lamina::winograd
