@@ -38,7 +38,9 @@ static Band band_of(const ConvShape& s, const ImplicitGemmGradient& plan, int64_
 }
 
 // Where the taps of a band's positions lie: in a zero-padded copy of the channels of a block
-// [channel][r0][height][pitch] or, where no tap leaves x, in x itself.
+// [channel][r0][height][pitch] or in x itself, where no tap leaves x, or where the rows of a group
+// share a tap, which is left out beyond x, and most rows of a copy would be none of the band's.
+template <class T>
 struct TapPlaces {
   bool in_place;
   int64_t channel, plane, pitch;  // steps: channels, planes of neighbouring r0, rows
@@ -50,6 +52,9 @@ struct TapPlaces {
                                               (s.kernel[axis] - 1) * s.dilation[axis] <
                                           s.in[axis];
     height = (plan.rows - 1) * s.stride[1] + (s.kernel[1] - 1) * s.dilation[1] + 1;
+    constexpr int64_t kRows = GemmTile<T>::kRows;
+    const bool share_taps = plan.channels % kRows == 0 && s.c_per_group() % kRows == 0;
+    in_place |= share_taps && height > 3 * plan.rows * s.stride[1];
     pitch = in_place ? s.in[2]
                      : (plan.columns - 1) * s.stride[2] + (s.kernel[2] - 1) * s.dilation[2] + 1;
     plane = in_place ? s.dilation[0] * s.in[1] * s.in[2] : height * pitch;
@@ -67,8 +72,8 @@ struct TapPlaces {
 
 // The padded copy of `channels` channels of x.
 template <class T>
-static void pad_channels(const ConvShape& s, const TapPlaces& places, const Band& band, const T* x,
-                         int64_t channels, T* padded) {
+static void pad_channels(const ConvShape& s, const TapPlaces<T>& places, const Band& band,
+                         const T* x, int64_t channels, T* padded) {
   const int64_t i2 = band.o2 * s.stride[2] - s.pad[2];
   const int64_t height = (band.rows - 1) * s.stride[1] + (s.kernel[1] - 1) * s.dilation[1] + 1;
   for (int64_t c = 0; c < channels; ++c, x += s.in_size())
@@ -124,7 +129,7 @@ struct RowGroup {
   int64_t offset[GemmTile<T>::kRows];               // beyond the last row: those of the first
   InsideRange range[3] = {{0, 0}, {0, 0}, {0, 0}};  // output positions that its taps meet
 
-  LAMINA_INLINE RowGroup(const ConvShape& s, const TapPlaces& places, int64_t channels,
+  LAMINA_INLINE RowGroup(const ConvShape& s, const TapPlaces<T>& places, int64_t channels,
                          int64_t row) {
     for (int i = 0; i < GemmTile<T>::kRows; ++i) {
       const int64_t at = row + i < channels * s.kernel_size() ? row + i : row;
@@ -145,7 +150,7 @@ struct RowGroup {
   }
 
   // sums[kRows][width] += the products with the panel of a band.
-  LAMINA_INLINE void multiply(const ConvShape& s, const TapPlaces& places, const Band& band,
+  LAMINA_INLINE void multiply(const ConvShape& s, const TapPlaces<T>& places, const Band& band,
                               const T* x, const T* panel, int64_t width, T* sums) const {
     if (band.o0 < range[0].first || band.o0 >= range[0].last) return;
     const int64_t o1 = max_of(band.o1, range[1].first), o2 = max_of(band.o2, range[2].first);
@@ -200,7 +205,7 @@ void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
   using Tile = GemmTile<T>;
   const ConvShape s = flattened(args.shape);
   const ImplicitGemmGradient plan(s);
-  const TapPlaces places(s, plan);
+  const TapPlaces<T> places(s, plan);
   const int64_t taps = s.kernel_size(), inputs = s.c_per_group(), outputs = s.k_per_group();
   const int64_t out = s.out_size(), weights = s.weight_elems();
   const int64_t c_blocks = ceil_div(inputs, plan.channels);
@@ -231,7 +236,7 @@ void conv_wgrad_implicit_gemm(const ConvArgs<T>& args) {
       const Band band = band_of(s, plan, index);
       const T* x = args.x + (band.image * s.c + g * inputs + c0) * s.in_size();
       if (places.in_place)
-        x += TapPlaces::origin(s, band);
+        x += TapPlaces<T>::origin(s, band);
       else
         pad_channels(s, places, band, x, channels, padded.get());
       for (int64_t p = 0; p < panels; ++p) {
