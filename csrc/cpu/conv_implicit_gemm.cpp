@@ -154,10 +154,23 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
   const auto filters = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth,
                            T* panel) -> const T* {
     constexpr int kRows = GemmTile<T>::kRows;
-    pack_panel<kRows>(args.weight + (g * m + i) * k + p, k, 1, rows, depth, panel, kRows);
+    for (int64_t r = 0; r < rows; r += kRows)
+      pack_panel<kRows>(args.weight + (g * m + i + r) * k + p, k, 1, rows - r, depth,
+                        panel + r * depth, kRows);
     return panel;
   };
-  if (in_parts(ConvPass::fprop, s)) return multiply_parts(args, ConvPass::fprop, args.x, filters);
+  if (in_parts(ConvPass::fprop, s)) {
+    const auto by_tap = [&](int64_t g, int64_t i, int64_t rows, T* panel) {
+      constexpr int kRows = GemmTile<T>::kRows;
+      const int64_t inputs = s.c_per_group(), taps = s.kernel_size();
+      Scratch<T> by_channel(kRows * k);
+      filters(g, i, rows, 0, k, by_channel.get());
+      for (int64_t t = 0; t < taps; ++t)
+        for (int64_t c = 0; c < inputs; ++c, panel += kRows)
+          __builtin_memcpy(panel, &by_channel[(c * taps + t) * kRows], sizeof(T) * kRows);
+    };
+    return multiply_parts(args, ConvPass::fprop, args.x, by_tap);
+  }
   multiply(
       s, args.x, filters,
       [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
@@ -165,41 +178,110 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
       args);
 }
 
-// Filters [i, i + rows) of a group for the gradient, inputs and outputs swapped, as [depth][kRows]
-// from depth p on; a filter's taps in their order or turned by 180 degrees.
-template <class T>
-static void pack_backward(const ConvArgs<T>& args, bool turned, int64_t g, int64_t i, int64_t rows,
-                          int64_t p, int64_t depth, T* panel) {
+// The filters of `rows` inputs for the gradient, which lie together for every output k in [begin,
+// end): tap t of all inputs to place(k, t).
+template <class T, class Place>
+static void pack_taps(const T* weight, int64_t k_step, int64_t taps, int64_t rows, int64_t begin,
+                      int64_t end, int64_t outputs, const Place& place) {
   constexpr int kRows = GemmTile<T>::kRows;
-  constexpr int64_t kAhead = 8;  // outputs by which their scattered filters are prefetched
+  constexpr int64_t kAhead = 16;  // outputs by which their scattered filters are prefetched
+  if (kLanes<T> % kRows == 0 && 3 * taps > kLanes<T>) {
+    // Squares: a vector is a tap of some outputs' inputs.
+    constexpr int kTogether = kLanes<T> / kRows;
+    for (int64_t k = begin; k < end; k += kTogether) {
+      for (int64_t ahead = k + kAhead; ahead < min_of(k + kAhead + kTogether, outputs); ++ahead)
+        prefetch_line(weight + ahead * k_step, rows * taps);
+      for (int64_t t = 0; t < taps; t += kLanes<T>) {
+        const Lanes<T> inside(0, taps - t);
+        Vec<T> square[kLanes<T>];
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes<T>; ++i) {
+          const int64_t j = k + i / kRows, row = i % kRows;
+          square[i] =
+              j < end && row < rows ? inside.load(weight + j * k_step + row * taps + t) : Vec<T>{};
+        }
+        transpose<T>(square);
+        for (int64_t i = 0; i < min_of<int64_t>(kLanes<T>, taps - t); ++i)
+          for (int64_t j = 0; j < min_of<int64_t>(kTogether, end - k); ++j)
+            __builtin_memcpy(place(k + j, t + i),
+                             reinterpret_cast<const T*>(&square[i]) + j * kRows, sizeof(T) * kRows);
+      }
+    }
+    return;
+  }
+  for (int64_t k = begin; k < end; ++k) {
+    if (k + kAhead < outputs) prefetch_line(weight + (k + kAhead) * k_step, rows * taps);
+    for (int64_t t = 0; t < taps; ++t) {
+      const T* source = weight + k * k_step + t;
+      T* line = place(k, t);
+      for (int64_t c = 0; c < kRows; ++c) line[c] = c < rows ? source[c * taps] : T(0);
+    }
+  }
+}
+
+// Filters [i, i + rows) of a group for the gradient, inputs and outputs swapped and turned by 180
+// degrees, as a panel [depth][kRows] from depth p on.
+template <class T>
+static void pack_backward(const ConvArgs<T>& args, int64_t g, int64_t i, int64_t rows, int64_t p,
+                          int64_t depth, T* panel) {
+  constexpr int kRows = GemmTile<T>::kRows;
   const ConvShape& s = args.shape;
   const int64_t taps = s.kernel_size(), m = s.c_per_group(), outputs = s.k_per_group();
   const T* weight = args.weight + (g * outputs * m + i) * taps;
   if (taps == 1) return pack_panel<kRows>(weight + p * m, 1, m, rows, depth, panel, kRows);
-  int64_t k = p / taps, t = p % taps;
-  for (int64_t q = 0; q < depth; ++q, panel += kRows) {
-    const T* source = weight + k * m * taps + (turned ? taps - 1 - t : t);
-    if (t == 0 && k + kAhead < outputs)
-      prefetch_line(weight + (k + kAhead) * m * taps, rows * taps);
-    if (rows == kRows)
-#pragma GCC unroll 8
-      for (int64_t c = 0; c < kRows; ++c) panel[c] = source[c * taps];
-    else
-      for (int64_t c = 0; c < kRows; ++c) panel[c] = c < rows ? source[c * taps] : T(0);
-    if (++t == taps) t = 0, ++k;
-  }
+  const auto some_taps = [&](int64_t from, int64_t to) {  // of one output
+    for (; from < to; ++from) {
+      const T* source = weight + from / taps * m * taps + (taps - 1 - from % taps);
+      T* line = panel + (from - p) * kRows;
+      for (int64_t c = 0; c < kRows; ++c) line[c] = c < rows ? source[c * taps] : T(0);
+    }
+  };
+  const int64_t end = p + depth, first = min_of(ceil_div(p, taps) * taps, end);
+  const int64_t last = max_of(end / taps * taps, first);
+  some_taps(p, first);
+  pack_taps(weight, m * taps, taps, rows, first / taps, last / taps, outputs,
+            [&](int64_t k, int64_t t) { return panel + (k * taps + taps - 1 - t - p) * kRows; });
+  some_taps(last, end);
 }
 
 template <class T>
 void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
-  const bool parts = in_parts(ConvPass::dgrad, s);
+  if (in_parts(ConvPass::dgrad, s)) {
+    const int64_t taps = s.kernel_size(), m = s.c_per_group(), outputs = s.k_per_group();
+    const auto by_tap = [&](int64_t g, int64_t i, int64_t rows, T* panel) {
+      constexpr int kRows = GemmTile<T>::kRows;
+      if (taps == 1) {
+        pack_backward(args, g, i, rows, 0, outputs, panel);
+        return;
+      }
+      constexpr int64_t kSome = 32;  // outputs whose filters are turned over within L1
+      Scratch<T> some(kSome * taps * kRows);
+      for (int64_t first = 0; first < outputs; first += kSome) {
+        const int64_t count = min_of(kSome, outputs - first);
+        const auto place = [&](int64_t k, int64_t t) {
+          return &some[((k - first) * taps + t) * kRows];
+        };
+        pack_taps(args.weight + (g * outputs * m + i) * taps, m * taps, taps, rows, first,
+                  first + count, outputs, place);
+        for (int64_t t = 0; t < taps; ++t)
+          for (int64_t k = first; k < first + count; ++k)
+            __builtin_memcpy(panel + (t * outputs + k) * kRows, place(k, t), sizeof(T) * kRows);
+      }
+    };
+    return multiply_parts(args, ConvPass::dgrad, args.grad_y, by_tap);
+  }
   const auto filters = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth,
                            T* panel) -> const T* {
-    pack_backward(args, !parts, g, i, rows, p, depth, panel);
+    constexpr int64_t kRows = GemmTile<T>::kRows;
+    // Panels share the cache lines of a single tap.
+    const int64_t chunk = s.kernel_size() == 1 && rows > kRows ? 16 : depth;
+    for (int64_t q = 0; q < depth; q += chunk)
+      for (int64_t r = 0; r < rows; r += kRows)
+        pack_backward(args, g, i + r, min_of(kRows, rows - r), p + q, min_of(chunk, depth - q),
+                      panel + r * depth + q * kRows);
     return panel;
   };
-  if (parts) return multiply_parts(args, ConvPass::dgrad, args.grad_y, filters);
   const ConvStore<T> output{args, s.c, s.in_size()};
   multiply(
       conv_phase(s, 0).shape, args.grad_y, filters,

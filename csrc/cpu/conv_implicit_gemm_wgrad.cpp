@@ -84,6 +84,7 @@ static void pad_channels(const ConvShape& s, const TapPlaces<T>& places, const B
         const bool inside = i0 >= 0 && i0 < s.in[0] && i1 >= 0 && i1 < s.in[1];
         const T* source = x + (i0 * s.in[1] + i1) * s.in[2] + i2;
         T* row = padded + c * places.channel + r0 * places.plane + h * places.pitch;
+        if (inside && c + 1 < channels) prefetch_line(source + s.in_size(), places.pitch);
         for (int64_t j = 0; j < places.pitch; j += kLanes<T>)
           store_first(row + j, places.pitch - j,
                       inside ? load_lanes(source + j, -(i2 + j), s.in[2] - (i2 + j)) : Vec<T>{});

@@ -60,8 +60,8 @@ struct PartTasks {
   int64_t positions, blocks_n, first;  // of all images; blocks of them; tasks before
 };
 
-// pack(group, i, rows, p, depth, panel) packs rows of filters, taps in their order, as for
-// gemm_blocks; x is the input of the products, of `inputs` channels a group.
+// pack(group, i, rows, panel) packs rows of filters as [tap][channel][kRows]; x is the input of the
+// products, of `inputs` channels a group.
 template <class T, class Pack>
 static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, const T* x,
                            const Pack& pack) {
@@ -78,12 +78,7 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
   const int64_t unpacked = args.packed && args.packed->ready ? 0 : s.groups * panels;
   parallel_for(unpacked, [&](int64_t task) {
     const int64_t i = task % panels * kRows;
-    Scratch<T> by_channel(panel_size);
-    pack(task / panels, i, min_of<int64_t>(kRows, m - i), 0, inputs * taps, by_channel.get());
-    T* line = packed + task * panel_size;
-    for (int64_t t = 0; t < taps; ++t)
-      for (int64_t c = 0; c < inputs; ++c, line += kRows)
-        __builtin_memcpy(line, &by_channel[(c * taps + t) * kRows], sizeof(T) * kRows);
+    pack(task / panels, i, min_of<int64_t>(kRows, m - i), packed + task * panel_size);
   });
   if (args.packed) args.packed->ready = true;
   const int64_t count = count_parts(pass, s);

@@ -111,7 +111,8 @@ struct GemmBlock {
 
 // Runs every block of `batch` products. The callers' functions see element coordinates; `panel` is
 // memory that they may fill:
-//   rows(batch, i, count, p, depth, panel)      -> a[i..][p..] as [depth][kRows]
+//   rows(batch, i, count, p, depth, panel)      -> a[i..][p..] as [depth][kRows]; with
+//                                                  packed_columns panels of all rows of a task
 //   columns(batch, j, count, p, depth, panels)  -> b[p..][j..] as panels [depth][kCols], the last
 //                                                  one as many whole vectors wide as it needs
 //   store(batch, i, rows, j, cols, sums, step)  takes c[i..][j..], rows `step` apart, one panel of
@@ -141,17 +142,21 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Ro
     const int64_t next = task + num_threads(), next_j = next % blocks_n * block.cols;
     const bool kept = k > Tile::kBlockDepth;  // sums wait for the next k block
     Scratch<T> sums((kept ? ceil_div(rows, Tile::kRows) : 1) * Tile::kRows * step);
-    Scratch<T> a_panel(Tile::kRows * most), b_panels(packed_columns ? 0 : step * most);
+    const int64_t all_rows = ceil_div(rows, Tile::kRows) * Tile::kRows;
+    Scratch<T> a_panels((packed_columns ? all_rows : Tile::kRows) * most);
+    Scratch<T> b_panels(packed_columns ? 0 : step * most);
     for (int64_t p = 0; p == 0 || p < k; p += Tile::kBlockDepth) {  // k == 0: the sum is zero
       const int64_t depth = min_of(k - p, Tile::kBlockDepth);
       const T* b = columns_of(index, j0, cols, p, depth, b_panels.get());
+      const T* a_all =
+          packed_columns ? rows_of(index, i0, rows, p, depth, a_panels.get()) : nullptr;
       const bool last = p + depth >= k;
       int64_t line = 0;
       for (int64_t i = 0; i < rows; i += Tile::kRows) {
-        const T* a =
-            rows_of(index, i0 + i, min_of<int64_t>(Tile::kRows, rows - i), p, depth, a_panel.get());
-        T* c = &sums[kept ? i * step : 0];
         const int64_t count = min_of<int64_t>(Tile::kRows, rows - i);
+        const T* a =
+            a_all ? a_all + i * depth : rows_of(index, i0 + i, count, p, depth, a_panels.get());
+        T* c = &sums[kept ? i * step : 0];
         for (int64_t j = 0; j < step; j += Tile::kCols) {
           const int64_t width = min_of<int64_t>(Tile::kCols, step - j);
           const Ahead<T> ahead = last ? ahead_of(next / (blocks_m * blocks_n), next_j,
@@ -165,8 +170,8 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Ro
   });
 }
 
-// panel[depth][Width], rows `step` apart (Width, if it is less than a vector), from a matrix whose element (line, p) lies at
-// lines[line * line_step + p * p_step]; lines beyond `count` are zero.
+// panel[depth][Width], rows `step` apart (Width, if it is less than a vector), from a matrix whose
+// element (line, p) lies at lines[line * line_step + p * p_step]; lines beyond `count` are zero.
 template <int Width, class T>
 static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_t count,
                        int64_t depth, T* panel, int64_t step) {

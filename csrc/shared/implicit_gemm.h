@@ -54,11 +54,13 @@ struct ImplicitGemmGradient {
     bands = s.n * s.out[0] * ceil(s.out[1], rows) * ceil(s.out[2], columns);
     const int64_t fewest = eights(kLeastRows / at_least_one(s.kernel_size()));
     if (channels > s.c_per_group()) channels = at_least_one(s.c_per_group());
-    while (tasks(s) < kTasks && channels > fewest) channels = eights(channels / 2);
+    // Blocks of fewer channels repeat the packing of grad_y, parts of the positions do not.
+    int64_t most = s.n * s.out_size() / kLeastPositions;
+    if (most > bands) most = bands;
+    most = at_least_one(most);
+    while (tasks(s) * most < kTasks && channels > fewest) channels = eights(channels / 2);
     if (tasks(s) > 0 && tasks(s) < kTasks) parts = ceil(kTasks, tasks(s));
-    const int64_t most = s.n * s.out_size() / kLeastPositions;
-    if (parts > most) parts = at_least_one(most);
-    if (parts > bands) parts = at_least_one(bands);
+    if (parts > most) parts = most;
   }
   constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
     return parts > 1 ? parts * s.weight_elems() : 0;
