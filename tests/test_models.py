@@ -158,3 +158,16 @@ def test_example_classifies_a_picture(tmp_path):
     assert done.returncode == 0, done.stderr
     shares = [float(line.split()[2].rstrip("%")) for line in done.stdout.splitlines()]
     assert len(shares) == 5 and shares == sorted(shares, reverse=True)
+
+
+@pytest.mark.parametrize("options", [[], ["--train", "--layers", "--threads", "1"]])
+def test_example_times_a_network(options):
+    arguments = ["lenet", "--batch", "2", "--seconds", "0", *options]
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "networks.py", *arguments], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    what = "training step" if options else "forward pass"
+    assert "lenet, 61,706 parameters, batch 2" in said and f"{what} " in said
+    assert ("Conv2d(1, 6" in said) == bool(options)
