@@ -16,6 +16,9 @@ def values(*shape, dtype=np.float32):
 
 X, W, B = (2, 4, 7, 6), (6, 2, 3, 3), (6,)
 TARGET = np.array([0, 2, 3])
+MASK = values(3, 4) > 0
+PICKS = np.array([[1, -1], [0, 1]])
+UNARY = ("exp", "expm1", "tanh", "sin", "cos", "floor", "ceil", "round", "abs")
 CALLS = {
     "conv1d": (lambda x, w: F.conv1d(x, w, padding=1), (2, 3, 9), (4, 3, 3)),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, (2, 1), "valid", 1, 2), X, W, B),
@@ -76,6 +79,59 @@ CALLS = {
     "sum of rows": (lambda x: lamina.sum(x, -1, keepdim=True), (3, 4)),
     "sum of the last": (lambda x: lamina.sum(x, (1, 2)), (3, 4, 5)),
     "sum of many": (lamina.sum, (3, 70000)),
+    "sum of columns": (lambda x: lamina.sum(x, 0), (3, 4)),
+    "sum of many columns": (lambda x: lamina.sum(x, 0), (5000, 9)),
+    "sum of channels": (lambda x: lamina.sum(x, (0, 2)), (3, 4, 5)),
+    "sum between": (lambda x: lamina.sum(x, 1, keepdim=True), (3, 4, 5)),
+    "mean": (lamina.mean, (3, 4)),
+    "mean of rows": (lambda x: lamina.mean(x, -1, keepdim=True), (3, 4)),
+    "mean of columns": (lambda x: lamina.mean(x, 0), (3, 300)),
+    "amax": (lamina.amax, (3, 4)),
+    "amax of many": (lamina.amax, (3, 40000)),
+    "amin of columns": (lambda x: lamina.amin(x, 0), (3, 4)),
+    "amax between": (lambda x: lamina.amax(x, 1, keepdim=True), (3, 4, 5)),
+    "amax of the first": (lambda x: lamina.amax(x, (0, 1)), (3, 4, 5)),
+    "max of rows": (lambda x: lamina.max(x, 1).values, (3, 400)),
+    "min of columns": (lambda x: lamina.min(x, 0, keepdim=True)[0], (3, 4)),
+    **{name: (getattr(lamina, name), (3, 4)) for name in UNARY},
+    "sigmoid": (lamina.sigmoid, (3, 4)),
+    "exp of many": (lamina.exp, (3, 40000)),
+    "square": (lambda x: x**2, (3, 4)),
+    "log": (lambda x: lamina.log(lamina.abs(x)), (3, 4)),
+    "root": (lambda x: lamina.rsqrt(lamina.sqrt(x * x)), (3, 4)),
+    "add a column": (lamina.add, (3, 4), (3, 1)),
+    "multiply channels": (lamina.mul, (2, 3, 4, 5), (3, 1, 1)),
+    "divide crosswise": (lamina.div, (2, 1, 4, 1), (3, 1, 5)),
+    "columns over rows": (lamina.div, (3, 1), (1, 4)),
+    "maximum": (lamina.maximum, (3, 4), (3, 4)),
+    "minimum of a row": (lamina.minimum, (3, 4), (4,)),
+    "relu by maximum": (lambda x: lamina.maximum(x, 0), (3, 4)),
+    "clamp": (lambda x: lamina.clamp(x, -1, 0.5), (3, 4)),
+    "clamp from below": (lambda x: lamina.clamp(x, min=0), (3, 4)),
+    "clamp crossed": (lambda x: lamina.clamp(x, 1, -1), (3, 4)),
+    "where": (lambda a, b: lamina.where(MASK, a, b), (3, 4), (3, 4)),
+    "where of a row": (lambda a, b: lamina.where(MASK, a, b), (4,), (3, 4)),
+    "where of a row of masks": (lambda a: lamina.where(MASK[0], a, -1.0), (3, 4)),
+    "masked_fill": (lambda x: lamina.masked_fill(x, MASK, 2), (3, 4)),
+    "cat": (lambda a, b: lamina.cat([a, b], 1), (3, 4, 2), (3, 1, 2)),
+    "cat of rows": (lambda a, b, c: lamina.cat((a, b, c)), (3, 4), (1, 4), (2, 4)),
+    "cat of many": (lambda a, b: lamina.cat([a, b], -1), (3, 40000), (3, 30001)),
+    "stack": (lambda a, b: lamina.stack([a, b], 1), (3, 4), (3, 4)),
+    "stack last": (lambda a, b: lamina.stack([a, b], -1), (3, 4), (3, 4)),
+    "clone": (lamina.clone, (3, 4)),
+    "rows by index": (lambda x: lamina.operations.indexing.index(x, TARGET), (4, 3)),
+    "rows by index, repeated": (lambda x: lamina.operations.indexing.index(x, PICKS), (4, 3, 2)),
+    "pad": (lambda x: F.pad(x, (1, 2, 0, 3), value=0.5), (3, 4)),
+    "crop": (lambda x: F.pad(x, [-1, 2, 1, -2]), (3, 4)),
+    "pad between": (lambda x: F.pad(x, (0, 0, 1, -1, 2, 0)), (2, 3, 4)),
+    "matmul": (lamina.matmul, (3, 4), (4, 5)),
+    "matmul of batches": (lamina.matmul, (2, 2, 3, 4), (2, 2, 4, 5)),
+    "matmul of a batch and a matrix": (lamina.matmul, (2, 3, 4), (4, 5)),
+    "matmul of a matrix and a batch": (lamina.matmul, (3, 4), (2, 4, 5)),
+    "matmul of batches that broadcast": (lamina.matmul, (2, 1, 3, 4), (3, 4, 5)),
+    "matmul of vectors": (lamina.matmul, (4,), (4,)),
+    "matmul of a vector and a batch": (lamina.matmul, (4,), (2, 4, 5)),
+    "matmul of a batch and a vector": (lamina.matmul, (2, 3, 4), (4,)),
 }
 
 
@@ -347,3 +403,159 @@ def test_numbers_are_told_apart():
         x * 10**400
     with pytest.raises(TypeError, match="mul: b must be"):
         x * "2"
+
+
+COMPARISONS = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_comparisons(name, dtype):
+    function, expected = getattr(lamina, name), COMPARISONS[name]
+    a, b = (np.asarray(values(*shape) * 2, dtype) for shape in ((3, 4), (3, 1)))
+    b[0] = a[0, 0]
+    for x, y in ((a, b), (b, a), (a, a[1]), (a, a.T.copy().T), (a, 1), (0, b)):
+        for _ in range(2):
+            found = function(x, y)
+            np.testing.assert_array_equal(found, expected(x, y), strict=True)
+            if not isinstance(x, int):
+                tensor = function(lamina.tensor(x), y)
+                assert type(tensor) is lamina.Tensor and not tensor.requires_grad
+                np.testing.assert_array_equal(tensor.numpy(), found, strict=True)
+    if dtype == np.float32:
+        x = lamina.tensor(a, requires_grad=True)
+        for _ in range(2):
+            assert not function(x, x).requires_grad
+
+
+@pytest.mark.parametrize("name", ["isnan", "isinf", "isfinite", "logical_not"])
+def test_tests_of_elements(name):
+    x = np.array([0, 1, -np.inf, np.nan], np.float32)
+    for _ in range(2):
+        np.testing.assert_array_equal(getattr(lamina, name)(x), getattr(np, name)(x), strict=True)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("name", ["max", "min", "amax", "amin", "argmax", "argmin"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("shape", [(3, 4), (5, 200), (2, 3, 4), (40001,), (3, 70001)])
+def test_extremes(name, dtype, shape):
+    x = np.asarray(values(*shape) * 3, dtype)
+    if dtype != np.int64:
+        x[..., 2] = -np.inf
+        x.reshape(-1)[-3] = np.nan
+    function = getattr(lamina, name)
+    reference = getattr(np, name if "arg" in name else name[-3:])
+    for dim in (None, *range(-1, x.ndim)):
+        for _ in range(2):
+            found, expected = function(x, dim), reference(x, axis=dim)
+            if isinstance(found, tuple):
+                indices = np.argmax(x, dim) if name == "max" else np.argmin(x, dim)
+                np.testing.assert_array_equal(found.indices, indices, strict=True)
+                found = found.values
+            np.testing.assert_array_equal(found, expected)
+            assert found.dtype == (np.int64 if "arg" in name else dtype)
+
+
+def test_extremes_share_the_gradient_or_give_it_to_the_first():
+    for _ in range(3):
+        x = lamina.tensor([[1.0, 3.0, 3.0], [NAN, 2.0, NAN]], requires_grad=True)
+        x.amax(1).sum().backward()
+        assert x.grad.tolist() == [[0, 0.5, 0.5], [0.5, 0, 0.5]]
+        x.grad = None
+        values, indices = x.max(1)
+        assert not indices.requires_grad and indices.tolist() == [1, 0]
+        values.sum().backward()
+        assert x.grad.tolist() == [[0, 1, 0], [1, 0, 0]]
+        x.grad = None
+        x.max(0)[0].backward(np.float32([1, 2, 3]))
+        assert x.grad.tolist() == [[0, 2, 0], [1, 0, 3]]
+
+
+def test_integers_are_known_too():
+    a, b = np.arange(6).reshape(2, 3), np.array([1, 2, 3])
+    for _ in range(2):
+        for ours, numpys in (
+            (lamina.add, np.add),
+            (lamina.sub, np.subtract),
+            (lamina.mul, np.multiply),
+        ):
+            np.testing.assert_array_equal(ours(a, b), numpys(a, b), strict=True)
+            np.testing.assert_array_equal(ours(a, 7), numpys(a, 7), strict=True)
+        assert lamina.div(a, 2).dtype == np.float32
+        assert lamina.add(a, 0.5).dtype == np.float32
+        with pytest.raises(OverflowError):
+            lamina.add(a, 10**30)
+
+
+def test_large_operands_of_other_layouts():
+    x = values(400, 401)
+    other = x.T.copy().T
+    for _ in range(2):
+        np.testing.assert_array_equal(lamina.exp(other), lamina.exp(x))
+        np.testing.assert_array_equal(lamina.add(other, x), x + x)
+        np.testing.assert_allclose(lamina.sum(other, 0), lamina.sum(x, 0), rtol=1e-6)
+
+
+def test_rows_by_index_are_checked_every_time():
+    x = lamina.tensor(values(4, 3), requires_grad=True)
+    for _ in range(2):
+        np.testing.assert_array_equal(x[PICKS].detach().numpy(), x.detach().numpy()[PICKS])
+        with pytest.raises(IndexError, match="getitem: index must lie within"):
+            x[PICKS * 4]
+
+
+def test_split_in_parts_that_are_recorded():
+    x = lamina.tensor(values(5, 3), requires_grad=True)
+    parts = x.split(2)
+    assert [part.shape for part in parts] == [(2, 3), (2, 3), (1, 3)]
+    rows = x.unbind()
+    assert len(rows) == 5 and rows[0].shape == (3,)
+    (parts[0].sum() + 2 * parts[2].sum() + 3 * rows[3].sum()).backward()
+    np.testing.assert_array_equal(x.grad.numpy()[:, 0], [1, 1, 0, 3, 2])
+    assert [part.shape for part in x.chunk(4)] == [(2, 3), (2, 3), (1, 3)]
+    with pytest.raises(ValueError, match="narrow: start and length"):
+        x.narrow(0, 3, 3)
+    with pytest.raises(ValueError, match="split: split_size must be at least 1"):
+        x.split(0)
+
+
+def test_many_axes():
+    for extents in ((2, 3), (3, 2)):  # what tells calls apart has its limits
+        shape = (1,) * 29 + extents
+        a, b = values(*shape), values(*shape)
+        for _ in range(2):
+            np.testing.assert_array_equal(lamina.add(a, b), a + b, strict=True)
+            np.testing.assert_array_equal(lamina.where(a > 0, a, b), np.where(a > 0, a, b))
+
+
+@pytest.mark.parametrize("shape", [(70, 65), (3, 40, 50), (2, 5, 33, 4), (300, 257)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_copies_of_other_orders(shape, dtype):
+    x = np.asarray(values(*shape) * 4, dtype)
+    orders = [tuple(range(len(shape)))[::-1], (1, 0, *range(2, len(shape)))]
+    views = [x.transpose(order) for order in orders] + [x[::2, ::-1], x[:, 1::3].T, x[..., :1]]
+    for view in views:
+        for _ in range(2):
+            y = lamina.Tensor(view).contiguous()
+            assert y.is_contiguous()
+            np.testing.assert_array_equal(y.numpy(), view, strict=True)
+    if dtype == np.float32:
+        tensor = lamina.Tensor(x, requires_grad=True)
+        seed = values(*shape[::-1])
+        for _ in range(2):
+            tensor.grad = None
+            tensor.permute(*orders[0]).backward(seed)
+            np.testing.assert_array_equal(tensor.grad.numpy(), seed.transpose(orders[0]))

@@ -14,11 +14,11 @@ ops::Activation activation_kind(const std::string& name) {
   throw std::logic_error("internal: unknown activation " + name);
 }
 
-void activation(const std::string& kind, double a, double b, const Array& x,
+void activation(ops::Activation kind, double a, double b, const Array& x,
                 const std::optional<Array>& grad_y, const Array& result) {
   visit_dtype(result, [&]<class T>(T) {
     ops::ActivationArgs<T> args;
-    args.kind = activation_kind(kind);
+    args.kind = kind;
     args.a = static_cast<ops::Scalar<T>>(a), args.b = static_cast<ops::Scalar<T>>(b);
     args.size = result.size();
     args.x = input<T>(x, "x", args.size);
@@ -34,7 +34,7 @@ Array gradient_of_argument(const ActivationName& name, const Array& y, const Arr
   if (kind == "identity") return grad_y;
   Array gradient;
   gradient.load(new_like(grad_y.object()));
-  activation(kind, a, b, y, grad_y, gradient);
+  activation(activation_kind(kind), a, b, y, grad_y, gradient);
   return gradient;
 }
 
@@ -59,11 +59,17 @@ void prelu(const std::string& pass, const Array& x, const Array& weight,
 }  // namespace
 
 LAMINA_BINDINGS(activation) {
-  module.def("activation", &activation, py::arg("kind"), py::arg("a"), py::arg("b"), py::arg("x"),
-             py::arg("grad_y"), py::arg("result"));
+  module.def(
+      "activation",
+      [](const std::string& kind, double a, double b, const Array& x,
+         const std::optional<Array>& grad_y,
+         const Array& result) { activation(activation_kind(kind), a, b, x, grad_y, result); },
+      py::arg("kind"), py::arg("a"), py::arg("b"), py::arg("x"), py::arg("grad_y"),
+      py::arg("result"));
   module.def(
       "activation_call",
-      [](std::vector<py::ssize_t> shape, const std::string& kind, double a, double b) {
+      [](std::vector<py::ssize_t> shape, const std::string& name, double a, double b) {
+        const ops::Activation kind = activation_kind(name);
         return Call{std::move(shape),
                     [=](const Operands& given, const Array& y, Extras&) {
                       activation(kind, a, b, *given[0], {}, y);

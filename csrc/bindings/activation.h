@@ -22,7 +22,7 @@ ops::Epilogue<T> epilogue(const ActivationName& name, const std::optional<Array>
 inline const ActivationName kNoActivation{"identity", 0, 0};
 
 // y = f(x), or with grad_y the gradient of x.
-void activation(const std::string& kind, double a, double b, const Array& x,
+void activation(ops::Activation kind, double a, double b, const Array& x,
                 const std::optional<Array>& grad_y, const Array& result);
 
 // The gradient of f's argument from that of its result y, for f whose derivative y tells.

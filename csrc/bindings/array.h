@@ -18,7 +18,7 @@ namespace py = pybind11;
 
 class FilterStore;  // bindings/filter_store.h
 
-enum class ElementType { f32, f64, f16, bf16, i64, u8, other };
+enum class ElementType { f32, f64, f16, bf16, i64, u8, boolean, other };
 
 // A view that owns a reference to the array.
 class Array {

@@ -265,13 +265,12 @@ class Walk {
     if (!is_plain_array(grad_y.ptr()) || !is_ready(grad_y.ptr()))
       grad_y = graph_attribute("_as_kernels_read")(grad_y);
     PyObject* gradients[kMaxOperands];
-    differentiate(context, grad_y.ptr(), gradients);
+    const unsigned shared = differentiate(context, grad_y.ptr(), gradients);
     PyObject* const edges = node_slot(node, NodeSlot::edges);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(edges); ++i) {
       if (gradients[i] == nullptr) continue;
       py::object gradient = py::reinterpret_steal<py::object>(gradients[i]);
-      const bool is_new = !gradient.is(grad_y);
-      send(number, edges, i, std::move(gradient), is_new);
+      send(number, edges, i, std::move(gradient), (shared >> i & 1) == 0);
     }
   }
 

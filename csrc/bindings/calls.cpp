@@ -10,6 +10,7 @@
 #include "bindings/filter_store.h"
 #include "bindings/graph.h"
 #include "bindings/numpy_array.h"
+#include "bindings/strided_copy.h"
 
 namespace lamina::bindings {
 namespace {
@@ -25,6 +26,7 @@ class Key {
   }
   void none() { put('n'); }
   void number() { put('#'); }
+  void transposed() { put('T'); }
 
   // False for a kind of value that cannot be part of a key.
   bool value(PyObject* object) {
@@ -43,16 +45,17 @@ class Key {
       put('s'), put(&length, sizeof length), put(text, static_cast<size_t>(length));
       return fits_;
     }
-    if (PyTuple_CheckExact(object)) {
-      const Py_ssize_t length = PyTuple_GET_SIZE(object);
-      put('('), put(&length, sizeof length);
+    if (PyTuple_CheckExact(object) || PyList_CheckExact(object)) {
+      const Py_ssize_t length = PySequence_Fast_GET_SIZE(object);
+      put(PyTuple_CheckExact(object) ? '(' : '['), put(&length, sizeof length);
       for (Py_ssize_t i = 0; i < length && fits_; ++i)
-        if (!value(PyTuple_GET_ITEM(object, i))) return false;
+        if (!value(PySequence_Fast_GET_ITEM(object, i))) return false;
       return fits_;
     }
     return false;
   }
 
+  bool fits() const { return fits_; }  // otherwise the text lacks something
   std::string_view text() const { return {bytes_, size_}; }
 
  private:
@@ -89,12 +92,21 @@ struct Known {
   std::vector<py::ssize_t> shapes[kMaxOperands];
 };
 
+// What becomes of operands that are not in C order.
+enum class Layouts {
+  refused,     // Python must look at them
+  copied,      // C order, in new memory, where they are small
+  transposed,  // matrices whose columns are in order become their transpose, others are copied
+};
+constexpr py::ssize_t kMostCopied = 1 << 18;  // bytes; NumPy walks larger ones as they are
+
 // The calls of one function.
 struct Calls {
   static constexpr size_t kMost = 4096;  // then it starts afresh
 
   Py_ssize_t operands;
-  bool numbers;         // whether floats and integers may be operands
+  bool numbers;  // whether floats and integers may be operands
+  Layouts layouts;
   py::object function;  // the Function
   py::object apply;
   std::mutex mutex;
@@ -116,7 +128,7 @@ struct Calls {
 struct Given {
   Key key;
   PyObject* arrays[kMaxOperands];
-  py::object numbers[kMaxOperands];  // arrays made of numbers
+  py::object made[kMaxOperands];  // arrays made of numbers and of other layouts
   // Bits of operands: those that are Tensors, and those that want a gradient.
   unsigned tensors = 0, recorded = 0;
 
@@ -129,27 +141,65 @@ struct Given {
   }
 };
 
-// Numbers become arrays of no dimension, of the dtype of the arrays beside them. False where that
-// is not floating, or for a number that no float can hold.
+// An array of no dimension with the number; null for one that the dtype cannot hold.
+py::object number_array(PyObject* number, ElementType type) {
+  const bool integer = type == ElementType::i64;
+  if (!integer && type != ElementType::f32 && type != ElementType::f64) return {};
+  if (integer && !PyLong_CheckExact(number)) return {};
+  const double real = integer ? 0 : PyFloat_AsDouble(number);
+  const long long whole = integer ? PyLong_AsLongLong(number) : 0;
+  if ((real == -1 || whole == -1) && PyErr_Occurred()) return PyErr_Clear(), py::object();
+  auto array = py::reinterpret_steal<py::object>(new_array(nullptr, 0, type));
+  if (!array) return array;
+  void* const data = fields(array.ptr()).data;
+  if (integer)
+    *static_cast<int64_t*>(data) = whole;
+  else if (type == ElementType::f64)
+    *static_cast<double*>(data) = real;
+  else
+    *static_cast<float*>(data) = static_cast<float>(real);
+  return array;
+}
+
+// Numbers become arrays, of the dtype of the arrays beside them. False where that is impossible.
 bool make_numbers(const Calls& calls, PyObject* const* arguments, Given& given) {
   ElementType type = ElementType::other;
   for (PyObject* array : std::span(given.arrays, static_cast<size_t>(calls.operands)))
     if (array != nullptr) type = element_type_of(array);
-  if (type != ElementType::f32 && type != ElementType::f64) return false;
   for (Py_ssize_t i = 0; i < calls.operands; ++i) {
     if (given.arrays[i] != nullptr || arguments[i] == Py_None) continue;
-    const double number = PyFloat_AsDouble(arguments[i]);
-    if (number == -1 && PyErr_Occurred()) return PyErr_Clear(), false;
-    given.numbers[i] = py::reinterpret_steal<py::object>(new_array(nullptr, 0, type));
-    if (!given.numbers[i]) return false;
-    given.arrays[i] = given.numbers[i].ptr();
-    void* const data = fields(given.arrays[i]).data;
-    if (type == ElementType::f64)
-      *static_cast<double*>(data) = number;
-    else
-      *static_cast<float*>(data) = static_cast<float>(number);
+    given.made[i] = number_array(arguments[i], type);
+    if (!given.made[i]) return false;
+    given.arrays[i] = given.made[i].ptr();
   }
   return true;
+}
+
+// The array with its last two axes swapped, if that is in C order.
+py::object transposed(PyObject* array) {
+  const auto& proxy = fields(array);
+  constexpr int kMaxRank = 8;
+  if (proxy.nd < 2 || proxy.nd > kMaxRank) return {};
+  py::ssize_t shape[kMaxRank], strides[kMaxRank];
+  std::copy(proxy.dimensions, proxy.dimensions + proxy.nd, shape);
+  std::copy(proxy.strides, proxy.strides + proxy.nd, strides);
+  std::swap(shape[proxy.nd - 1], shape[proxy.nd - 2]);
+  std::swap(strides[proxy.nd - 1], strides[proxy.nd - 2]);
+  py::object view = view_of(array, proxy.nd, shape, strides, proxy.data);
+  return is_aligned_in_c_order(view.ptr()) ? view : py::object();
+}
+
+// The array, or what takes its place; null where Python must look at it.
+PyObject* in_order(const Calls& calls, PyObject* array, py::object& made, Key& key) {
+  if (!is_plain_array(array) || !is_operand_type(element_type_of(array))) return nullptr;
+  if (is_aligned_in_c_order(array)) return array;
+  if (calls.layouts == Layouts::refused || !is_aligned(array)) return nullptr;
+  if (calls.layouts == Layouts::transposed) made = transposed(array);
+  if (made)
+    key.transposed();
+  else if (py::reinterpret_borrow<py::array>(array).nbytes() <= kMostCopied)
+    made = in_c_order(array);
+  return made.ptr();
 }
 
 // False for a call that Python must look at: other kinds of arrays, options that are no key.
@@ -174,14 +224,14 @@ bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t c
       numbers = true;
       continue;
     }
-    if (!is_plain_array(object) || !is_operand(object)) return false;
-    given.key.array(object);
-    given.arrays[i] = object;
+    given.arrays[i] = in_order(calls, object, given.made[i], given.key);
+    if (given.arrays[i] == nullptr) return false;
+    given.key.array(given.arrays[i]);
   }
   if (numbers && !make_numbers(calls, arguments, given)) return false;
   for (Py_ssize_t i = calls.operands; i < count; ++i)
     if (!given.key.value(arguments[i])) return false;
-  return given.arrays[0] != nullptr;
+  return given.key.fits() && given.arrays[0] != nullptr;
 }
 
 // ---- Recorded calls
@@ -301,11 +351,17 @@ Calls& calls_of(PyObject* capsule) {
 PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   Calls& calls = calls_of(self);
   Given given;
-  if (!read_arguments(calls, arguments, count, given)) Py_RETURN_NONE;
+  try {
+    if (!read_arguments(calls, arguments, count, given)) Py_RETURN_NONE;
+  } catch (...) {  // no memory
+    PyErr_Clear();
+    Py_RETURN_NONE;
+  }
   const std::shared_ptr<const Known> known = calls.find(given.key.text());
   if (known == nullptr) Py_RETURN_NONE;
   const Call& call = known->call;
   given.tensors &= call.differentiable, given.recorded &= call.differentiable;
+  if (call.constant) given.recorded = 0;
   const bool packs = call.packs >= 0 && given.recorded == 0 && is_tensor(arguments[call.packs]);
   for (Py_ssize_t i = 0; i < calls.operands; ++i)
     if ((given.tensors >> i & 1) != 0 && !(packs && i == call.packs)) forget_packed(arguments[i]);
@@ -327,9 +383,13 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
     extras.wanted = given.recorded != 0;
     call.run(operands, target, extras);
     if (given.recorded != 0)
-      return record_call(calls, known, given, arguments, std::move(result), extras).release().ptr();
-    return given.tensors != 0 ? wrap(result.release().ptr()).release().ptr()
-                              : result.release().ptr();
+      result = record_call(calls, known, given, arguments, std::move(result), extras);
+    else if (given.tensors != 0)
+      result = wrap(result.release().ptr());
+    if (!call.second) return result.release().ptr();
+    auto second = py::reinterpret_borrow<py::object>(extras[0].object());
+    if (given.tensors != 0) second = wrap(second.release().ptr());
+    return PyTuple_Pack(2, result.ptr(), second.ptr());
   } catch (...) {  // whatever it is: the long way says it in the words of the function
     PyErr_Clear();
     Py_RETURN_NONE;
@@ -340,36 +400,52 @@ PyMethodDef run_method = {"known_call",
                           reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&run_known)),
                           METH_FASTCALL, nullptr};
 
-void remember(Calls& calls, const py::tuple& arguments, Call call, py::tuple record) {
+// The operand's own shape: the array read may be the transpose, or a number.
+std::vector<py::ssize_t> operand_shape(PyObject* argument, PyObject* read) {
+  if (is_tensor(argument)) argument = array_shown_by(argument);
+  return shape_of(is_plain_array(argument) ? argument : read);
+}
+
+py::tuple outputs_of(const std::vector<py::ssize_t>& shape, py::handle dtype) {
+  const py::tuple extents = py::cast(shape);
+  return py::make_tuple(py::make_tuple(extents, dtype, true, py::handle(graph.numpy)));
+}
+
+void remember(Calls& calls, const py::tuple& arguments, py::handle y, Call call, py::tuple record) {
   Given given;
   const auto items = reinterpret_cast<PyTupleObject*>(arguments.ptr())->ob_item;
   expect(record.size() <= 16, "record", "is too long");
   if (!read_arguments(calls, items, static_cast<Py_ssize_t>(arguments.size()), given)) return;
-  const ElementType type = element_type_of(given.arrays[0]);
+  const ElementType type = element_type_of(y.ptr());
   auto known =
       std::make_shared<Known>(Known{std::move(call), std::move(record), py::tuple(), type, {}});
   for (Py_ssize_t i = 0; i < calls.operands; ++i)
-    if (given.arrays[i] != nullptr)
-      known->shapes[i].assign(fields(given.arrays[i]).dimensions,
-                              fields(given.arrays[i]).dimensions + fields(given.arrays[i]).nd);
-  const py::tuple shape = py::cast(known->call.shape);
-  const py::object dtype = py::handle(given.arrays[0]).attr("dtype");
-  known->outputs = py::make_tuple(py::make_tuple(shape, dtype, true, py::handle(graph.numpy)));
+    if (given.arrays[i] != nullptr) known->shapes[i] = operand_shape(items[i], given.arrays[i]);
+  known->outputs = outputs_of(known->call.shape, fields(y.ptr()).descr);
   calls.insert(given.key.text(), std::move(known));
 }
 
 // (run, remember) for a function whose first arguments are `operands` arrays, Tensors or None.
-py::tuple make_calls(int operands, const py::object& function, bool numbers) {
+py::tuple make_calls(int operands, const py::object& function, bool numbers,
+                     const std::string& layouts) {
   expect(operands >= 1 && operands <= kMaxOperands, "operands", "are too many");
   // As long as the function: for ever.
-  auto* const calls = new Calls{operands, numbers, function, function.attr("apply"), {}, {}};
+  auto* const calls = new Calls{operands,
+                                numbers,
+                                layouts == "copied"       ? Layouts::copied
+                                : layouts == "transposed" ? Layouts::transposed
+                                                          : Layouts::refused,
+                                function,
+                                function.attr("apply"),
+                                {},
+                                {}};
   const py::capsule self(calls);
   auto run = py::reinterpret_steal<py::object>(PyCFunction_New(&run_method, self.ptr()));
   auto keep = py::cpp_function(
-      [calls](const py::tuple& arguments, Call call, py::tuple record) {
-        remember(*calls, arguments, std::move(call), std::move(record));
+      [calls](const py::tuple& arguments, py::handle y, Call call, py::tuple record) {
+        remember(*calls, arguments, y, std::move(call), std::move(record));
       },
-      py::arg("arguments"), py::arg("call"), py::arg("record"));
+      py::arg("arguments"), py::arg("y"), py::arg("call"), py::arg("record"));
   return py::make_tuple(run, keep);
 }
 
@@ -395,7 +471,7 @@ bool keeps_arrays(PyObject* context) {
   return any;
 }
 
-void differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients) {
+unsigned differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients) {
   const auto& recorded = *reinterpret_cast<Recorded*>(context);
   Kept kept;
   for (int i = 0; i < kMaxOperands; ++i)
@@ -408,13 +484,36 @@ void differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients) {
   incoming.load(grad_y);
   Gradients result(recorded.wanted, known.shapes, known.type);
   known.call.gradient(kept, incoming, result);
-  for (int i = 0; i < kMaxOperands; ++i)
+  unsigned shared = 0;
+  for (int i = 0; i < kMaxOperands; ++i) {
+    if (result.shows(i, incoming.data())) shared |= 1U << i;
     gradients[i] = result.wanted(i) ? result.release(i) : nullptr;
+  }
+  return shared;
+}
+
+void record_result(py::handle function, py::handle tensor, py::handle operand, Call call) {
+  PyObject *const result = array_shown_by(tensor), *const source = array_shown_by(operand);
+  call.shape = shape_of(result);
+  auto known = std::make_shared<Known>();
+  known->type = element_type_of(result);
+  known->shapes[0] = shape_of(source);
+  known->call = std::move(call);
+  Given given;
+  given.recorded = 1;
+  std::fill_n(given.arrays, kMaxOperands, nullptr);
+  const Extras nothing;
+  const py::object context = new_context(known, given, result, nothing, 1);
+  const py::object edges = stolen(PyTuple_New(1)), versions = stolen(PyTuple_New(0));
+  PyTuple_SET_ITEM(edges.ptr(), 0, new_edge(operand));
+  const py::tuple outputs = outputs_of(known->call.shape, fields(result).descr);
+  attach(tensor, new_node(function, context, edges, outputs, versions), 0);
 }
 
 LAMINA_BINDINGS(calls) {
   if (recorded_type() == nullptr) throw py::error_already_set();
-  module.def("calls", &make_calls, py::arg("operands"), py::arg("function"), py::arg("numbers"));
+  module.def("calls", &make_calls, py::arg("operands"), py::arg("function"), py::arg("numbers"),
+             py::arg("layouts"));
 }
 
 }  // namespace lamina::bindings

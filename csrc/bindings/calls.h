@@ -38,8 +38,12 @@ class Gradients {
   bool wanted(int operand) const { return (wanted_ >> operand & 1) != 0; }
   // A new array of the operand's shape.
   const Array& make(int operand);
-  // The array of another gradient, of the operand's shape.
+  // An array that may show the memory of another gradient, in the operand's shape.
   void share(int operand, const Array& gradient) { arrays_[operand] = gradient; }
+  bool shows(int operand, const void* memory) const {
+    return arrays_[operand] && arrays_[operand]->data() == memory;
+  }
+  const Shape& shape(int operand) const { return shapes_[operand]; }
   // Takes the reference to the operand's gradient; null where there is none.
   PyObject* release(int operand);
 
@@ -50,7 +54,7 @@ class Gradients {
   Operands arrays_;
 };
 
-// One result, of the first operand's dtype.
+// One result, and where asked for the first of the extras as another.
 struct Call {
   std::vector<py::ssize_t> shape;
   std::function<void(const Operands& operands, const Array& result, Extras& extras)> run;
@@ -62,6 +66,8 @@ struct Call {
   unsigned differentiable = ~0U;  // bits of the operands that `apply` sees as Tensors
   int packs = -1;           // the operand whose packed form may be kept where nothing is recorded
   unsigned compiled = ~0U;  // bits of those whose gradients `gradient` makes
+  bool constant = false;    // the result has no gradient
+  bool second = false;      // extras[0] is a result without a gradient
 };
 inline constexpr unsigned kResult = 1U << kMaxOperands;
 template <class... Index>
@@ -72,7 +78,11 @@ constexpr unsigned operand_bits(Index... index) {
 // The context of a recorded call, in its Node.
 bool is_recorded_call(PyObject* context);
 bool keeps_arrays(PyObject* context);
-// Fills the gradients (null where none) of as many operands as the node has edges.
-void differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients);
+// Fills the gradients (null where none) of as many operands as the node has edges, and gives the
+// bits of those that show the memory of grad_y.
+unsigned differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients);
+
+// Makes the tensor the result of a call with one operand, of which nothing is kept.
+void record_result(py::handle function, py::handle tensor, py::handle operand, Call call);
 
 }  // namespace lamina::bindings

@@ -1,162 +1,362 @@
 #include "bindings/elementwise.h"
 
-#include <algorithm>
+#include <cmath>
+#include <map>
 
 #include "bindings/calls.h"
 #include "bindings/common.h"
 #include "bindings/numpy_array.h"
-#include "core/threads.h"
+#include "bindings/numpy_loops.h"
+#include "bindings/reductions.h"
 
 namespace lamina::bindings {
 namespace {
 
-constexpr int64_t kRange = int64_t{1} << 15;  // elements a task: its three arrays share an L2
+using Shape = std::vector<py::ssize_t>;
 
-// Calls body(begin, end) over all items, by tasks of `grain` where there is more than one.
 template <class Body>
-void over(int64_t items, int64_t grain, Body body) {
-  if (items <= grain) return body(0, items);
-  const py::gil_scoped_release release;
-  parallel_ranges(items, grain, body);
+void visit_float(const Array& y, Body&& body) {
+  y.type() == ElementType::f64 ? body(double{}) : body(float{});
 }
 
-// y[i] = f(a[i], b[i]); an operand that is shorter than y repeats.
+// y = f(a, b); shapes: of a and b in y.
+template <class F>
+void each(const Broadcast& shapes, const Array& a, const Array& b, const Array& y, F f) {
+  visit_float(y, [&]<class T>(T) {
+    map(shapes, checked_data<T>(a, "a", a.size()), checked_data<T>(b, "b", b.size()),
+        checked_data<T>(y, "y", y.size()), f);
+  });
+}
+
+// All of one shape.
 template <class F>
 void each(const Array& a, const Array& b, const Array& y, F f) {
-  const auto loop = [&]<class T>(T) {
-    const int64_t size = y.size(), row = std::min(a.size(), b.size());
-    const T* const left = checked_data<T>(a, "a", a.size());
-    const T* const right = checked_data<T>(b, "b", b.size());
-    T* const result = checked_data<T>(y, "y", size);
-    expect(std::max(a.size(), b.size()) == size, "y", "has another size");
-    expect(row == size || (row > 0 && size % row == 0), "y", "is no multiple of an operand");
-    if (row == size)
-      return over(size, kRange, [=](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) result[i] = f(left[i], right[i]);
-      });
-    const bool left_repeats = a.size() < size;
-    const T *const whole = left_repeats ? right : left, *const part = left_repeats ? left : right;
-    const auto both = [=](T x, T again) { return left_repeats ? f(again, x) : f(x, again); };
-    if (row == 1)
-      return over(size, kRange, [=, number = *part](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) result[i] = both(whole[i], number);
-      });
-    over(size / row, std::max<int64_t>(kRange / row, 1), [=](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r)
-        for (int64_t j = 0; j < row; ++j) result[r * row + j] = both(whole[r * row + j], part[j]);
-    });
-  };
-  y.type() == ElementType::f64 ? loop(double{}) : loop(float{});
+  expect(a.size() == y.size() && b.size() == y.size(), "y", "has another size");
+  each(Broadcast(y.size()), a, b, y, f);
 }
 
 constexpr auto kAdd = [](auto a, auto b) { return a + b; };
-constexpr auto kSubtract = [](auto a, auto b) { return a - b; };
 constexpr auto kMultiply = [](auto a, auto b) { return a * b; };
 constexpr auto kDivide = [](auto a, auto b) { return a / b; };
 constexpr auto kNegate = [](auto a, auto) { return -a; };
+constexpr auto kTwice = [](auto a, auto b) { return (a / b) / b; };
 
-template <class F>
-auto run_each(F f) {
-  return [f](const Operands& given, const Array& y, Extras&) { each(*given[0], *given[1], y, f); };
+// ---- Two operands, broadcast
+
+// How the operands of a call meet, and what becomes of their gradients.
+struct Pair {
+  Broadcast both, whole_b, a_whole;  // shapes of (a, b), (result, b) and (a, result)
+  bool is_whole[2];                  // whether an operand has the shape of the result
+  Runs runs[2];                      // the axes along which its gradient is summed
+
+  // The bits of operands whose gradients can be made.
+  unsigned read(const Shape& y, const Shape& a, const Shape& b) {
+    unsigned bits = 0;
+    const Shape* const shapes[] = {&a, &b};
+    for (int i : {0, 1}) {
+      is_whole[i] = *shapes[i] == y;
+      if (is_whole[i] || runs[i].read_broadcast(y, *shapes[i])) bits |= 1U << i;
+    }
+    return bits;
+  }
+
+  // make(place): the gradient in the shape of the result.
+  template <class Make>
+  void give(const Array& grad_y, Gradients& gradients, int operand, const Make& make) const {
+    if (!gradients.wanted(operand)) return;
+    if (is_whole[operand]) return make(gradients.make(operand));
+    Array full;
+    full.load(new_like(grad_y.object()));
+    make(full);
+    sum_runs(runs[operand], full, gradients.make(operand));
+  }
+  // The same of the incoming gradient itself.
+  void pass(const Array& grad_y, Gradients& gradients, int operand) const {
+    if (!gradients.wanted(operand)) return;
+    if (is_whole[operand]) return gradients.share(operand, grad_y);
+    sum_runs(runs[operand], grad_y, gradients.make(operand));
+  }
+};
+
+void differentiate_arithmetic(char op, const Pair& pair, const Kept& kept, const Array& grad_y,
+                              Gradients& gradients) {
+  const auto &a = kept.operands[0], &b = kept.operands[1];
+  const auto negated = [&](const Array& g) { each(grad_y, grad_y, g, kNegate); };
+  switch (op) {
+    case '+':
+      pair.pass(grad_y, gradients, 0), pair.pass(grad_y, gradients, 1);
+      return;
+    case '-':
+      pair.pass(grad_y, gradients, 0), pair.give(grad_y, gradients, 1, negated);
+      return;
+    case '*':
+      pair.give(grad_y, gradients, 0,
+                [&](const Array& g) { each(pair.whole_b, grad_y, *b, g, kMultiply); });
+      pair.give(grad_y, gradients, 1,
+                [&](const Array& g) { each(pair.a_whole, *a, grad_y, g, kMultiply); });
+      return;
+    default:
+      pair.give(grad_y, gradients, 0,
+                [&](const Array& g) { each(pair.whole_b, grad_y, *b, g, kDivide); });
+      pair.give(grad_y, gradients, 1, [&](const Array& g) {
+        each(pair.both, *a, *b, g, kTwice);
+        each(grad_y, g, g, [](auto incoming, auto slope) { return -incoming * slope; });
+      });
+  }
 }
 
-void add_gradient(const Kept&, const Array& grad_y, Gradients& gradients) {
+// The extremum's gradient: equal operands share it, and beside a NaN both have it.
+void differentiate_extremum(bool largest, const Pair& pair, const Kept& kept, const Array& grad_y,
+                            Gradients& gradients) {
+  const auto &a = *kept.operands[0], &b = *kept.operands[1];
   for (int i : {0, 1})
-    if (gradients.wanted(i)) gradients.share(i, grad_y);
+    pair.give(grad_y, gradients, i, [&](const Array& g) {
+      each(pair.both, a, b, g, [=]<class T>(T x, T y) {
+        const bool loses = (largest == (i == 0)) ? x < y : y < x;
+        return x == y ? T(0.5) : loses ? T(0) : T(1);
+      });
+      each(grad_y, g, g, kMultiply);
+    });
 }
 
-void subtract_gradient(const Kept&, const Array& grad_y, Gradients& gradients) {
-  if (gradients.wanted(0)) gradients.share(0, grad_y);
-  if (gradients.wanted(1)) each(grad_y, grad_y, gradients.make(1), kNegate);
-}
-
-void multiply_gradient(const Kept& kept, const Array& grad_y, Gradients& gradients) {
-  for (int i : {0, 1})
-    if (gradients.wanted(i)) each(grad_y, *kept.operands[1 - i], gradients.make(i), kMultiply);
-}
-
-void divide_gradient(const Kept& kept, const Array& grad_y, Gradients& gradients) {
-  const Array& b = *kept.operands[1];
-  if (gradients.wanted(0)) each(grad_y, b, gradients.make(0), kDivide);
-  if (!gradients.wanted(1)) return;
-  const Array& slope = gradients.make(1);
-  each(*kept.operands[0], b, slope, [](auto x, auto y) { return (x / y) / y; });
-  each(grad_y, slope, slope, [](auto g, auto s) { return -g * s; });
-}
-
-// a, b: whether the operand has the shape of the result; the Function sums the gradient of one that
-// repeats.
-Call arithmetic_call(std::vector<py::ssize_t> shape, const std::string& op, bool a, bool b) {
-  Call call{std::move(shape), {}};
-  call.compiled = (a ? operand_bits(0) : 0) | (b ? operand_bits(1) : 0);
+Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape& b) {
+  Call call;
+  Pair pair{Broadcast(shape, {&a, &b}),
+            Broadcast(shape, {nullptr, &b}),
+            Broadcast(shape, {&a, nullptr}),
+            {},
+            {}};
+  call.compiled = pair.read(shape, a, b);
+  call.shape = std::move(shape);
+  const Loops* const loops = &Loops::of(op.c_str());
+  call.run = [loops, both = pair.both](const Operands& given, const Array& y, Extras&) {
+    loops->each(both, *given[0], &*given[1], y);
+  };
+  const auto differs_by = [&](char kind) {
+    call.gradient = [kind, pair](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+      differentiate_arithmetic(kind, pair, kept, grad_y, gradients);
+    };
+  };
   if (op == "add") {
-    call.run = run_each(kAdd), call.gradient = &add_gradient;
-  } else if (op == "sub") {
-    call.run = run_each(kSubtract), call.gradient = &subtract_gradient;
-  } else if (op == "mul") {
-    call.run = run_each(kMultiply), call.gradient = &multiply_gradient;
+    differs_by('+');
+  } else if (op == "subtract") {
+    differs_by('-');
+  } else if (op == "multiply") {
+    differs_by('*');
     call.keeps_for[0] = operand_bits(1), call.keeps_for[1] = operand_bits(0);
-  } else if (op == "div") {
-    call.run = run_each(kDivide), call.gradient = &divide_gradient;
+  } else if (op == "divide") {
+    differs_by('/');
     call.keeps = operand_bits(1), call.keeps_for[1] = operand_bits(0);
+  } else if (op == "maximum" || op == "minimum") {
+    call.gradient = [largest = op == "maximum", pair](const Kept& kept, const Array& grad_y,
+                                                      Gradients& gradients) {
+      differentiate_extremum(largest, pair, kept, grad_y, gradients);
+    };
+    call.keeps = operand_bits(0, 1);
   } else {
-    throw std::logic_error("internal: unknown arithmetic " + op);
+    call.constant = true;  // comparisons
   }
   return call;
 }
 
-// The sum in double, in blocks of eight chains: its order depends on n alone.
-template <class T>
-double sum_of(const T* x, int64_t n) {
-  constexpr int64_t kBlock = 1024, kChains = 8;
-  double total = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t count = std::min(kBlock, n - begin), whole = count / kChains * kChains;
-    double chains[kChains] = {}, tail = 0;
-    for (int64_t i = 0; i < whole; i += kChains)
-      for (int64_t j = 0; j < kChains; ++j) chains[j] += static_cast<double>(x[begin + i + j]);
-    for (int64_t i = whole; i < count; ++i) tail += static_cast<double>(x[begin + i]);
-    total += ((chains[0] + chains[1]) + (chains[2] + chains[3])) +
-             ((chains[4] + chains[5]) + (chains[6] + chains[7])) + tail;
+// ---- One operand
+
+// y = f(x) by loops of NumPy; f' from x or y. After NumPy's name, what is done with it.
+struct Unary {
+  const char* loop;
+  bool slope_of_y;
+  // grad_x = grad_y * f'(saved); may use grad_x as room.
+  void (*differentiate)(const Array& saved, const Array& grad_y, const Array& grad_x);
+};
+
+template <class F>
+void times(const Array& saved, const Array& grad_y, const Array& grad_x, F slope) {
+  each(grad_y, saved, grad_x, [slope](auto g, auto s) { return g * slope(s); });
+}
+
+#define LAMINA_SLOPE(...)                                                        \
+  [](const Array& saved, const Array& grad_y, const Array& grad_x) {             \
+    times(saved, grad_y, grad_x, []<class T>(T s) -> T { return __VA_ARGS__; }); \
   }
-  return total;
-}
 
-// sums [lines] of x [lines, n].
-void sum_lines(const Array& x, const Array& sums) {
-  const auto sum = [&]<class T>(T) {
-    const int64_t lines = sums.size(), n = lines == 0 ? 0 : x.size() / lines;
-    const T* const source = checked_data<T>(x, "x", lines * n);
-    T* const result = checked_data<T>(sums, "sums", lines);
-    if (lines > 1 || n <= kRange)
-      return over(lines, std::max<int64_t>(kRange / std::max<int64_t>(n, 1), 1),
-                  [=](int64_t begin, int64_t end) {
-                    for (int64_t i = begin; i < end; ++i)
-                      result[i] = static_cast<T>(sum_of(source + i * n, n));
-                  });
-    std::vector<double> parts(static_cast<size_t>((n + kRange - 1) / kRange));
-    over(n, kRange, [&](int64_t begin, int64_t end) {
-      parts[static_cast<size_t>(begin / kRange)] = sum_of(source + begin, end - begin);
-    });
-    result[0] = static_cast<T>(sum_of(parts.data(), static_cast<int64_t>(parts.size())));
+const std::map<std::string, Unary>& unary_functions() {
+  static const auto& table = *new std::map<std::string, Unary>{
+      {"exp", {"exp", true, LAMINA_SLOPE(s)}},
+      {"expm1", {"expm1", true, LAMINA_SLOPE(s + 1)}},
+      {"log", {"log", false, LAMINA_SLOPE(1 / s)}},
+      {"log2", {"log2", false, LAMINA_SLOPE(1 / (s * T(0.693147180559945309417232121458)))}},
+      {"log1p", {"log1p", false, LAMINA_SLOPE(1 / (1 + s))}},
+      {"sqrt", {"sqrt", true, LAMINA_SLOPE(T(0.5) / s)}},
+      {"rsqrt", {"sqrt", true, LAMINA_SLOPE(T(-0.5) * (s * s * s))}},
+      {"tanh", {"tanh", true, LAMINA_SLOPE(1 - s * s)}},
+      {"abs",
+       {"absolute", false,
+        LAMINA_SLOPE(s > 0   ? T(1)
+                     : s < 0 ? T(-1)
+                             : s)}},
+      {"floor", {"floor", false, LAMINA_SLOPE(0 * s)}},
+      {"ceil", {"ceil", false, LAMINA_SLOPE(0 * s)}},
+      {"round", {"rint", false, LAMINA_SLOPE(0 * s)}},
+      {"sin",
+       {"sin", false,
+        [](const Array& saved, const Array& grad_y, const Array& grad_x) {
+          each_of(Loops::of("cos"), saved, grad_x);
+          each(grad_y, grad_x, grad_x, kMultiply);
+        }}},
+      {"cos",
+       {"cos", false,
+        [](const Array& saved, const Array& grad_y, const Array& grad_x) {
+          each_of(Loops::of("sin"), saved, grad_x);
+          each(grad_y, grad_x, grad_x, [](auto g, auto s) { return g * -s; });
+        }}},
   };
-  sums.type() == ElementType::f64 ? sum(double{}) : sum(float{});
+  return table;
 }
 
-void spread_lines(const Array& grad_y, const Array& result) {
-  const auto spread = [&]<class T>(T) {
-    const int64_t lines = grad_y.size(), n = lines == 0 ? 0 : result.size() / lines;
-    const T* const source = checked_data<T>(grad_y, "grad_y", lines);
-    T* const target = checked_data<T>(result, "result", lines * n);
-    over(lines * n, kRange, [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end;) {
-        const int64_t line = i / n, stop = std::min(end, (line + 1) * n);
-        std::fill(target + i, target + stop, source[line]);
-        i = stop;
+Call unary_call(Shape shape, const std::string& name) {
+  const auto found = unary_functions().find(name);
+  Call call;
+  call.shape = std::move(shape);
+  if (found == unary_functions().end()) {  // a test or a sign
+    const Loops* const loops = &Loops::of(name.c_str());
+    call.constant = true;
+    call.run = [loops](const Operands& given, const Array& y, Extras&) {
+      each_of(*loops, *given[0], y);
+    };
+    return call;
+  }
+  const Unary unary = found->second;
+  const Loops* const loops = &Loops::of(unary.loop);
+  call.run = [loops, inverse = name == "rsqrt"](const Operands& given, const Array& y, Extras&) {
+    if (!inverse) return each_of(*loops, *given[0], y);
+    visit_float(y, [&]<class T>(T) {
+      const T* const x = static_cast<const T*>(given[0]->data());
+      T* const result = static_cast<T*>(y.data());
+      Broadcast(y.size()).rows([=](const Broadcast::Place& place) {
+        T* const stretch = result + place.y;
+        loops->stretch(element_type<T>(), x + place.y, stretch, place.count);
+        for (int64_t i = 0; i < place.count; ++i) stretch[i] = 1 / stretch[i];
+      });
+    });
+  };
+  call.gradient = [unary](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+    const Array& saved = unary.slope_of_y ? kept.result : *kept.operands[0];
+    unary.differentiate(saved, grad_y, gradients.make(0));
+  };
+  call.keeps = unary.slope_of_y ? kResult : operand_bits(0);
+  return call;
+}
+
+// x limited to [low, high], numbers or nothing. Throws for NaN.
+Call clamp_call(Shape shape) {
+  Call call;
+  call.shape = std::move(shape);
+  const auto limits = []<class T>(const Operands& given, T& low, T& high) {
+    low = -std::numeric_limits<T>::infinity(), high = -low;
+    if (given[1]) low = *checked_data<T>(*given[1], "min", 1);
+    if (given[2]) high = *checked_data<T>(*given[2], "max", 1);
+    if (low != low || high != high) throw std::domain_error("NaN");
+  };
+  call.run = [limits](const Operands& given, const Array& y, Extras&) {
+    visit_float(y, [&]<class T>(T) {
+      T low, high;
+      limits(given, low, high);
+      each(*given[0], *given[0], y, [=](auto x, auto) {
+        const T raised = static_cast<T>(x) < low ? low : static_cast<T>(x);
+        return raised > high ? high : raised;
+      });
+    });
+  };
+  call.gradient = [limits](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+    visit_float(grad_y, [&]<class T>(T) {
+      T low, high;
+      limits(kept.operands, low, high);
+      each(grad_y, *kept.operands[0], gradients.make(0), [=](auto g, auto x) {
+        const bool inside = !(static_cast<T>(x) < low) && !(static_cast<T>(x) > high);
+        return g * static_cast<T>(inside);
+      });
+    });
+  };
+  call.keeps = operand_bits(0, 1, 2);
+  call.compiled = operand_bits(0);
+  return call;
+}
+
+// y = condition ? a : b, of elements as wide as W.
+template <class W>
+void choose(const Broadcast& shapes, const Array& condition, const void* a, const void* b,
+            const Array& y) {
+  const auto* const chosen = static_cast<const uint8_t*>(condition.data());
+  const auto *const left = static_cast<const W*>(a), *const right = static_cast<const W*>(b);
+  auto* const result = static_cast<W*>(y.data());
+  const bool moves[] = {shapes.moves(0), shapes.moves(1), shapes.moves(2)};
+  shapes.rows([=](const Broadcast::Place& place) {
+    const uint8_t* const c = chosen + place.at[0];
+    const W *const l = left + place.at[1], *const r = right + place.at[2];
+    W* const out = result + place.y;
+    const auto either = [c](int64_t i, W x, W y) {  // without a branch
+      const W mask = static_cast<W>(-static_cast<W>(c[i] != 0));
+      return static_cast<W>((x & mask) | (y & ~mask));
+    };
+    if (!moves[0])
+      for (int64_t i = 0; i < place.count; ++i)
+        out[i] = either(0, l[moves[1] ? i : 0], r[moves[2] ? i : 0]);
+    else if (moves[1] && moves[2])
+      for (int64_t i = 0; i < place.count; ++i) out[i] = either(i, l[i], r[i]);
+    else if (moves[1])
+      for (int64_t i = 0; i < place.count; ++i) out[i] = either(i, l[i], *r);
+    else if (moves[2])
+      for (int64_t i = 0; i < place.count; ++i) out[i] = either(i, *l, r[i]);
+    else
+      for (int64_t i = 0; i < place.count; ++i) out[i] = either(i, *l, *r);
+  });
+}
+
+void choose_any(const Broadcast& shapes, const Array& condition, const void* a, const void* b,
+                const Array& y) {
+  switch (y.type()) {
+    case ElementType::f32:
+      return choose<uint32_t>(shapes, condition, a, b, y);
+    case ElementType::boolean:
+      return choose<uint8_t>(shapes, condition, a, b, y);
+    default:
+      return choose<uint64_t>(shapes, condition, a, b, y);
+  }
+}
+
+Call where_call(Shape shape, const Shape& condition, const Shape& a, const Shape& b) {
+  Call call;
+  const Shape number;
+  const Broadcast three(shape, {&condition, &a, &b}), left(shape, {&condition, nullptr, &number}),
+      right(shape, {&condition, &number, nullptr});
+  Pair pair{Broadcast(1), Broadcast(1), Broadcast(1), {}, {}};
+  call.compiled = pair.read(shape, a, b) << 1;
+  call.shape = std::move(shape);
+  call.run = [three](const Operands& given, const Array& y, Extras&) {
+    choose_any(three, *given[0], given[1]->data(), given[2]->data(), y);
+  };
+  call.gradient = [pair, left, right](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+    const double zero = 0;
+    for (int i : {0, 1}) {
+      if (!gradients.wanted(i + 1)) continue;
+      const auto chosen = [&](const Array& g) {
+        if (i == 0)
+          choose_any(left, *kept.operands[0], grad_y.data(), &zero, g);
+        else
+          choose_any(right, *kept.operands[0], &zero, grad_y.data(), g);
+      };
+      if (pair.is_whole[i]) {
+        chosen(gradients.make(i + 1));
+        continue;
       }
-    });
+      Array full;
+      full.load(new_like(grad_y.object()));
+      chosen(full);
+      sum_runs(pair.runs[i], full, gradients.make(i + 1));
+    }
   };
-  result.type() == ElementType::f64 ? spread(double{}) : spread(float{});
+  call.keeps = operand_bits(0);
+  return call;
 }
 
 }  // namespace
@@ -168,11 +368,16 @@ void add_arrays(PyObject* a, PyObject* b, PyObject* y) {
 }
 
 LAMINA_BINDINGS(elementwise) {
-  module.def("arithmetic_call", &arithmetic_call, "operands: a, b", py::arg("shape"), py::arg("op"),
-             py::arg("a"), py::arg("b"));
+  module.def("binary_call", &binary_call,
+             "operands: a, b; op: NumPy's name of an arithmetic operation or comparison",
+             py::arg("shape"), py::arg("op"), py::arg("a"), py::arg("b"));
+  module.def("unary_call", &unary_call, "operands: x", py::arg("shape"), py::arg("name"));
+  module.def("clamp_call", &clamp_call, "operands: x, min, max", py::arg("shape"));
+  module.def("where_call", &where_call, "operands: condition, a, b", py::arg("shape"),
+             py::arg("condition"), py::arg("a"), py::arg("b"));
   module.def(
       "negate_call",
-      [](std::vector<py::ssize_t> shape) {
+      [](Shape shape) {
         return Call{std::move(shape),
                     [](const Operands& given, const Array& y, Extras&) {
                       each(*given[0], *given[0], y, kNegate);
@@ -182,18 +387,6 @@ LAMINA_BINDINGS(elementwise) {
                     }};
       },
       "operands: x", py::arg("shape"));
-  module.def("sum_lines", &sum_lines, "sums [lines] of x [lines, n]", py::arg("x"),
-             py::arg("sums"));
-  module.def(
-      "sum_call",
-      [](std::vector<py::ssize_t> shape) {
-        return Call{std::move(shape),
-                    [](const Operands& given, const Array& y, Extras&) { sum_lines(*given[0], y); },
-                    [](const Kept&, const Array& grad_y, Gradients& gradients) {
-                      spread_lines(grad_y, gradients.make(0));
-                    }};
-      },
-      "over the last axes; operands: x", py::arg("shape"));
 }
 
 }  // namespace lamina::bindings

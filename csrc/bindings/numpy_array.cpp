@@ -80,6 +80,8 @@ ElementType element_type_of(PyObject* array) {
       return ElementType::i64;
     case Api::NPY_UBYTE_:
       return ElementType::u8;
+    case Api::NPY_BOOL_:
+      return ElementType::boolean;
     case 23:  // NPY_HALF
       return ElementType::f16;
     default:
@@ -97,6 +99,8 @@ int type_number(ElementType type) {
       return Api::NPY_INT64_;
     case ElementType::u8:
       return Api::NPY_UBYTE_;
+    case ElementType::boolean:
+      return Api::NPY_BOOL_;
     case ElementType::f16:
       return 23;
     default:
@@ -143,6 +147,23 @@ PyObject* new_array(const py::ssize_t* shape, int rank, ElementType type) {
                                                           nullptr, nullptr, 0, nullptr);
   if (array == nullptr) PyErr_Clear();
   return array;
+}
+
+py::object view_of(PyObject* array, int rank, const py::ssize_t* shape, const py::ssize_t* strides,
+                   char* data) {
+  Api& api = Api::get();
+  const auto& proxy = fields(array);
+  Py_INCREF(proxy.descr);
+  auto view = py::reinterpret_steal<py::object>(
+      api.PyArray_NewFromDescr_(api.PyArray_Type_, proxy.descr, rank, shape, strides, data,
+                                proxy.flags & Api::NPY_ARRAY_WRITEABLE_, nullptr));
+  if (!view || api.PyArray_SetBaseObject_(view.ptr(), Py_NewRef(array)) != 0)
+    throw py::error_already_set();
+  return view;
+}
+
+void copy_elements(PyObject* source, PyObject* target) {
+  if (Api::get().PyArray_CopyInto_(target, source) != 0) throw py::error_already_set();
 }
 
 }  // namespace lamina::bindings

@@ -30,10 +30,13 @@ inline bool is_ready(PyObject* array) {
   const ElementType type = element_type_of(array);
   return is_aligned_in_c_order(array) && (type == ElementType::f32 || type == ElementType::f64);
 }
-// The same, or int64: class indices.
-inline bool is_operand(PyObject* array) {
-  return is_ready(array) ||
-         (is_aligned_in_c_order(array) && element_type_of(array) == ElementType::i64);
+inline bool is_aligned(PyObject* array) {
+  return (fields(array).flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0;
+}
+// What a call may know: floats, and int64 and booleans beside them (class indices, masks).
+inline bool is_operand_type(ElementType type) {
+  return type == ElementType::f32 || type == ElementType::f64 || type == ElementType::i64 ||
+         type == ElementType::boolean;
 }
 
 // Whether the holders of so many references to the array are all that reaches its memory.
@@ -50,17 +53,27 @@ inline py::object new_array_or_throw(const std::vector<py::ssize_t>& shape, Elem
   return py::reinterpret_steal<py::object>(array);
 }
 
+inline std::vector<py::ssize_t> shape_of(PyObject* array) {
+  const auto& proxy = fields(array);
+  return {proxy.dimensions, proxy.dimensions + proxy.nd};
+}
+
+// A new array of the shape and dtype of another, in C order.
+inline py::object new_like(PyObject* array) {
+  return new_array_or_throw(shape_of(array), element_type_of(array));
+}
+
+// A new view of the array: another shape, strides and first element, all within its memory.
+py::object view_of(PyObject* array, int rank, const py::ssize_t* shape, const py::ssize_t* strides,
+                   char* data);
+
+// Copies the elements of one array to the places of another of its shape and dtype, in any strides.
+void copy_elements(PyObject* source, PyObject* target);
+
 inline Array new_vector(py::ssize_t size, ElementType type) {
   Array vector;
   vector.load(new_array_or_throw({size}, type));
   return vector;
-}
-
-// A new array of the shape and dtype of one that is ready.
-inline py::object new_like(PyObject* array) {
-  const auto& proxy = fields(array);
-  return new_array_or_throw({proxy.dimensions, proxy.dimensions + proxy.nd},
-                            element_type_of(array));
 }
 
 }  // namespace lamina::bindings

@@ -67,11 +67,6 @@ def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
     Function.apply of a subclass
     """
 
-def arithmetic_call(shape: Sequence[int], op: str, a: bool, b: bool) -> Call:
-    """
-    operands: a, b
-    """
-
 def autotuning() -> bool: ...
 def backward(roots: list, retain_graph: bool, found: Any) -> None:
     """
@@ -112,7 +107,22 @@ def bf16_unit() -> str:
     What multiplies bfloat16: 'amx', 'amx-model', 'avx512-bf16' or nothing
     """
 
-def calls(operands: int, function: Any, numbers: bool) -> tuple: ...
+def binary_call(shape: Sequence[int], op: str, a: Sequence[int], b: Sequence[int]) -> Call:
+    """
+    operands: a, b; op: NumPy's name of an arithmetic operation or comparison
+    """
+
+def calls(operands: int, function: Any, numbers: bool, layouts: str) -> tuple: ...
+def clamp_call(shape: Sequence[int]) -> Call:
+    """
+    operands: x, min, max
+    """
+
+def clone_call(shape: Sequence[int]) -> Call:
+    """
+    operands: x
+    """
+
 def compiled_isas() -> list[str]: ...
 def conv(
     op: str,
@@ -203,6 +213,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     A new array, its memory recycled; None for what lamina.arrays.empty has to look at
     """
 
+def extreme_call(
+    shape: Sequence[int], op: str, x_shape: Sequence[int], reduced: Sequence[bool]
+) -> Call:
+    """
+    operands: x
+    """
+
 def float32_precision() -> str: ...
 def forget_measured_conv() -> None: ...
 def gemm(
@@ -261,12 +278,27 @@ def gru_cell_fprop(
 def idle_bytes() -> int: ...
 def idle_limit() -> int: ...
 def im2col(pass_: str, shape: ConvShape, source: NDArray, result: NDArray) -> None: ...
+def in_c_order(x: NDArray) -> Any:
+    """
+    A copy of an array of float32, float64, int64 or booleans in any strides
+    """
+
+def in_runs(shape: Sequence[int], reduced: Sequence[bool]) -> bool:
+    """
+    Whether the reduced axes form at most two runs that the loops take
+    """
+
 def is_ready(x: Any) -> bool:
     """
     Whether kernels read x as it is: float32 or float64 of NumPy, aligned, in C order
     """
 
 def isa() -> str: ...
+def join_call(shape: Sequence[int], parts: Sequence[int], item_bytes: int) -> Call:
+    """
+    operands: the arrays; parts: how many elements of each are in a row of the result
+    """
+
 def kernels() -> list:
     """
     (backend, op, pass, algo) of every registered kernel
@@ -320,6 +352,35 @@ def lstm_cell_fprop(
     new_c: NDArray,
     h: NDArray,
 ) -> None: ...
+def matmul(
+    a: NDArray,
+    b: NDArray,
+    y: NDArray,
+    a_shape: Sequence[int],
+    b_shape: Sequence[int],
+    a_swapped: bool,
+    b_swapped: bool,
+) -> None:
+    """
+    y = a @ b of those shapes; a and b are stored with their last two axes swapped where said
+    """
+
+def matmul_call(
+    shape: Sequence[int],
+    a_shape: Sequence[int],
+    b_shape: Sequence[int],
+    a_swapped: bool,
+    b_swapped: bool,
+) -> Call:
+    """
+    operands: a, b; else as matmul
+    """
+
+def matmul_shape(a: Sequence[int], b: Sequence[int], a_swapped: bool, b_swapped: bool) -> Any:
+    """
+    The shape of a @ b, or None where the kernels do not multiply these
+    """
+
 def max_unpool(
     pass_: str,
     planes: int,
@@ -354,6 +415,13 @@ def optimizer_steps(updates: Sequence[tuple]) -> list[int]:
 
 def packed_bytes() -> int: ...
 def packed_limit() -> int: ...
+def pad_call(
+    shape: Sequence[int], x_shape: Sequence[int], pairs: Sequence[tuple[int, int]], value: float
+) -> Call:
+    """
+    operands: x; pairs (before, after) of every axis
+    """
+
 def permute(x: NDArray, shape: Sequence[int], axes: Sequence[int], result: NDArray) -> None: ...
 def pool(
     op: str,
@@ -434,17 +502,41 @@ def softmax_call(shape: Sequence[int], outer: int, axis: int, inner: int, log: b
     operands: x
     """
 
-def sum_call(shape: Sequence[int]) -> Call:
+def sum_axes(x: NDArray, sums: NDArray, shape: Sequence[int], reduced: Sequence[bool]) -> None:
     """
-    over the last axes; operands: x
+    sums of x over the reduced axes, which are in_runs
     """
 
-def sum_lines(x: NDArray, sums: NDArray) -> None:
+def sum_call(
+    shape: Sequence[int], x_shape: Sequence[int], reduced: Sequence[bool], count: float
+) -> Call:
     """
-    sums [lines] of x [lines, n]
+    operands: x
     """
 
 def sum_rows(x: NDArray, sums: NDArray) -> None:
     """
     sums [n] of x [m, n] over its rows, in order
+    """
+
+def take_call(shape: Sequence[int], x_shape: Sequence[int]) -> Call:
+    """
+    operands: x, indices of its rows
+    """
+
+def unary_call(shape: Sequence[int], name: str) -> Call:
+    """
+    operands: x
+    """
+
+def view(name: str, function: Any) -> Any:
+    """
+    A function of an array or Tensor, recorded as `function`; None: Python must look at it
+    """
+
+def where_call(
+    shape: Sequence[int], condition: Sequence[int], a: Sequence[int], b: Sequence[int]
+) -> Call:
+    """
+    operands: condition, a, b
     """

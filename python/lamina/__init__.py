@@ -92,8 +92,9 @@ def __getattr__(name: str) -> Any:
         value: Any = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
         globals()[name] = value
         return value
-    if name in operations.__all__:  # not imported above: they would hide builtins such as sum
-        return getattr(operations, name)
+    if name in operations.__all__:  # not imported above: they hide builtins such as sum
+        value = globals()[name] = getattr(operations, name)
+        return value
     raise AttributeError(f"module 'lamina' has no attribute {name!r}")
 
 

@@ -14,13 +14,23 @@ class Known:
     """The checked calls of one function, whose first `operands` arguments are arrays.
 
     `run(*asked)` gives the result of a known call: one whose operands are arrays that kernels read
-    as they are, or Tensors of such, with the shapes and dtypes of an earlier call, and whose other
-    arguments equal that call's. Anything else gives None.
+    as they are, or of int64 or booleans, or Tensors of such, with the shapes and dtypes of an
+    earlier call, and whose other arguments equal that call's. Anything else gives None.
     """
 
-    def __init__(self, operands: int, function: type[Function], numbers: bool = False) -> None:
-        """numbers: floats and integers may be operands beside floating arrays."""
-        self.run, self._store = _C.calls(operands, function, numbers)
+    def __init__(
+        self,
+        operands: int,
+        function: type[Function],
+        numbers: bool = False,
+        layouts: str = "refused",
+    ) -> None:
+        """numbers: floats and integers may be operands beside floating arrays.
+
+        layouts: arrays that are not in C order are no operands ("refused"), or their elements are
+        "copied"; matrices in the order of their columns may be operands "transposed".
+        """
+        self.run, self._store = _C.calls(operands, function, numbers, layouts)
 
     def remember(
         self,
@@ -36,5 +46,5 @@ class Known:
         """
         array = y if is_array(y) else y.data
         if array.size:
-            self._store(asked, make(array.shape, *rest), record)
+            self._store(asked, array, make(array.shape, *rest), record)
         return y

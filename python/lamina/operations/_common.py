@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .._C import sum_lines
+from .. import _C
 from ..arrays import FLOATS, asarray, device_of, empty, is_array, is_ready, module_of
 
+BOOL = np.dtype(np.bool_)
 _RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
 
 
@@ -110,17 +111,34 @@ def as_float(op: str, x: Any) -> Any:
     return x if x.dtype.kind == "f" else x.astype(FLOATS[0])
 
 
+def is_known_array(x: Any, dtypes: tuple[np.dtype, ...]) -> bool:
+    """Whether `x` is an array of NumPy, or a Tensor on one, whose dtype is one of `dtypes`."""
+    array = getattr(x, "_data", x)
+    return type(array) is np.ndarray and array.dtype in dtypes and array.dtype.isnative
+
+
+def axis_runs(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[bool] | None:
+    """Which axes are reduced, if the compiled loops take them."""
+    reduced = [d in dims for d in range(len(shape))]
+    return reduced if dims and _C.in_runs(shape, reduced) else None
+
+
 def wide_sum(x: Any, dims: tuple[int, ...], keepdim: bool = False) -> Any:
     """Sum with float32 (and smaller) added in float64, so that its error does not grow."""
-    last = dims == tuple(range(x.ndim - len(dims), x.ndim))
-    if last and dims and type(x) is np.ndarray and x.dtype in FLOATS:
-        kept = x.shape[: x.ndim - len(dims)]
-        sums = empty("sum", kept + (1,) * len(dims) if keepdim else kept, x.dtype)
-        sum_lines(asarray("sum", "x", x), sums)
-        return sums
+    if type(x) is np.ndarray and x.dtype in FLOATS:
+        reduced = axis_runs(x.shape, dims)
+        if reduced is not None:
+            kept = [1 if gone else size for size, gone in zip(x.shape, reduced, strict=True)]
+            sums = empty("sum", kept, x.dtype)
+            _C.sum_axes(asarray("sum", "x", x), sums, x.shape, reduced)
+            return sums if keepdim else sums.reshape(_without(x.shape, dims))
     if x.dtype.kind == "f" and x.dtype.itemsize < 8:
         return x.sum(dims, dtype=np.float64, keepdims=keepdim).astype(x.dtype)
     return x.sum(dims, keepdims=keepdim)
+
+
+def _without(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for d, size in enumerate(shape) if d not in dims)
 
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:

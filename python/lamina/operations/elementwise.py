@@ -6,16 +6,18 @@ minimum, abs and sign have 0 at 0, clamp has 1 on its bounds.
 
 from __future__ import annotations
 
+import builtins
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from .. import _C
-from ..arrays import empty, is_ready, module_of
+from ..arrays import FLOATS, INT64, asarray, empty, empty_like, is_ready, module_of
 from ..autograd import Context, Function
 from ..known import Known
-from ._common import as_array, as_float, common_dtype, promote, unbroadcast
+from ._common import BOOL, as_array, as_float, common_dtype, is_known_array, promote, unbroadcast
 
 
 class _Binary(Function):
@@ -246,19 +248,20 @@ def _unary(
         (_Unary,),
         {"compute": staticmethod(compute), "slope": staticmethod(slope), "saves": saves},
     )
+    known = Known(1, function, layouts="copied")
+    run = known.run
 
     def public(x: Any) -> Any:
-        return function.apply(x)
+        y = run(x)
+        if y is None:
+            y = function.apply(x)
+            if is_known_array(x, FLOATS):
+                known.remember((x,), y, _C.unary_call, (name,), ())
+        return y
 
     public.__name__ = public.__qualname__ = name
     public.__doc__ = f"{doc} Integers become float32. Raises TypeError for other data."
     return public
-
-
-def _sigmoid(xp: Any, x: Any) -> Any:
-    # exp of a negative argument only: it cannot overflow.
-    e = xp.exp(-xp.abs(x))
-    return xp.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
 exp = _unary("exp", lambda xp, x: xp.exp(x), lambda xp, y: y, "y", "e**x.")
@@ -267,21 +270,24 @@ expm1 = _unary(
 )
 log = _unary("log", lambda xp, x: xp.log(x), lambda xp, x: 1 / x, "x", "Natural logarithm.")
 log2 = _unary(
-    "log2", lambda xp, x: xp.log2(x), lambda xp, x: 1 / (x * np.log(2.0)), "x", "Logarithm, base 2."
+    "log2",
+    lambda xp, x: xp.log2(x),
+    lambda xp, x: 1 / (x * math.log(2.0)),
+    "x",
+    "Logarithm, base 2.",
 )
 log1p = _unary(
     "log1p", lambda xp, x: xp.log1p(x), lambda xp, x: 1 / (1 + x), "x", "log(1 + x), exact near 0."
 )
 sqrt = _unary("sqrt", lambda xp, x: xp.sqrt(x), lambda xp, y: 0.5 / y, "y", "Square root.")
 rsqrt = _unary(
-    "rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda xp, y: -0.5 * y**3, "y", "1 / sqrt(x)."
+    "rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda xp, y: -0.5 * (y * y * y), "y", "1 / sqrt(x)."
 )
 sin = _unary("sin", lambda xp, x: xp.sin(x), lambda xp, x: xp.cos(x), "x", "Sine.")
 cos = _unary("cos", lambda xp, x: xp.cos(x), lambda xp, x: -xp.sin(x), "x", "Cosine.")
 tanh = _unary(
     "tanh", lambda xp, x: xp.tanh(x), lambda xp, y: 1 - y * y, "y", "Tangens hyperbolicus."
 )
-sigmoid = _unary("sigmoid", _sigmoid, lambda xp, y: y * (1 - y), "y", "1 / (1 + exp(-x)).")
 floor = _unary("floor", lambda xp, x: xp.floor(x), lambda xp, x: 0 * x, "x", "Rounds down.")
 ceil = _unary("ceil", lambda xp, x: xp.ceil(x), lambda xp, x: 0 * x, "x", "Rounds up.")
 round = _unary(
@@ -291,6 +297,26 @@ round = _unary(
     "x",
     "Rounds to the nearest, ties to even.",
 )
+
+
+class Sigmoid(Function):
+    kernels_only = True
+    gradients_are_new = True
+
+    @staticmethod
+    def forward(ctx: Context, x: Any) -> Any:
+        x = asarray("sigmoid", "x", as_float("sigmoid", x))
+        ctx.save_for_backward(x)
+        y = empty_like("sigmoid", x)
+        _C.activation("sigmoid", 1.0, 0.0, x, None, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        (x,) = ctx.saved
+        grad_x = empty_like("sigmoid", x)
+        _C.activation("sigmoid", 1.0, 0.0, x, asarray("sigmoid", "grad_y", grad_y), grad_x)
+        return grad_x
 
 
 class Neg(Function):
@@ -342,79 +368,120 @@ class Compare(Function):
         return getattr(module_of(a), name)(a, b)
 
 
-_known = {name: Known(2, cls, True) for name, cls in (("add", Add), ("sub", Sub), ("mul", Mul))}
-_known["div"] = Known(2, Div, True)
+_NUMBERS = (*FLOATS, INT64)
+_known_pairs = {
+    "add": Known(2, Add, True, "copied"),
+    "subtract": Known(2, Sub, True, "copied"),
+    "multiply": Known(2, Mul, True, "copied"),
+    "divide": Known(2, Div, True, "copied"),
+    "maximum": Known(2, Maximum, True, "copied"),
+    "minimum": Known(2, Minimum, True, "copied"),
+}
 _known_negatives = Known(1, Neg)
+_known_absolutes = Known(1, Abs, layouts="copied")
+_known_sigmoids = Known(1, Sigmoid, layouts="copied")
+_known_choices = Known(3, Where, True, "copied")
+_known_limits = Known(3, Clamp, True, "copied")
 
 
-def _arithmetic(op: str, function: type[Function], a: Any, b: Any) -> Any:
-    """A call that is not known yet. It is from now on if the compiled loops take its operands:
+def _pair(op: str, function: type[Function], a: Any, b: Any) -> Any:
+    """A call that is not known yet; op is NumPy's name. It is from now on if the compiled loops
 
-    ready arrays of one dtype, one of the shape of the result and the other of its last axes, or a
-    number.
+    take its operands: arrays of one dtype that y has too, or numbers.
     """
     y = function.apply(a, b)
-    operands = [getattr(x, "_data", x) for x in (a, b)]
-    arrays = [x for x in operands if type(x) not in (float, int)]
-    if all(map(is_ready, arrays)) and len({x.dtype for x in arrays}) == 1:
-        shapes = [getattr(x, "shape", ()) for x in operands]
-        whole = [shape == y.shape for shape in shapes]
-        if any(whole) and all(y.shape[y.ndim - len(shape) :] == shape for shape in shapes):
-            _known[op].remember((a, b), y, _C.arithmetic_call, (op, *whole), ())
+    if _are_alike((a, b), (y.dtype,)) and y.dtype in _NUMBERS:
+        _known_pairs[op].remember((a, b), y, _C.binary_call, (op, *_shapes(a, b)), ())
     return y
 
 
-_run_add, _run_sub, _run_mul, _run_div = (known.run for known in _known.values())
+def _are_alike(operands: tuple[Any, ...], dtypes: Any) -> bool:
+    """Whether those that are no numbers are arrays of one of the dtypes, all of the same."""
+    arrays = [x for x in operands if type(x) not in (float, int)]
+    return (
+        len(arrays) > 0
+        and is_known_array(arrays[0], dtypes)
+        and builtins.all(is_known_array(x, (arrays[0].dtype,)) for x in arrays)
+    )
+
+
+def _shapes(*operands: Any) -> list[tuple[int, ...]]:
+    return [getattr(x, "shape", ()) for x in operands]
+
+
+_run_add, _run_sub, _run_mul, _run_div, _run_maximum, _run_minimum = (
+    known.run for known in _known_pairs.values()
+)
+_run_where, _run_clamp = _known_choices.run, _known_limits.run
 
 
 def add(a: Any, b: Any) -> Any:
     """a + b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
     y = _run_add(a, b)
-    return _arithmetic("add", Add, a, b) if y is None else y
+    return _pair("add", Add, a, b) if y is None else y
 
 
 def sub(a: Any, b: Any) -> Any:
     """a - b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
     y = _run_sub(a, b)
-    return _arithmetic("sub", Sub, a, b) if y is None else y
+    return _pair("subtract", Sub, a, b) if y is None else y
 
 
 def mul(a: Any, b: Any) -> Any:
     """a * b, broadcast. Raises ValueError for the shapes, TypeError for other data."""
     y = _run_mul(a, b)
-    return _arithmetic("mul", Mul, a, b) if y is None else y
+    return _pair("multiply", Mul, a, b) if y is None else y
 
 
 def div(a: Any, b: Any) -> Any:
     """a / b, broadcast; integers become float32. Raises as `add`."""
     y = _run_div(a, b)
-    return _arithmetic("div", Div, a, b) if y is None else y
+    return _pair("divide", Div, a, b) if y is None else y
 
 
 def pow(a: Any, b: Any) -> Any:
     """a ** b, broadcast. Raises as `add`."""
+    if type(b) in (int, float) and b == 2 and getattr(a, "dtype", None) in FLOATS:
+        return mul(a, a)
     return Pow.apply(a, b)
 
 
 def maximum(a: Any, b: Any) -> Any:
     """The larger of a and b, broadcast; NaN if either is. Equal values share the gradient."""
-    return Maximum.apply(a, b)
+    y = _run_maximum(a, b)
+    return _pair("maximum", Maximum, a, b) if y is None else y
 
 
 def minimum(a: Any, b: Any) -> Any:
     """The smaller of a and b, broadcast; NaN if either is. Equal values share the gradient."""
-    return Minimum.apply(a, b)
+    y = _run_minimum(a, b)
+    return _pair("minimum", Minimum, a, b) if y is None else y
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
     """a where the boolean condition holds, else b, all broadcast. Raises as `add`."""
-    return Where.apply(condition, a, b)
+    y = _run_where(condition, a, b)
+    if y is not None:
+        return y
+    y = Where.apply(condition, a, b)
+    if is_known_array(condition, (BOOL,)) and _are_alike((a, b), (y.dtype,)):
+        asked = (condition, a, b)
+        _known_choices.remember(asked, y, _C.where_call, tuple(_shapes(*asked)), ())
+    return y
 
 
 def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
     """x limited to [min, max], numbers or broadcast tensors; NaN stays. Raises ValueError for
     no bound."""
-    return Clamp.apply(x, min, max)
+    y = _run_clamp(x, min, max)
+    if y is not None:
+        return y
+    y = Clamp.apply(x, min, max)
+    if is_known_array(x, FLOATS) and builtins.all(
+        limit is None or type(limit) in (float, int) for limit in (min, max)
+    ):
+        _known_limits.remember((x, min, max), y, _C.clamp_call, (), ())
+    return y
 
 
 def masked_fill(x: Any, mask: Any, value: Any) -> Any:
@@ -435,7 +502,24 @@ def neg(x: Any) -> Any:
 
 def abs(x: Any) -> Any:
     """|x|, with the gradient 0 at 0."""
-    return Abs.apply(x)
+    y = _known_absolutes.run(x)
+    if y is not None:
+        return y
+    y = Abs.apply(x)
+    if is_known_array(x, FLOATS):
+        _known_absolutes.remember((x,), y, _C.unary_call, ("abs",), ())
+    return y
+
+
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)). Integers become float32. Raises TypeError for other data."""
+    y = _known_sigmoids.run(x)
+    if y is not None:
+        return y
+    y = Sigmoid.apply(x)
+    if is_known_array(x, FLOATS):
+        _known_sigmoids.remember((x,), y, _C.activation_call, ("sigmoid", 1.0, 0.0), ())
+    return y
 
 
 def sign(x: Any) -> Any:
@@ -449,8 +533,16 @@ def square(x: Any) -> Any:
 
 
 def _compare(name: str, numpy_name: str) -> Callable[[Any, Any], Any]:
+    known = Known(2, Compare, True, "copied")
+    run = known.run
+
     def public(a: Any, b: Any) -> Any:
-        return Compare.apply(numpy_name, a, b)
+        y = run(a, b)
+        if y is None:
+            y = Compare.apply(numpy_name, a, b)
+            if _are_alike((a, b), (*_NUMBERS, BOOL)):
+                known.remember((a, b), y, _C.binary_call, (numpy_name, *_shapes(a, b)), ())
+        return y
 
     public.__name__ = public.__qualname__ = name
     public.__doc__ = f"Elementwise numpy.{numpy_name}, broadcast: booleans without a gradient."
@@ -458,8 +550,16 @@ def _compare(name: str, numpy_name: str) -> Callable[[Any, Any], Any]:
 
 
 def _test(name: str) -> Callable[[Any], Any]:
+    known = Known(1, Compare, layouts="copied")
+    run = known.run
+
     def public(x: Any) -> Any:
-        return Compare.apply(name, x)
+        y = run(x)
+        if y is None:
+            y = Compare.apply(name, x)
+            if is_known_array(x, (*FLOATS, BOOL)):
+                known.remember((x,), y, _C.unary_call, (name,), ())
+        return y
 
     public.__name__ = public.__qualname__ = name
     public.__doc__ = f"Elementwise numpy.{name}: booleans without a gradient."

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import is_array, module_of
+from .. import _C
+from ..arrays import FLOATS, INT64, is_array, module_of
 from ..autograd import Context, Function
-from ._common import as_array, one_dim
+from ..known import Known
+from ._common import as_array, is_known_array, one_dim
 
 
 def array_index(op: str, x: Any, index: Any) -> tuple[Any, ...]:
@@ -81,9 +83,21 @@ class Index(Function):
         return grad_x, None
 
 
+_index = _C.view("index", Index)
+_known_picks = Known(2, Index, layouts="copied")  # of whole rows, by an array of integers
+
+
 def index(x: Any, key: Any) -> Any:
     """x[key]; a view for integers and slices. Raises TypeError, IndexError for the key."""
-    return Index.apply(x, key)
+    y = _index(x, key)
+    if y is None:
+        y = _known_picks.run(x, key)
+    if y is not None:
+        return y
+    y = Index.apply(x, key)
+    if is_known_array(key, (INT64,)) and is_known_array(x, (*FLOATS, INT64)) and key.ndim:
+        _known_picks.remember((x, key), y, _C.take_call, (x.shape,), ())
+    return y
 
 
 class Gather(Function):

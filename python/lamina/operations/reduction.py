@@ -7,15 +7,25 @@ elements, `max` and `min` with a dimension give it to the first. NaN wins every 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _C
-from ..arrays import is_floating, is_ready, module_of
+from ..arrays import FLOATS, INT64, is_floating, module_of
 from ..autograd import Context, Function
 from ..known import Known
-from ._common import all_dims, as_array, as_float, one_dim, restored, wide_sum
+from ._common import (
+    all_dims,
+    as_array,
+    as_float,
+    axis_runs,
+    is_known_array,
+    one_dim,
+    restored,
+    wide_sum,
+)
 
 
 class Reduced(NamedTuple):
@@ -54,6 +64,23 @@ class Sum(Function):
         shape, dims, keepdim = ctx.geometry
         grad_y = restored(grad_y, dims, keepdim)
         return module_of(grad_y).broadcast_to(grad_y, shape), None, None
+
+
+def _mean_count(shape: tuple[int, ...], dims: tuple[int, ...]) -> float:
+    return float(_count(shape, dims)) or math.nan
+
+
+class Mean(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
+        total = Sum.forward(ctx, x, dim, keepdim)
+        shape, dims, _ = ctx.geometry
+        ctx.count = total.dtype.type(_mean_count(shape, dims))
+        return module_of(total).asarray(total / ctx.count)
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        return Sum.backward(ctx, module_of(grad_y).asarray(grad_y / ctx.count))
 
 
 class Prod(Function):
@@ -269,19 +296,52 @@ class Test(Function):
         return xp.asarray(getattr(xp, op)(x, axis=axis, keepdims=keepdim))
 
 
-_known_sums = Known(1, Sum)
+_known_sums = Known(1, Sum, layouts="copied")
+_known_means = Known(1, Mean, layouts="copied")
+
+
+_run_sum, _run_mean = _known_sums.run, _known_means.run
+_known_extremes = {
+    name: Known(1, function, layouts="copied")
+    for name, function in (("amax", Amax), ("amin", Amin), ("max", Max), ("min", Min))
+}
+_known_extremes["argmax"] = Known(1, Test, layouts="copied")
+_known_extremes["argmin"] = Known(1, Test, layouts="copied")
+
+
+def _loops_take(x: Any, op: str, dim: Any) -> list[bool] | None:
+    """Which axes of x `dim` names, where the compiled loops reduce them."""
+    if not is_known_array(x, FLOATS):
+        return None
+    return axis_runs(x.shape, all_dims(op, dim, x.ndim))
+
+
+def _extreme(op: str, x: Any, dim: Any, keepdim: Any, run: Callable[[], Any]) -> Any:
+    """A known call of one of `_known_extremes`, or run(), to be known from now on."""
+    known = _known_extremes[op]
+    y = known.run(x, dim, keepdim)
+    if y is not None:
+        return y
+    y = run()
+    if is_known_array(x, (*FLOATS, INT64)):
+        dims = all_dims(op, dim, x.ndim)
+        reduced = axis_runs(x.shape, dims)
+        adjacent = bool(dims) and dims[-1] - dims[0] == len(dims) - 1
+        if reduced is not None and adjacent and type(keepdim) is bool:
+            first = y[0] if isinstance(y, tuple) else y
+            known.remember((x, dim, keepdim), first, _C.extreme_call, (op, x.shape, reduced), ())
+    return y
 
 
 def sum(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The sum over `dim` (None: all). Raises ValueError, TypeError for `dim`."""
-    y = _known_sums.run(x, dim, keepdim)
+    y = _run_sum(x, dim, keepdim)
     if y is not None:
         return y
     y = Sum.apply(x, dim, keepdim)
-    if is_ready(array := getattr(x, "_data", x)):
-        dims = all_dims("sum", dim, array.ndim)
-        if dims and dims[0] == array.ndim - len(dims):
-            _known_sums.remember((x, dim, keepdim), y, _C.sum_call, (), (dim, keepdim))
+    if (reduced := _loops_take(x, "sum", dim)) is not None:
+        rest = (x.shape, reduced, 1.0)
+        _known_sums.remember((x, dim, keepdim), y, _C.sum_call, rest, (dim, keepdim))
     return y
 
 
@@ -290,11 +350,17 @@ def mean(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
     Raises TypeError for integers and for `dim`, ValueError for `dim`.
     """
+    y = _run_mean(x, dim, keepdim)
+    if y is not None:
+        return y
     if not hasattr(x, "dtype") or x.dtype.kind != "f":
         got = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"mean: x must be floating, got {got}; convert it to float32")
-    count = _count(x.shape, all_dims("mean", dim, x.ndim))
-    return sum(x, dim, keepdim) / (float(count) if count else math.nan)
+    y = Mean.apply(x, dim, keepdim)
+    if (reduced := _loops_take(x, "mean", dim)) is not None:
+        rest = (x.shape, reduced, _mean_count(x.shape, all_dims("mean", dim, x.ndim)))
+        _known_means.remember((x, dim, keepdim), y, _C.sum_call, rest, (dim, keepdim))
+    return y
 
 
 def prod(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
@@ -304,32 +370,36 @@ def prod(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 def amax(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element over `dim` (None: all). Raises ValueError where there is none."""
-    return Amax.apply(x, dim, keepdim)
+    return _extreme("amax", x, dim, keepdim, lambda: Amax.apply(x, dim, keepdim))
 
 
 def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element over `dim` (None: all). Raises ValueError where there is none."""
-    return Amin.apply(x, dim, keepdim)
+    return _extreme("amin", x, dim, keepdim, lambda: Amin.apply(x, dim, keepdim))
 
 
 def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element of all, or (values, indices) along the dimension `dim`."""
-    return Amax.apply(x, None, False) if dim is None else Reduced(*Max.apply(x, dim, keepdim))
+    if dim is None:
+        return amax(x)
+    return Reduced(*_extreme("max", x, dim, keepdim, lambda: Max.apply(x, dim, keepdim)))
 
 
 def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element of all, or (values, indices) along the dimension `dim`."""
-    return Amin.apply(x, None, False) if dim is None else Reduced(*Min.apply(x, dim, keepdim))
+    if dim is None:
+        return amin(x)
+    return Reduced(*_extreme("min", x, dim, keepdim, lambda: Min.apply(x, dim, keepdim)))
 
 
 def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The index of the first largest element, of all (flat) or along `dim`."""
-    return Test.apply(x, "argmax", dim, keepdim)
+    return _extreme("argmax", x, dim, keepdim, lambda: Test.apply(x, "argmax", dim, keepdim))
 
 
 def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The index of the first smallest element, of all (flat) or along `dim`."""
-    return Test.apply(x, "argmin", dim, keepdim)
+    return _extreme("argmin", x, dim, keepdim, lambda: Test.apply(x, "argmin", dim, keepdim))
 
 
 def any(x: Any, dim: Any = None, keepdim: bool = False) -> Any:

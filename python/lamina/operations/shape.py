@@ -10,19 +10,23 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..arrays import device_of, module_of, to_device
+from .. import _C
+from ..arrays import FLOATS, INT64, device_of, module_of, to_device
 from ..autograd import Context, Function
-from ._common import all_dims, as_array, common_dtype, one_dim, unbroadcast
+from ..known import Known
+from . import indexing
+from ._common import BOOL, all_dims, as_array, common_dtype, is_known_array, one_dim, unbroadcast
 
 
 def _of_tensor(function: Callable[..., Any]) -> Callable[..., Any]:
     """Raises TypeError unless the first argument is a Tensor or an array."""
+    name = function.__name__.removeprefix("_checked_")
 
     @functools.wraps(function)
     def checked(x: Any, *args: Any, **kwargs: Any) -> Any:
         if not hasattr(x, "ndim"):
             raise TypeError(
-                f"{function.__name__}: x must be a Tensor or an array, got {type(x).__name__}; "
+                f"{name}: x must be a Tensor or an array, got {type(x).__name__}; "
                 "convert it with lamina.tensor"
             )
         return function(x, *args, **kwargs)
@@ -98,7 +102,7 @@ class Clone(Function):
 
     @staticmethod
     def forward(ctx: Context, x: Any) -> Any:
-        return x.copy()
+        return _C.in_c_order(x) if is_known_array(x, _MOVED) else x.copy()
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
@@ -120,7 +124,8 @@ class Cat(Function):
     kernels_only = True
 
     @staticmethod
-    def forward(ctx: Context, dim: int, *arrays: Any) -> Any:
+    def forward(ctx: Context, *operands: Any) -> Any:
+        *arrays, dim = operands
         dtype = common_dtype("cat", {f"tensors[{i}]": x for i, x in enumerate(arrays)})
         ctx.dim, ctx.sizes = dim, [x.shape[dim] for x in arrays]
         return module_of(arrays[0]).concatenate([x.astype(dtype, copy=False) for x in arrays], dim)
@@ -131,7 +136,15 @@ class Cat(Function):
         for size in ctx.sizes:
             grads.append(grad_y[(slice(None),) * ctx.dim + (slice(start, start + size),)])
             start += size
-        return None, *grads
+        return *grads, None
+
+
+_MOVED = (*FLOATS, INT64, BOOL)  # by known calls
+_reshape, _flatten = _C.view("reshape", Reshape), _C.view("flatten", Reshape)
+_squeeze, _unsqueeze = _C.view("squeeze", Reshape), _C.view("unsqueeze", Reshape)
+_permute, _transpose = _C.view("permute", Permute), _C.view("transpose", Permute)
+_expand = _C.view("expand", Expand)
+_narrow, _split, _unbind = (_C.view(name, indexing.Index) for name in ("narrow", "split", "unbind"))
 
 
 def _sizes(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
@@ -143,9 +156,14 @@ def _sizes(op: str, given: tuple[Any, ...]) -> tuple[int, ...]:
     return tuple(size.__index__() for size in given)
 
 
-@_of_tensor
 def reshape(x: Any, *shape: Any) -> Any:
     """The elements in C order in another shape; one size may be -1. Raises ValueError."""
+    y = _reshape(x, *shape)
+    return _checked_reshape(x, *shape) if y is None else y
+
+
+@_of_tensor
+def _checked_reshape(x: Any, *shape: Any) -> Any:
     sizes = _sizes("reshape", shape)
     known = math.prod(size for size in sizes if size != -1)
     free = sizes.count(-1)
@@ -173,9 +191,14 @@ def view_as(x: Any, other: Any) -> Any:
     return reshape(x, other.shape)
 
 
-@_of_tensor
 def permute(x: Any, *dims: Any) -> Any:
     """The dimensions in the order `dims`. Raises ValueError unless each is named once."""
+    y = _permute(x, *dims)
+    return _checked_permute(x, *dims) if y is None else y
+
+
+@_of_tensor
+def _checked_permute(x: Any, *dims: Any) -> Any:
     given = _sizes("permute", dims)
     order = tuple(one_dim("permute", d, x.ndim) for d in given)
     if x.ndim != len(order) or len(set(order)) != len(order):
@@ -185,9 +208,14 @@ def permute(x: Any, *dims: Any) -> Any:
     return Permute.apply(x, order)
 
 
-@_of_tensor
 def transpose(x: Any, dim0: int, dim1: int) -> Any:
     """Dimensions dim0 and dim1 swapped. Raises ValueError for a dimension out of range."""
+    y = _transpose(x, dim0, dim1)
+    return _checked_transpose(x, dim0, dim1) if y is None else y
+
+
+@_of_tensor
+def _checked_transpose(x: Any, dim0: int, dim1: int) -> Any:
     first, second = one_dim("transpose", dim0, x.ndim), one_dim("transpose", dim1, x.ndim)
     order = list(range(x.ndim))
     if order:
@@ -217,9 +245,14 @@ def movedim(x: Any, source: Any, destination: Any) -> Any:
     return Permute.apply(x, tuple(order))
 
 
-@_of_tensor
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions start_dim to end_dim as one. Raises ValueError for their order or range."""
+    y = _flatten(x, start_dim, end_dim)
+    return _checked_flatten(x, start_dim, end_dim) if y is None else y
+
+
+@_of_tensor
+def _checked_flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     start, end = one_dim("flatten", start_dim, x.ndim), one_dim("flatten", end_dim, x.ndim)
     if start > end:
         raise ValueError(
@@ -237,24 +270,39 @@ def unflatten(x: Any, dim: int, sizes: Any) -> Any:
     return reshape(x, (*x.shape[:axis], *_sizes("unflatten", (sizes,)), *x.shape[axis + 1 :]))
 
 
-@_of_tensor
 def squeeze(x: Any, dim: Any = None) -> Any:
     """Without the dimensions of size one, of all or of `dim`."""
+    y = _squeeze(x, dim)
+    return _checked_squeeze(x, dim) if y is None else y
+
+
+@_of_tensor
+def _checked_squeeze(x: Any, dim: Any = None) -> Any:
     dims = all_dims("squeeze", dim, x.ndim)
     gone = [d for d in dims if x.shape[d] == 1]
     return Reshape.apply(x, tuple(size for d, size in enumerate(x.shape) if d not in gone))
 
 
-@_of_tensor
 def unsqueeze(x: Any, dim: int) -> Any:
     """With a dimension of size one at `dim`. Raises ValueError out of range."""
+    y = _unsqueeze(x, dim)
+    return _checked_unsqueeze(x, dim) if y is None else y
+
+
+@_of_tensor
+def _checked_unsqueeze(x: Any, dim: int) -> Any:
     axis = one_dim("unsqueeze", dim, x.ndim + 1)
     return Reshape.apply(x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
-@_of_tensor
 def expand(x: Any, *shape: Any) -> Any:
     """Broadcast to `shape` without a copy; -1 keeps a size. Raises ValueError."""
+    y = _expand(x, *shape)
+    return _checked_expand(x, *shape) if y is None else y
+
+
+@_of_tensor
+def _checked_expand(x: Any, *shape: Any) -> Any:
     sizes = _sizes("expand", shape)
     new = len(sizes) - x.ndim
     full = tuple(
@@ -288,17 +336,48 @@ def flip(x: Any, *dims: Any) -> Any:
     return Flip.apply(x, all_dims("flip", _sizes("flip", dims), x.ndim))
 
 
-@_of_tensor
 def clone(x: Any) -> Any:
     """A copy, through which gradients flow."""
-    return Clone.apply(x)
+    y = _known_clones.run(x)
+    return _checked_clone(x) if y is None else y
+
+
+@_of_tensor
+def _checked_clone(x: Any) -> Any:
+    y = Clone.apply(x)
+    if is_known_array(x, _MOVED):
+        _known_clones.remember((x,), y, _C.clone_call, (), ())
+    return y
 
 
 @_of_tensor
 def contiguous(x: Any) -> Any:
     """The tensor itself where it is C-contiguous, else a copy that is."""
     array = x if hasattr(x, "flags") else x.data
-    return x if array.flags.c_contiguous else Reshape.apply(clone(x), x.shape)
+    return x if array.flags.c_contiguous else clone(x)
+
+
+_MOST_KNOWN = 6  # operands of a call
+_known_clones = Known(1, Clone, layouts="copied")
+_known_cats = [Known(max(count, 1), Cat, layouts="copied") for count in range(_MOST_KNOWN + 1)]
+_known_stacks = [Known(max(count, 1), Cat, layouts="copied") for count in range(_MOST_KNOWN + 1)]
+
+
+def _join(known: list[Known], tensors: Any, dim: int, run: Callable[[Any, int], Any]) -> Any:
+    """A known call, or run(tensors, dim), to be known from now on."""
+    few = type(tensors) in (list, tuple) and 0 < len(tensors) <= _MOST_KNOWN
+    if not few:
+        return run(tensors, dim)
+    y = known[len(tensors)].run(*tensors, dim)
+    if y is not None:
+        return y
+    y = run(tensors, dim)
+    if all(is_known_array(x, (y.dtype,)) for x in tensors) and y.dtype in _MOVED:
+        axis = one_dim("cat", dim, y.ndim)
+        parts = [math.prod(x.shape[axis:]) for x in tensors]
+        rest = (parts, y.dtype.itemsize)
+        known[len(tensors)].remember((*tensors, dim), y, _C.join_call, rest, ())
+    return y
 
 
 def cat(tensors: Any, dim: int = 0) -> Any:
@@ -306,6 +385,10 @@ def cat(tensors: Any, dim: int = 0) -> Any:
 
     Raises TypeError for what is no sequence of tensors, ValueError for their shapes.
     """
+    return _join(_known_cats, tensors, dim, _cat)
+
+
+def _cat(tensors: Any, dim: int) -> Any:
     tensors = _several("cat", tensors)
     axis = one_dim("cat", dim, tensors[0].ndim)
     first = tensors[0].shape
@@ -319,11 +402,15 @@ def cat(tensors: Any, dim: int = 0) -> Any:
                 f"cat: tensors must agree in every dimension but dim, got tensors[0].shape={first},"
                 f" tensors[{index}].shape={x.shape}, dim={dim}"
             )
-    return Cat.apply(axis, *tensors)
+    return Cat.apply(*tensors, axis)
 
 
 def stack(tensors: Any, dim: int = 0) -> Any:
     """Tensors of one shape joined along a new dimension `dim`. Raises as `cat`."""
+    return _join(_known_stacks, tensors, dim, _stack)
+
+
+def _stack(tensors: Any, dim: int) -> Any:
     tensors = _several("stack", tensors)
     for index, x in enumerate(tensors):
         if x.shape != tensors[0].shape:
@@ -332,7 +419,7 @@ def stack(tensors: Any, dim: int = 0) -> Any:
                 f"tensors[{index}].shape={x.shape}"
             )
     axis = one_dim("stack", dim, tensors[0].ndim + 1)
-    return Cat.apply(axis, *[unsqueeze(x, axis) for x in tensors])
+    return Cat.apply(*[unsqueeze(x, axis) for x in tensors], axis)
 
 
 def _several(op: str, tensors: Any) -> list[Any]:
@@ -352,26 +439,34 @@ def _several(op: str, tensors: Any) -> list[Any]:
     return list(tensors)
 
 
-@_of_tensor
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
     """Elements start to start + length along `dim`. Raises ValueError out of range."""
+    y = _narrow(x, dim, start, length)
+    return _checked_narrow(x, dim, start, length) if y is None else y
+
+
+@_of_tensor
+def _checked_narrow(x: Any, dim: int, start: int, length: int) -> Any:
     axis = one_dim("narrow", dim, x.ndim)
     if not (x.ndim and start >= 0 and length >= 0 and start + length <= x.shape[axis]):
         raise ValueError(
             f"narrow: start and length must lie within the dimension, got start={start}, "
             f"length={length}, dim={dim}, x.shape={x.shape}"
         )
-    from .indexing import index
-
-    return index(x, (slice(None),) * axis + (slice(start, start + length),))
+    return indexing.index(x, (slice(None),) * axis + (slice(start, start + length),))
 
 
-@_of_tensor
 def split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]:
     """Parts of one size (the last may be smaller) or of the given sizes along `dim`.
 
     Raises ValueError where the sizes do not fill the dimension.
     """
+    y = _split(x, split_size_or_sections, dim)
+    return _checked_split(x, split_size_or_sections, dim) if y is None else y
+
+
+@_of_tensor
+def _checked_split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]:
     axis = one_dim("split", dim, x.ndim)
     if not x.ndim:
         raise ValueError("split: x must have a dimension, got x.shape=()")
@@ -402,12 +497,15 @@ def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
     return split(x, max(-(-total // chunks), 1), axis)
 
 
-@_of_tensor
 def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
     """The slices along `dim`, without it."""
+    y = _unbind(x, dim)
+    return _checked_unbind(x, dim) if y is None else y
+
+
+@_of_tensor
+def _checked_unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
     axis = one_dim("unbind", dim, x.ndim)
     if not x.ndim:
         raise ValueError("unbind: x must have a dimension, got x.shape=()")
-    from .indexing import index
-
-    return tuple(index(x, (slice(None),) * axis + (i,)) for i in range(x.shape[axis]))
+    return tuple(indexing.index(x, (slice(None),) * axis + (i,)) for i in range(x.shape[axis]))

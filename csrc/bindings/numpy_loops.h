@@ -1,0 +1,44 @@
+// NumPy's own loops over elements, without the rest of a call of a ufunc: the same instructions and
+// therefore the same bits, on as many threads as Lamina has.
+#pragma once
+
+#include "bindings/broadcast.h"
+
+namespace lamina::bindings {
+
+// A loop for operands of one dtype; result of that dtype or boolean.
+struct Loop {
+  void (*run)(char** data, const py::ssize_t* count, const py::ssize_t* steps,
+              void* details) = nullptr;
+  void* details = nullptr;
+};
+
+// The loops of one ufunc for the dtypes of operands that a call may know.
+class Loops {
+ public:
+  // By the name in NumPy, such as "add"; made once.
+  static const Loops& of(const char* name);
+
+  bool has(ElementType operands) const { return at(operands).run != nullptr; }
+  int operands() const { return operands_; }
+
+  // y = f(a) or f(a, b); a and b of one dtype. Throws std::logic_error for a dtype without a loop.
+  void each(const Broadcast& shapes, const Array& a, const Array* b, const Array& y) const;
+  // y[j] = f(x[j]) of one dtype, for j below count.
+  void stretch(ElementType type, const void* x, void* y, int64_t count) const;
+  // y[j] = f(y[j], x[j]) for j below count; one_y: y = f(y, x[j]) for one j after another.
+  void fold(ElementType type, const char* x, char* y, int64_t count, bool one_y) const;
+
+ private:
+  const Loop& at(ElementType type) const;
+
+  Loop loops_[4];
+  int operands_ = 0;
+};
+
+// The result of comparisons is boolean, of others the dtype of the operands.
+inline void each_of(const Loops& loops, const Array& a, const Array& y) {
+  loops.each(Broadcast(a.size()), a, nullptr, y);
+}
+
+}  // namespace lamina::bindings
