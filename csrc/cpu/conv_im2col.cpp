@@ -11,6 +11,7 @@
 // Numerics      sums in the order of the matrix product; the same bits for any number of threads.
 #include "cpu/gemm.h"
 #include "cpu/im2col.h"
+#include "cpu/im2col_same.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -21,25 +22,32 @@ using ops::GemmArgs;
 
 inline constexpr int64_t kTaskElements = 16384;
 
-// The matrix of consecutive planes. Rows that go past the caches are put together in a line first:
-// parts of them do not fill whole lines of memory.
+// The matrix of consecutive planes. Rows that go past the caches in parts are put together in a
+// line first: parts of them do not fill whole lines of memory.
 template <class T>
 static void im2col(const ConvShape& s, const T* x, int64_t planes, T* col) {
   const int64_t out = s.out_size(), taps = s.kernel_size(), rows = planes * taps;
   const bool streamed = is_streamed<T>(rows * out);
-  parallel_ranges(
-      rows, ceil_div(kTaskElements, max_of<int64_t>(out, 1)), [&](int64_t begin, int64_t end) {
-        Scratch<T> line(streamed ? out : 0);
-        for (int64_t row = begin; row < end; ++row) {
-          T* to = col + row * out;
-          Im2colTap<T>(s, row % taps)
-              .write(x + row / taps * s.in_size(), streamed ? line.get() : to);
-          if (streamed)
-            write_line(to, out, true,
-                       [&](int64_t i, int64_t count) { return load_first(&line[i], count); });
-        }
-        finish_streams(streamed);
+  const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(out, 1));
+  parallel_ranges(rows, grain, [&](int64_t begin, int64_t end) {
+    auto each = [&](const auto& write) {
+      for (int64_t row = begin; row < end; ++row)
+        write(x + row / taps * s.in_size(), row % taps, col + row * out);
+    };
+    if (SamePlanes<T>::holds(s)) {
+      const SamePlanes<T> same(s, false);
+      each([&](const T* plane, int64_t tap, T* to) { same.write(plane, tap, to, streamed); });
+    } else {
+      Scratch<T> line(streamed ? out : 0);
+      each([&](const T* plane, int64_t tap, T* to) {
+        Im2colTap<T>(s, tap).write(plane, streamed ? line.get() : to);
+        if (streamed)
+          write_line(to, out, true,
+                     [&](int64_t i, int64_t count) { return load_first(&line[i], count); });
       });
+    }
+    finish_streams(streamed);
+  });
 }
 
 // Calls body(x, weight, y offsets) for each image and group, in order.
@@ -128,16 +136,23 @@ static void gather_row(const ConvShape& s, const T* col, int64_t i0, int64_t i1,
 template <class T>
 static void col2im(const ConvShape& s, const T* matrix, const T* bias, int64_t planes, T* grad_x) {
   const int64_t size = s.kernel_size() * s.out_size();
-  parallel_ranges(
-      planes, ceil_div(kTaskElements, max_of<int64_t>(size, 1)), [&](int64_t begin, int64_t end) {
-        for (int64_t c = begin; c < end; ++c) {
-          T* plane = grad_x + c * s.in_size();
-          for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = bias ? bias[c] : T(0);
-          for (int64_t i0 = 0; i0 < s.in[0]; ++i0)
-            for (int64_t i1 = 0; i1 < s.in[1]; ++i1)
-              gather_row(s, matrix + c * size, i0, i1, plane + (i0 * s.in[1] + i1) * s.in[2]);
-        }
-      });
+  const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(size, 1));
+  parallel_ranges(planes, grain, [&](int64_t begin, int64_t end) {
+    auto each = [&](const auto& gather) {
+      for (int64_t c = begin; c < end; ++c)
+        gather(matrix + c * size, bias ? bias[c] : T(0), grad_x + c * s.in_size());
+    };
+    if (SamePlanes<T>::holds(s)) {
+      const SamePlanes<T> same(s, true);
+      return each([&](const T* rows, T own, T* plane) { same.gather(rows, own, plane); });
+    }
+    each([&](const T* rows, T own, T* plane) {
+      for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = own;
+      for (int64_t i0 = 0; i0 < s.in[0]; ++i0)
+        for (int64_t i1 = 0; i1 < s.in[1]; ++i1)
+          gather_row(s, rows, i0, i1, plane + (i0 * s.in[1] + i1) * s.in[2]);
+    });
+  });
 }
 
 template <class T>
