@@ -95,7 +95,8 @@ LAMINA_INLINE void offer_row(Largest<T>& largest, const Taps<T, STRIDE, TAPS, IN
 }
 
 template <class T>
-LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, int64_t first) {
+LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, int64_t first,
+                               bool streamed) {
   constexpr int kHalf = kLanes<double>;
   typedef LaneInteger<T> Half __attribute__((vector_size(kHalf * sizeof(LaneInteger<T>))));
 #pragma GCC unroll 2
@@ -104,8 +105,8 @@ LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, in
     __builtin_memcpy(&half, reinterpret_cast<char*>(&offset) + i * sizeof(LaneInteger<T>),
                      sizeof half);
     const Mask<double> wide = __builtin_convertvector(half, Mask<double>) + first;
-    store_first(reinterpret_cast<double*>(index) + i, count - i,
-                reinterpret_cast<Vec<double>>(wide));
+    store_result(reinterpret_cast<double*>(index) + i, count - i,
+                 reinterpret_cast<Vec<double>>(wide), streamed);
   }
 }
 
@@ -113,7 +114,7 @@ LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, in
 template <class T, int STRIDE, int TAPS>
 static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
                     const Taps<T, STRIDE, TAPS, false>& first, const LaneInteger<T>* skipped,
-                    int64_t plane, int64_t o0, int64_t o1) {
+                    int64_t plane, int64_t o0, int64_t o1, bool streamed) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in, out = axis[2].out, step = axis[2].step;
   const T* x = args.x + plane * args.in_size();
@@ -139,15 +140,16 @@ static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
       else
         offer(Taps<T, STRIDE, TAPS, false>(column, in, kLeast));
     }
-    store_first(args.result + at + o, out - o, largest.value);
+    store_result(args.result + at + o, out - o, largest.value, streamed);
     store_index<T>(args.index + at + o, out - o, largest.offset + STRIDE * lane_numbers<T>(),
-                   rows[0] + column);
+                   rows[0] + column, streamed);
   }
 }
 
 template <class T>
 static void max_pool_regular(const PoolArgs<T>& args, const RegularColumns& columns) {
   const PoolAxis* axis = args.axis;
+  const bool streamed = is_streamed<double>(args.planes * args.out_size());  // the indices
   for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
     Scratch<LaneInteger<T>> skipped(axis[2].out + kLanes<T>);
     for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
@@ -158,9 +160,10 @@ static void max_pool_regular(const PoolArgs<T>& args, const RegularColumns& colu
     with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
       const Taps<T, stride, taps, false> first(columns.base, axis[2].in, -T(__builtin_inf()));
       rows([&](int64_t plane, int64_t o0, int64_t o1) {
-        max_row<T, stride, taps>(args, columns, first, skipped.get(), plane, o0, o1);
+        max_row<T, stride, taps>(args, columns, first, skipped.get(), plane, o0, o1, streamed);
       });
     });
+    finish_streams(streamed);
   });
 }
 

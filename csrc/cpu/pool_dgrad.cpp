@@ -132,10 +132,11 @@ class Staged {
 
 // Two phases of a row side by side.
 template <class T>
-LAMINA_INLINE void store_phases(T* to, int64_t count, Vec<T> even, Vec<T> odd) {
-  store_first(to, count, interleave<T, false>(even, odd));
+LAMINA_INLINE void store_phases(T* to, int64_t count, Vec<T> even, Vec<T> odd,
+                                bool streamed = false) {
+  store_result(to, count, interleave<T, false>(even, odd), streamed);
   if (count > kLanes<T>)
-    store_first(to + kLanes<T>, count - kLanes<T>, interleave<T, true>(even, odd));
+    store_result(to + kLanes<T>, count - kLanes<T>, interleave<T, true>(even, odd), streamed);
 }
 
 // Staged rows of averages summed across the columns: a row as wide as the input's.
@@ -233,6 +234,7 @@ template <class T, bool MAX>
 static void gather_pairs(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in, out = axis[2].out;
+  const bool streamed = is_streamed<T>(args.planes * args.in_size());
   for_each_row_group(args.planes, axis[0].out, axis[1].out, 2 * in, [&](const auto& rows) {
     Scratch<T> divisor(MAX ? 0 : out);
     for (int64_t o = 0; o < out && !MAX; ++o) divisor[o] = T(axis[2].divisor[o]);
@@ -256,11 +258,19 @@ static void gather_pairs(const PoolArgs<T>& args) {
           } else if (inside) {
             even = odd = grad;
           }
-          store_phases(grad_x + row * in + 2 * o, in - 2 * o, even, odd);
+          store_phases(grad_x + row * in + 2 * o, in - 2 * o, even, odd, streamed);
         });
       }
     });
+    finish_streams(streamed);
   });
+}
+
+// What was put together in a cache.
+template <class T>
+static void copy_past_caches(const T* from, int64_t size, T* to) {
+  write_line(to, size, true, [&](int64_t i, int64_t count) { return load_first(from + i, count); });
+  finish_streams(true);
 }
 
 // grad_x[index[o]] += grad_y[o] for the indices in [low, low + size); `count` is null where no
@@ -300,16 +310,21 @@ static void scatter(const PoolArgs<T>& args) {
   for (int a = 0; a < 3; ++a)
     for (int64_t o = 0; o < axis[a].out; ++o)
       if (axis[a].count[o] == 0) filled = false, count = a == 2 ? axis[2].count : nullptr;
+  const bool streamed = is_streamed<T>(args.planes * args.in_size());
   parallel_ranges(args.planes * blocks, planes, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {
       const int64_t plane = block / blocks, begin = block % blocks * own;
       const int64_t end = min_of(begin + own, rows), a = begin / in1, b = (end - 1) / in1;
       T* grad_x = args.result + plane * args.in_size() + begin * in2;
-      __builtin_memset(grad_x, 0, static_cast<size_t>((end - begin) * in2) * sizeof(T));
-      if (filled && blocks == 1) {
+      const bool whole = filled && blocks == 1, buffered = whole && streamed;
+      Scratch<T> buffer(buffered ? args.in_size() : 0);
+      T* to = buffered ? buffer.get() : grad_x;
+      __builtin_memset(to, 0, static_cast<size_t>((end - begin) * in2) * sizeof(T));
+      if (whole) {
         const int64_t at = plane * args.out_size();
         scatter_row(args.grad_y + at, args.index + at, count, args.out_size(), 0,
-                    static_cast<uint64_t>(args.in_size()), grad_x);
+                    static_cast<uint64_t>(args.in_size()), to);
+        if (buffered) copy_past_caches(to, args.in_size(), grad_x);
         continue;
       }
       const int64_t o1_begin = a == b ? axis[1].first[begin % in1] : 0;
@@ -373,7 +388,11 @@ template <class T>
 static void spread(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in, out = axis[2].out;
+  const bool streamed = is_streamed<T>(args.planes * args.in_size());
   for_each_row_group(args.planes, axis[0].in, axis[1].in, in, [&](const auto& rows) {
+    // Of a result past the caches: the task's rows.
+    Scratch<T> lines(streamed ? max_of<int64_t>(kPoolTask, in) : 0);
+    T *start = nullptr, *line = lines.get();
     Scratch<T> sums(out), divisor(out), spread(in + kLanes<T>);
     for (int64_t o = 0; o < out; ++o) divisor[o] = T(axis[2].divisor[o]);
     int64_t held[5] = {-1};  // the plane and the outputs whose columns are spread
@@ -394,8 +413,11 @@ static void spread(const PoolArgs<T>& args) {
         spread_columns(axis[2], sums.get(), spread.get());
         __builtin_memcpy(held, holds, sizeof held);
       }
-      __builtin_memcpy(grad_x, spread.get(), static_cast<size_t>(in) * sizeof(T));
+      if (!start) start = grad_x;
+      __builtin_memcpy(streamed ? line : grad_x, spread.get(), static_cast<size_t>(in) * sizeof(T));
+      if (streamed) line += in;
     });
+    if (streamed) copy_past_caches(lines.get(), line - lines.get(), start);
   });
 }
 

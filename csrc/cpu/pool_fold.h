@@ -138,11 +138,11 @@ LAMINA_INLINE void fold_row(const WindowRows<T>& rows, const RegularColumns& col
 template <class T>
 struct NarrowColumns {
   static constexpr int64_t kMostTaps = 8;
-  bool holds = false;
+  bool holds = false, one_vector;
   int64_t taps = 0;
   Mask<T> place[kMostTaps];
 
-  explicit NarrowColumns(const PoolAxis& axis) {
+  explicit NarrowColumns(const PoolAxis& axis) : one_vector(axis.in < kLanes<T>) {
     for (int64_t o = 0; o < axis.out; ++o) taps = max_of(taps, axis.count[o]);
     holds = axis.in < 2 * kLanes<T> && axis.out <= kLanes<T> && taps >= 1 && taps <= kMostTaps;
     for (int64_t t = 0; t < taps && holds; ++t)
@@ -154,7 +154,8 @@ struct NarrowColumns {
 
   template <class Fold>
   LAMINA_INLINE Vec<T> fold(const WindowRows<T>& rows) const {
-    const Vec<T> low = rows.template down<Fold>(0), high = rows.template down<Fold>(kLanes<T>);
+    const Vec<T> low = rows.template down<Fold>(0);
+    const Vec<T> high = one_vector ? low : rows.template down<Fold>(kLanes<T>);
     Vec<T> v = __builtin_shuffle(low, high, place[0]);
     for (int64_t t = 1; t < taps; ++t) v = Fold::join(v, __builtin_shuffle(low, high, place[t]));
     return v;
