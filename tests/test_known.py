@@ -559,3 +559,30 @@ def test_copies_of_other_orders(shape, dtype):
             tensor.grad = None
             tensor.permute(*orders[0]).backward(seed)
             np.testing.assert_array_equal(tensor.grad.numpy(), seed.transpose(orders[0]))
+
+
+def test_only_gradients_that_nobody_holds_are_written_over():
+    """The first pass goes through Python and makes new arrays; later ones write over some."""
+    x, weight, seed = values(4, 6, 5, 5), values(6), values(4, 6, 5, 5)
+
+    def run():
+        leaf = lamina.tensor(x, requires_grad=True)
+        scale = lamina.tensor(weight, requires_grad=True)
+        held = []
+        normal = F.batch_norm(leaf, None, None, scale, None, True)
+        inner = F.tanh(F.relu(normal))
+        inner.register_hook(lambda g: held.append((g.data, g.data.copy())))
+        # The gradient of a sum is one array for both arguments.
+        y = F.relu(F.batch_norm(inner + F.relu(leaf), None, None, None, None, True)) + F.relu(inner)
+        grad_y = seed.copy()
+        y.backward(grad_y)
+        np.testing.assert_array_equal(grad_y, seed)
+        for array, copy in held:
+            np.testing.assert_array_equal(array, copy)
+        assert len(held) == 1
+        return leaf.grad.numpy().copy(), scale.grad.numpy().copy()
+
+    first = run()
+    for _ in range(3):
+        for expected, gradient in zip(first, run(), strict=True):
+            np.testing.assert_array_equal(gradient, expected)

@@ -75,7 +75,7 @@ LAMINA_BINDINGS(activation) {
                       activation(kind, a, b, *given[0], {}, y);
                     },
                     [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
-                      activation(kind, a, b, *kept.operands[0], grad_y, gradients.make(0));
+                      activation(kind, a, b, *kept.operands[0], grad_y, gradients.make_over(0));
                     },
                     operand_bits(0)};
       },

@@ -225,10 +225,13 @@ class Walk {
     const py::object node = sources_[number].object;
     const Py_ssize_t outputs = PyTuple_GET_SIZE(node_slot(node, NodeSlot::outputs));
     std::vector<py::object> arrived;
-    bool any = false;
+    bool any = false, owned = false;  // nobody else holds the first
     for (Py_ssize_t i = 0; i < outputs; ++i) {
       PyObject* hooks = node_slot(node, NodeSlot::hooks);
       if (hooks != Py_None) hooks = PyDict_GetItem(hooks, stolen(PyLong_FromSsize_t(i)).ptr());
+      if (i == 0)
+        owned = sums_[sources_[number].first_sum].owned && found_.is_none() &&
+                (hooks == nullptr || hooks == Py_None || PyDict_GET_SIZE(hooks) == 0);
       arrived.push_back(take(number, static_cast<int>(i), hooks));
       any |= static_cast<bool>(arrived.back());
     }
@@ -236,7 +239,7 @@ class Walk {
     check(node);
     const py::object context = py::reinterpret_borrow<py::object>(node_slot(node, NodeSlot::ctx));
     if (is_recorded_call(context.ptr()))
-      run_recorded(number, node, context.ptr(), arrived[0]);
+      run_recorded(number, node, context.ptr(), arrived[0], owned);
     else
       run_function(number, node, context, arrived);
     if (!retain_ && saves(context.ptr())) graph.node.set(node, NodeSlot::ctx, Py_None);
@@ -259,13 +262,14 @@ class Walk {
     if (!good) node.attr("refuse")();
   }
 
+  // Only the first output of a recorded call has a gradient; `owned`: nobody else holds it.
   void run_recorded(int number, const py::object& node, PyObject* context,
-                    const py::object& arrived) {
+                    const py::object& arrived, bool owned) {
     py::object grad_y = arrived;
     if (!is_plain_array(grad_y.ptr()) || !is_ready(grad_y.ptr()))
-      grad_y = graph_attribute("_as_kernels_read")(grad_y);
+      grad_y = graph_attribute("_as_kernels_read")(grad_y), owned = false;
     PyObject* gradients[kMaxOperands];
-    const unsigned shared = differentiate(context, grad_y.ptr(), gradients);
+    const unsigned shared = differentiate(context, grad_y.ptr(), owned, gradients);
     PyObject* const edges = node_slot(node, NodeSlot::edges);
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(edges); ++i) {
       if (gradients[i] == nullptr) continue;

@@ -457,6 +457,12 @@ const Array& Gradients::make(int operand) {
   return gradient;
 }
 
+const Array& Gradients::make_over(int operand) {
+  if (grad_y_ == nullptr) return make(operand);
+  written_over_ = true;
+  return arrays_[operand].emplace(*grad_y_);
+}
+
 PyObject* Gradients::release(int operand) {
   return arrays_[operand] ? Py_XNewRef(arrays_[operand]->object()) : nullptr;
 }
@@ -471,7 +477,7 @@ bool keeps_arrays(PyObject* context) {
   return any;
 }
 
-unsigned differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients) {
+unsigned differentiate(PyObject* context, PyObject* grad_y, bool owned, PyObject** gradients) {
   const auto& recorded = *reinterpret_cast<Recorded*>(context);
   Kept kept;
   for (int i = 0; i < kMaxOperands; ++i)
@@ -482,11 +488,12 @@ unsigned differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients
   const Known& known = *recorded.known;
   Array incoming;
   incoming.load(grad_y);
-  Gradients result(recorded.wanted, known.shapes, known.type);
+  const bool reusable = owned && incoming.writeable() && incoming.type() == known.type;
+  Gradients result(recorded.wanted, known.shapes, known.type, reusable ? &incoming : nullptr);
   known.call.gradient(kept, incoming, result);
   unsigned shared = 0;
   for (int i = 0; i < kMaxOperands; ++i) {
-    if (result.shows(i, incoming.data())) shared |= 1U << i;
+    if (result.shows(i, incoming.data()) && !result.written_over()) shared |= 1U << i;
     gradients[i] = result.wanted(i) ? result.release(i) : nullptr;
   }
   return shared;

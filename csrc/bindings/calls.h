@@ -32,12 +32,16 @@ struct Kept {
 class Gradients {
  public:
   using Shape = std::vector<py::ssize_t>;
-  Gradients(unsigned wanted, const Shape* shapes, ElementType type)
-      : wanted_(wanted), shapes_(shapes), type_(type) {}
+  // grad_y is null where others hold it.
+  Gradients(unsigned wanted, const Shape* shapes, ElementType type, const Array* grad_y)
+      : wanted_(wanted), shapes_(shapes), type_(type), grad_y_(grad_y) {}
 
   bool wanted(int operand) const { return (wanted_ >> operand & 1) != 0; }
   // A new array of the operand's shape.
   const Array& make(int operand);
+  // The array of grad_y where nobody else holds it, or a new one: of an operand of the result's
+  // shape, for kernels that read an element of grad_y before they write the gradient's.
+  const Array& make_over(int operand);
   // An array that may show the memory of another gradient, in the operand's shape.
   void share(int operand, const Array& gradient) { arrays_[operand] = gradient; }
   bool shows(int operand, const void* memory) const {
@@ -46,11 +50,14 @@ class Gradients {
   const Shape& shape(int operand) const { return shapes_[operand]; }
   // Takes the reference to the operand's gradient; null where there is none.
   PyObject* release(int operand);
+  bool written_over() const { return written_over_; }
 
  private:
   unsigned wanted_;
   const Shape* shapes_;
   ElementType type_;
+  const Array* grad_y_;
+  bool written_over_ = false;
   Operands arrays_;
 };
 
@@ -79,8 +86,9 @@ constexpr unsigned operand_bits(Index... index) {
 bool is_recorded_call(PyObject* context);
 bool keeps_arrays(PyObject* context);
 // Fills the gradients (null where none) of as many operands as the node has edges, and gives the
-// bits of those that show the memory of grad_y.
-unsigned differentiate(PyObject* context, PyObject* grad_y, PyObject** gradients);
+// bits of those that share the memory of grad_y. Where that is `owned`, held by nobody else, one
+// gradient may be written over it instead.
+unsigned differentiate(PyObject* context, PyObject* grad_y, bool owned, PyObject** gradients);
 
 // Makes the tensor the result of a call with one operand, of which nothing is kept.
 void record_result(py::handle function, py::handle tensor, py::handle operand, Call call);

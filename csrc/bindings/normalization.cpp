@@ -116,7 +116,9 @@ Call batch_norm_call(std::vector<py::ssize_t> shape, int64_t n, int64_t c, int64
           },
           [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
             batch_norm(*kept.operands[0], kept.operands[1], {}, kept.extras[0], kept.extras[1],
-                       grad_y, gradient_of(gradients, 0, grad_y, n * c * inner),
+                       grad_y,
+                       gradients.wanted(0) ? gradients.make_over(0)
+                                           : new_vector(n * c * inner, grad_y.type()),
                        gradient_of(gradients, 1, grad_y, c), gradient_of(gradients, 2, grad_y, c),
                        n, c, inner, true, eps);
           },

@@ -3,7 +3,8 @@
 // Method        one functor a kind, f and f' on vectors; f' is recomputed from x, so nothing but x
 //               is kept for the way back.
 // Partitioning  ranges of kGrain elements; the last vector of a range is padded, never branched on.
-//               Results too large for the caches are written past them, unless x is written over.
+//               Results too large for the caches are written past them, unless an operand is
+//               written over.
 // Floor         one read and one write (dgrad: two reads) of the tensor.
 #include "ops/activation.h"
 
@@ -24,7 +25,7 @@ static constexpr int64_t kGrain = 16384;  // elements a task: 64 KiB of float in
 // ends only.
 template <class T, class Value>
 static void for_each_vector(int64_t size, T* result, const Value& value) {
-  const bool streamed = value.x != result && is_streamed<T>(size);
+  const bool streamed = !value.reads(result) && is_streamed<T>(size);
   parallel_ranges(size, kGrain, [&](int64_t begin, int64_t end) {
     write_line(result + begin, end - begin, streamed,
                [&](int64_t i, int64_t count) { return value(begin + i, count); });
@@ -36,6 +37,7 @@ template <class Kind, class T>
 struct Forward {
   const T *x, *residual;
   T a, b;
+  bool reads(const T* result) const { return x == result; }
   LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count) const {
     Vec<T> v = load_first(x + i, count);
     if (residual) v += load_first(residual + i, count);
@@ -48,6 +50,7 @@ struct Backward {
   const T* x;
   const T* grad_y;
   T a, b;
+  bool reads(const T* result) const { return x == result || grad_y == result; }
   LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count) const {
     return load_first(grad_y + i, count) * Kind::template d<T>(load_first(x + i, count), a, b);
   }

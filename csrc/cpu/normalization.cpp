@@ -221,7 +221,7 @@ void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
 
 template <class T>
 void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
-  const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
+  const bool streamed = args.result != args.grad_y && is_streamed<T>(args.n * args.c * args.inner);
   const double m = double(args.n * args.inner);
   parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
     LineSums<T> sums[kMostChannels];
