@@ -586,3 +586,19 @@ def test_only_gradients_that_nobody_holds_are_written_over():
     for _ in range(3):
         for expected, gradient in zip(first, run(), strict=True):
             np.testing.assert_array_equal(gradient, expected)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 7), (3, 5000), (200, 400)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_masks(shape, dtype):
+    x, mask = np.asarray(values(*shape) * 4, dtype), values(*shape) > 0.3
+    for one in (mask, ~mask, np.zeros(shape, bool), np.ones(shape, bool)):
+        found = lamina.tensor(x)[one]
+        np.testing.assert_array_equal(found.numpy(), x[one], strict=True)
+        np.testing.assert_array_equal(lamina.tensor(x)[lamina.tensor(one)].numpy(), x[one])
+    if dtype == np.float32:
+        tensor = lamina.tensor(x, requires_grad=True)
+        tensor[mask].backward(x[mask])
+        np.testing.assert_array_equal(tensor.grad.numpy(), np.where(mask, x, 0))
+    with pytest.raises(IndexError, match="getitem"):
+        lamina.tensor(x)[np.ones((2, *shape), bool)]

@@ -56,6 +56,8 @@ struct Matrix {
 // c [batch, m, n] = op(a) [m, k] op(b) [k, n].
 void multiply(const Matrix& a, const Matrix& b, const Array& c, int64_t batch, int64_t m, int64_t n,
               int64_t k) {
+  if (n == 1 && m > 1 && batch == 1)  // a column: the product of a row and the transpose
+    return multiply({b.array, false}, {a.array, !a.transposed}, c, 1, 1, m, k);
   visit_dtype(c, [&]<class T>(T) {
     ops::GemmArgs<T> args;
     args.batch = batch, args.m = m, args.n = n, args.k = k;

@@ -209,6 +209,68 @@ Call take_call(Shape shape, const Shape& x_shape) {
   return call;
 }
 
+constexpr int64_t kMaskBlock = 4096;
+
+// How many elements the blocks of a mask choose before each block, and in all.
+std::vector<int64_t> chosen_before(const uint8_t* mask, int64_t size) {
+  const int64_t blocks = (size + kMaskBlock - 1) / kMaskBlock;
+  std::vector<int64_t> starts(static_cast<size_t>(blocks) + 1);
+  over(blocks, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t stop = std::min(size, (block + 1) * kMaskBlock);
+      int32_t count = 0;
+      for (int64_t i = block * kMaskBlock; i < stop; ++i) count += mask[i] != 0;
+      starts[static_cast<size_t>(block) + 1] = count;
+    }
+  });
+  for (size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+  return starts;
+}
+
+// The elements of x that the mask chooses, in order.
+template <class W>
+void choose(const W* x, const uint8_t* mask, int64_t size, const std::vector<int64_t>& starts,
+            W* y) {
+  over(static_cast<int64_t>(starts.size()) - 1, 8, [&, x, mask, y](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      W found[kMaskBlock + 1];  // one more, written where nothing is chosen
+      const int64_t stop = std::min(size, (block + 1) * kMaskBlock);
+      int64_t count = 0;
+      for (int64_t i = block * kMaskBlock; i < stop; ++i) {
+        found[count] = x[i];
+        count += mask[i] != 0;
+      }
+      std::memcpy(y + starts[static_cast<size_t>(block)], found,
+                  static_cast<size_t>(count) * sizeof(W));
+    }
+  });
+}
+
+// x[mask] of one shape.
+py::object masked(const Array& x, const Array& mask) {
+  expect(x.contiguous() && mask.contiguous() && x.size() == mask.size() &&
+             mask.type() == ElementType::boolean,
+         "mask", "does not fit");
+  const auto* const chosen = static_cast<const uint8_t*>(mask.data());
+  const std::vector<int64_t> starts = chosen_before(chosen, x.size());
+  Array y;
+  y.load(new_array_or_throw({starts.back()}, x.type()));
+  const auto run = [&]<class W>(W) {
+    choose(static_cast<const W*>(x.data()), chosen, x.size(), starts, static_cast<W*>(y.data()));
+  };
+  switch (x.type()) {
+    case ElementType::f32:
+      run(uint32_t{});
+      break;
+    case ElementType::boolean:
+      run(uint8_t{});
+      break;
+    default:
+      run(uint64_t{});
+  }
+  return py::reinterpret_borrow<py::object>(y.object());
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(movement) {
@@ -221,6 +283,8 @@ LAMINA_BINDINGS(movement) {
              py::arg("shape"), py::arg("parts"), py::arg("item_bytes"));
   module.def("pad_call", &pad_call, "operands: x; pairs (before, after) of every axis",
              py::arg("shape"), py::arg("x_shape"), py::arg("pairs"), py::arg("value"));
+  module.def("masked", &masked, "x[mask] of one shape: float32, float64, int64 or booleans",
+             py::arg("x"), py::arg("mask"));
   module.def("take_call", &take_call, "operands: x, indices of its rows", py::arg("shape"),
              py::arg("x_shape"));
   module.def(

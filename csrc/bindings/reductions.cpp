@@ -104,10 +104,14 @@ void sum_rows(const Runs& runs, const T* x, T* sums) {
       const int64_t column = task % parts * width, block = task / parts % blocks;
       const int64_t outer = task / parts / blocks, count = std::min(width, inner - column);
       double total[kColumns] = {};
-      for (int64_t r = block * rows; r < std::min(n, (block + 1) * rows); ++r) {
-        const T* const row = x + (outer * n + r) * inner + column;
-        for (int64_t j = 0; j < count; ++j) total[j] += static_cast<double>(row[j]);
-      }
+      const T* row = x + (outer * n + block * rows) * inner + column;
+      int64_t left = std::min(n - block * rows, rows);
+      const auto at = [&](int64_t r, int64_t j) { return static_cast<double>(row[r * inner + j]); };
+      for (; left >= 4; left -= 4, row += 4 * inner)
+        for (int64_t j = 0; j < count; ++j)
+          total[j] += (at(0, j) + at(1, j)) + (at(2, j) + at(3, j));
+      for (; left > 0; --left, row += inner)
+        for (int64_t j = 0; j < count; ++j) total[j] += at(0, j);
       if (blocks > 1)
         std::copy_n(total, count, partial.data() + (outer * blocks + block) * inner + column);
       else
@@ -198,24 +202,32 @@ void extremes(const Runs& runs, const Loops& loops, const Array& x, const Array&
 
 constexpr auto kSame = [](auto a, auto b) { return a == b || (a != a && b != b); };
 
+// The first element of the row that equals the value, or is NaN if the value is; there is one.
+template <class T>
+int64_t first_of(const T* row, int64_t m, T value) {
+  constexpr int64_t kBlock = 64;
+  const auto search = [=](auto fits) {
+    int64_t i = 0;
+    for (; i + kBlock <= m; i += kBlock) {
+      std::conditional_t<sizeof(T) == 4, int32_t, int64_t> any = 0;
+      for (int64_t j = 0; j < kBlock; ++j) any += fits(row[i + j]);
+      if (any != 0) break;
+    }
+    while (!fits(row[i])) ++i;
+    return i;
+  };
+  if (value != value) return search([](T x) { return x != x; });
+  return search([value](T x) { return x == value; });
+}
+
 // The first index of each value.
 template <class T>
 void find(const Runs& runs, const T* x, const T* values, int64_t* indices) {
   const int64_t n = runs.n, inner = runs.inner, m = runs.m;
   if (n == 1)
     return over(runs.outer * inner, grain(m), [=](int64_t begin, int64_t end) {
-      constexpr int64_t kBlock = 64;
-      for (int64_t line = begin; line < end; ++line) {
-        const T* const row = x + line * m;
-        const T value = values[line];
-        int64_t i = 0;
-        for (bool any = false; i + kBlock <= m; i += kBlock) {
-          for (int64_t j = 0; j < kBlock; ++j) any |= kSame(row[i + j], value);
-          if (any) break;
-        }
-        while (!kSame(row[i], value)) ++i;
-        indices[line] = i;
-      }
+      for (int64_t line = begin; line < end; ++line)
+        indices[line] = first_of(x + line * m, m, values[line]);
     });
   over(runs.outer, grain(n * inner), [=](int64_t begin, int64_t end) {
     for (int64_t outer = begin; outer < end; ++outer) {

@@ -352,6 +352,11 @@ def lstm_cell_fprop(
     new_c: NDArray,
     h: NDArray,
 ) -> None: ...
+def masked(x: NDArray, mask: NDArray) -> Any:
+    """
+    x[mask] of one shape: float32, float64, int64 or booleans
+    """
+
 def matmul(
     a: NDArray,
     b: NDArray,

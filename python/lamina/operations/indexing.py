@@ -13,7 +13,7 @@ from .. import _C
 from ..arrays import FLOATS, INT64, is_array, module_of
 from ..autograd import Context, Function
 from ..known import Known
-from ._common import as_array, is_known_array, one_dim
+from ._common import BOOL, as_array, is_known_array, one_dim
 
 
 def array_index(op: str, x: Any, index: Any) -> tuple[Any, ...]:
@@ -55,6 +55,19 @@ def _is_basic(key: tuple[Any, ...]) -> bool:
     return not any(is_array(item) or isinstance(item, (bool, np.bool_)) for item in key)
 
 
+def _is_mask_of(x: Any, item: Any) -> bool:
+    """Whether the compiled loops choose by this mask."""
+    return (
+        is_known_array(item, (BOOL,))
+        and is_known_array(x, (*FLOATS, INT64, BOOL))
+        and item.shape == x.shape
+        and x.size > 0
+        and x.flags.c_contiguous
+        and item.flags.c_contiguous
+        and x.flags.aligned
+    )
+
+
 class Index(Function):
     kernels_only = True  # there is no arithmetic
 
@@ -63,6 +76,8 @@ class Index(Function):
         x = as_array("getitem", x)
         key = array_index("getitem", x, index)
         ctx.shape, ctx.key = x.shape, key
+        if len(key) == 1 and _is_mask_of(x, key[0]):
+            return _C.masked(x, key[0])
         try:
             return module_of(x).asarray(x[key])
         except IndexError as error:
