@@ -177,6 +177,28 @@ struct DirectBand {
   int64_t y_plane;
 };
 
+// Stores the runs of tile[lanes][Vectors], the sums of output channels from k on.
+template <class T, int Vectors>
+[[gnu::noinline]] static void store_tile(const DirectPass<T>& pass, const DirectBand<T>& band,
+                                         const SumRun* runs, int count, const T* tile, int64_t k,
+                                         int64_t lanes) {
+  const auto store_all = [&](const auto& store_run) {
+    for (int64_t i = 0; i < lanes; ++i, tile += Vectors * kLanes<T>) {
+      const Vec<T> bias = broadcast(band.bias ? band.bias[k + i] : T(0));
+      T* y = band.y + (k + i) * band.y_plane;
+      for (int j = 0; j < count; ++j)
+        store_run(load(tile + runs[j].from) + bias, y + runs[j].to, runs[j].count);
+    }
+  };
+  const int64_t step = pass.y_step[2];
+  if (step == 1 && !pass.epilogue.residual)
+    store_all([&](Vec<T> sums, T* y, int64_t some) {
+      store_first(y, some, activate(pass.epilogue, sums));
+    });
+  else
+    store_all([&](Vec<T> sums, T* y, int64_t some) { store_epilogue(pass, sums, y, step, some); });
+}
+
 // Vectors [first, last) of a band for the output channels [lane, last_lane).
 template <class T, int Lanes, int Vectors>
 static void direct_vectors(const DirectPass<T>& pass, const DirectBand<T>& band,
@@ -200,13 +222,8 @@ static void direct_vectors(const DirectPass<T>& pass, const DirectBand<T>& band,
       else
         direct_tile<T, 1, Vectors>(x, band.plane, band.channels, band.taps, band.count, factor,
                                    pass.weight_lane, pass.weight_channel, tile);
-      for (int64_t i = 0; i < (full ? Lanes : 1); ++i, ++k) {
-        const T bias = band.bias ? band.bias[k] : T(0);
-        for (int j = 0; j < count; ++j)
-          store_epilogue(
-              pass, load_first(tile + i * Vectors * kLanes<T> + runs[j].from, runs[j].count) + bias,
-              band.y + k * band.y_plane + runs[j].to, pass.y_step[2], runs[j].count);
-      }
+      store_tile<T, Vectors>(pass, band, runs, count, tile, k, full ? Lanes : 1);
+      k += full ? Lanes : 1;
     }
   }
   if constexpr (Vectors > 1)
@@ -257,7 +274,7 @@ static void direct_convolution(const DirectPass<T>& pass) {
   const int64_t grain = max_of<int64_t>(kTaskTerms / max_of<int64_t>(work, 1), 1);
   parallel_ranges(cut.count, grain, [&](int64_t begin, int64_t end) {
     const int64_t slack = kLanes<T> + largest.slack;
-    Scratch<T> x(channels * largest.size + slack), tile(Lanes * Vectors * kLanes<T>);
+    Scratch<T> x(channels * largest.size + slack), tile((Lanes * Vectors + 1) * kLanes<T>);
     Scratch<Tap> tap(taps);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t first_lane = unit % blocks * block;

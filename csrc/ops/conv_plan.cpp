@@ -145,12 +145,13 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
       static_cast<double>(shape.c_per_group() * shape.kernel[1]) *
       (kTile * static_cast<double>(stride) + static_cast<double>(shape.kernel[2]));
   const double crowded = 1 + 0.35 * std::clamp(window / kInL1 - 1, 0.0, 1.0);
+  const int64_t lines = s.n * s.groups * shape.out[0] * shape.out[1];  // what tasks are made of
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
   const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
   return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
              computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
              (s.kernel_size() == 1 ? 1.4 : 1.05 * crowded) *
-             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.3 : 1) +
+             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * (lines < 4 ? 2 : 1) +
          kMacsPerDirectResult * results(pass, s) + kMacsPerCopied * copied;
 }
 
