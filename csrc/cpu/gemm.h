@@ -44,7 +44,7 @@ template <class T, int Vectors, bool Fetch>
                                          int64_t c_step, bool add, Ahead<T> ahead) {
   constexpr int kRows = GemmTile<T>::kRows;
   Vec<T> sum[kRows][Vectors] = {};
-  for (int64_t p = 0; p < depth; ++p, a += kRows, b += Vectors * kLanes<T>) {
+  const auto add_line = [&](Vec<T>(&sums)[kRows][Vectors]) {
     if constexpr (Fetch) __builtin_prefetch(ahead.line, 0, 2), ahead.line += ahead.step;
     Vec<T> line[Vectors];
 #pragma GCC unroll 4
@@ -52,8 +52,19 @@ template <class T, int Vectors, bool Fetch>
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sum[i][j] += a[i] * line[j];
+      for (int j = 0; j < Vectors; ++j) sums[i][j] += a[i] * line[j];
+    a += kRows, b += Vectors * kLanes<T>;
+  };
+  int64_t p = 0;
+  if constexpr (kRows * Vectors < 8) {  // too few sums to hide the additions' latency
+    Vec<T> odd[kRows][Vectors] = {};
+    for (; p + 2 <= depth; p += 2) add_line(sum), add_line(odd);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += odd[i][j];
   }
+  for (; p < depth; ++p) add_line(sum);
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
@@ -176,8 +187,11 @@ template <int Width, class T>
 static void pack_panel(const T* lines, int64_t line_step, int64_t p_step, int64_t count,
                        int64_t depth, T* panel, int64_t step) {
   if (line_step == 1 && count >= Width) {
-    for (int64_t p = 0; p < depth; ++p)
+    constexpr int64_t kAhead = 16;  // lines far apart that the hardware does not see come
+    for (int64_t p = 0; p < depth; ++p) {
+      __builtin_prefetch(lines + (p + kAhead) * p_step);
       __builtin_memcpy(panel + p * step, lines + p * p_step, sizeof(T) * Width);
+    }
     return;
   }
   if (Width == kLanes<T> && line_step == 1) {

@@ -369,10 +369,38 @@ LAMINA_INLINE void store_spaced(T* p, int64_t step, int64_t n, Vec<T> v) {
   for (int64_t i = 0; i < n; ++i) p[i * step] = lanes[i];
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// A square of 8 floats, within the halves of the vectors first: one of three rounds crosses them.
+LAMINA_INLINE void transpose_square(Vec<float> (&lines)[8]) {
+  using V = __m256;
+  V pair[8], four[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    pair[i] = _mm256_unpacklo_ps((V)lines[i], (V)lines[i + 1]);
+    pair[i + 1] = _mm256_unpackhi_ps((V)lines[i], (V)lines[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 4) {
+    four[i] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0x44);
+    four[i + 1] = _mm256_shuffle_ps(pair[i], pair[i + 2], 0xee);
+    four[i + 2] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0x44);
+    four[i + 3] = _mm256_shuffle_ps(pair[i + 1], pair[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    lines[i] = (Vec<float>)_mm256_permute2f128_ps(four[i], four[i + 4], 0x20);
+    lines[i + 4] = (Vec<float>)_mm256_permute2f128_ps(four[i], four[i + 4], 0x31);
+  }
+}
+#endif
 // The lines' elements column by column, one behind the other: log2(Count) rounds of perfect
 // shuffles. As many lines as lanes: square[i][j] becomes square[j][i].
 template <class T, int Count>
 LAMINA_INLINE void transpose(Vec<T> (&lines)[Count]) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4 && Count == 8)
+    return transpose_square(lines);
+#endif
   for (int round = 1; round < Count; round *= 2) {
     Vec<T> next[Count];
 #pragma GCC unroll 8
