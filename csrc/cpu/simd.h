@@ -398,8 +398,7 @@ LAMINA_INLINE void transpose_square(Vec<float> (&lines)[8]) {
 template <class T, int Count>
 LAMINA_INLINE void transpose(Vec<T> (&lines)[Count]) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4 && Count == 8)
-    return transpose_square(lines);
+  if constexpr (sizeof(T) == 4 && Count == 8) return transpose_square(lines);
 #endif
   for (int round = 1; round < Count; round *= 2) {
     Vec<T> next[Count];

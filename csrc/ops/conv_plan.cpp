@@ -91,6 +91,14 @@ double results(ConvPass pass, const ConvShape& s) {
   return static_cast<double>(pass == ConvPass::dgrad ? s.n * s.c * s.in_size()
                                                      : s.n * s.k * s.out_size());
 }
+// Floats of the kernels' vectors. With half of them (AVX2) products take twice as long, and what is
+// copied weighs less beside them.
+int64_t vector_lanes() {
+  return int64_t{4} << static_cast<int>(isa());
+}
+double whole_vectors(int64_t count) {
+  return static_cast<double>((count + vector_lanes() - 1) / vector_lanes() * vector_lanes());
+}
 // What a call of an unrolling algorithm costs before its first product, in the smallest shapes.
 constexpr double kMacsPerIm2col = 40e3, kMacsPerImplicitGemm = 25e3;
 
@@ -115,35 +123,37 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const double macs = static_cast<double>(s.macs());
   const bool neighbours = s.dilation[2] == greatest_divisor(s.stride[2], s.dilation[2]) &&
                           s.kernel[2] > s.stride[2] / s.dilation[2];
-  if (pass == ConvPass::wgrad && neighbours && s.k_per_group() >= 8) {  // vectors of outputs
-    constexpr double kPositionsPerBand = 20;
-    const double whole = static_cast<double>((s.k_per_group() + 15) / 16 * 16) /
-                         static_cast<double>(s.k_per_group());
+  if (pass == ConvPass::wgrad && neighbours && 2 * s.k_per_group() >= vector_lanes()) {
+    constexpr double kPositionsPerBand = 20;  // vectors are outputs
+    const double whole = whole_vectors(s.k_per_group()) / static_cast<double>(s.k_per_group());
+    // Short vectors load every factor by an instruction of its own; planes are transposed for few.
+    const bool wide = vector_lanes() >= 16;
+    const double transposed = wide ? 0 : 21 * static_cast<double>(s.n * s.k * s.out_size());
     const double positions =
         static_cast<double>(std::max<int64_t>(std::min<int64_t>(s.out[1] * s.out[2], 512), 1));
     const double run = static_cast<double>(s.kernel[2]) * static_cast<double>(s.dilation[2]) /
                        static_cast<double>(s.stride[2]);  // neighbours among the taps
-    return macs * whole * (1.15 + kPositionsPerBand / positions) *
-           (s.stride[2] > 1 ? 1 + 6 / (run * run) : 1);
+    return macs * whole * ((wide ? 1.15 : 1.27) + kPositionsPerBand / positions) *
+               (s.stride[2] > 1 ? 1 + 6 / (run * run) : 1) +
+           transposed;
   }
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
     constexpr double kMacsPerSum = 450;
     return 2.0 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
   }
-  constexpr int64_t kVector = 16, kWeightsInL2 = int64_t{1} << 18;
+  constexpr int64_t kWeightsInL2 = int64_t{1} << 18;
   const ConvShape shape = pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
   const int64_t lanes = shape.k_per_group(), stride = shape.stride[2];
   const int64_t pitch =
       shape.out[2] + std::max<int64_t>(shape.kernel[2] - 1, 0) * shape.dilation[2] / stride;
   const double plane = static_cast<double>(std::max<int64_t>(shape.out[1] * shape.out[2], 1));
-  const int64_t vectors = std::min((shape.out[1] * pitch + kVector - 1) / kVector,
-                                   shape.out[1] * ((shape.out[2] + kVector - 1) / kVector));
-  const double computed = static_cast<double>(vectors * kVector);
+  const double computed = std::min(whole_vectors(shape.out[1] * pitch),
+                                   static_cast<double>(shape.out[1]) * whole_vectors(shape.out[2]));
   const bool far = s.weight_elems() > kWeightsInL2;
-  constexpr double kTile = 48, kInL1 = 8192;
-  const double window =
-      static_cast<double>(shape.c_per_group() * shape.kernel[1]) *
-      (kTile * static_cast<double>(stride) + static_cast<double>(shape.kernel[2]));
+  constexpr double kInL1 = 8192;
+  const double tile = static_cast<double>(3 * vector_lanes());
+  const double window = static_cast<double>(shape.c_per_group() * shape.kernel[1]) *
+                        (tile * static_cast<double>(stride) + static_cast<double>(shape.kernel[2]));
   const double crowded = 1 + 0.35 * std::clamp(window / kInL1 - 1, 0.0, 1.0);
   const int64_t lines = s.n * s.groups * shape.out[0] * shape.out[1];  // what tasks are made of
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
@@ -184,8 +194,9 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
   const double kMacsPerWeight = pass == ConvPass::wgrad ? 0 : 20;
   const double moves = pass == ConvPass::dgrad ? 12 : 4;
   const double moved = moves * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  const double positions = static_cast<double>(std::max<int64_t>(s.out_size(), 1));
-  const double whole = pass == ConvPass::wgrad ? 1 : std::ceil(positions / 16) * 16 / positions;
+  const int64_t positions = std::max<int64_t>(s.out_size(), 1);
+  const double whole =
+      pass == ConvPass::wgrad ? 1 : whole_vectors(positions) / static_cast<double>(positions);
   return (pass == ConvPass::wgrad ? 1.4 : 1.2) * whole * static_cast<double>(s.macs()) +
          kMacsPerMove * moved + kMacsPerWeight * static_cast<double>(s.weight_elems()) +
          kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
@@ -246,8 +257,7 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (in_parts(pass, s)) {  // in whole vectors; the results of a gradient are stored at the stride
     macs = 0;
     for_each_part(pass, s, [&](const ConvPart& part) {
-      const double positions = static_cast<double>(part.shape.n * part.shape.out_size());
-      macs += std::ceil(positions / 16) * 16 *
+      macs += whole_vectors(part.shape.n * part.shape.out_size()) *
               static_cast<double>(part.shape.kernel_size() * s.k * s.c_per_group());
     });
     others = (kMacsPerWeight - kMacsPerPacked) * static_cast<double>(s.weight_elems());
@@ -316,7 +326,7 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (s.kernel[1] == 5 ? 2 : 1);
   const winograd::Tiles tiles(s, rows, columns);
   const double elements = static_cast<double>(tiles.elements);
-  const double all = std::ceil(static_cast<double>(tiles.all) / 16) * 16;
+  const double all = whole_vectors(tiles.all);
   // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
   const double narrow = pass == ConvPass::wgrad && s.c_per_group() <= 16 ? 2 : 1;
   return elements * (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
@@ -371,7 +381,7 @@ int64_t transformed_filters(ConvPass pass, const ConvShape& s) {
 }
 
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
-  const double kMacsPerElement = pass == ConvPass::wgrad ? 12 : 8;
+  const double kMacsPerElement = pass != ConvPass::wgrad ? 8 : vector_lanes() >= 16 ? 12 : 24;
   constexpr double kMacsPerFilter = 30, kMacsPerCall = 1e5;
   const ConvShape shape = forward_shape(pass, s);
   const double blocks = std::ceil(static_cast<double>(shape.out[1]) / 4);
@@ -380,7 +390,7 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
   const double elements = 6 * static_cast<double>(s.n) * blocks * pitch;
   const int64_t lanes = shape.k_per_group();
   const bool wgrad = pass == ConvPass::wgrad;  // over vectors of outputs
-  const double padded = static_cast<double>(wgrad ? (lanes + 15) / 16 * 16 : lanes + lanes % 4);
+  const double padded = wgrad ? whole_vectors(lanes) : static_cast<double>(lanes + lanes % 4);
   // Of wide groups the products cost most, and tiles along both axes have fewer.
   const bool narrow = std::min(s.c_per_group(), s.k_per_group()) < 32;
   const double wide = narrow ? 1 : !wgrad ? 1.3 : s.groups == 1 ? 1.6 : 1.15;
@@ -395,16 +405,16 @@ int64_t fft_elements(ConvPass pass, const ConvShape& s) {
   const ConvShape shape = forward_shape(pass, s);
   return FftTiles(shape).workspace_elements(shape);
 }
-// Four real products a complex one, and transforms of 16 tiles or input channels at a time.
+// Four real products a complex one, and transforms of a vector of tiles or input channels at a
+// time.
 double fft_cost(ConvPass pass, const ConvShape& s) {
   const double kMacsPerTransform = pass == ConvPass::wgrad ? 420 : 300;
   const ConvShape shape = forward_shape(pass, s);
   const FftTiles tiles(shape);
-  const auto vectors = [](int64_t count) { return static_cast<double>((count + 15) / 16 * 16); };
   const double frequencies = static_cast<double>(tiles.frequencies());
   const double transformed =
-      frequencies * (static_cast<double>(shape.k) * vectors(shape.c_per_group()) +
-                     vectors(tiles.all(shape)) * static_cast<double>(s.c + s.k));
+      frequencies * (static_cast<double>(shape.k) * whole_vectors(shape.c_per_group()) +
+                     whole_vectors(tiles.all(shape)) * static_cast<double>(s.c + s.k));
   return 1.7 * 4 * frequencies * static_cast<double>(tiles.all(shape)) * filters(s) +
          kMacsPerTransform * transformed;
 }
