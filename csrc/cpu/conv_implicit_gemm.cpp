@@ -160,16 +160,17 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
     return panel;
   };
   if (in_parts(ConvPass::fprop, s)) {
-    const auto by_tap = [&](int64_t g, int64_t i, int64_t rows, T* panel) {
-      constexpr int kRows = GemmTile<T>::kRows;
-      const int64_t inputs = s.c_per_group(), taps = s.kernel_size();
+    constexpr int64_t kRows = GemmTile<T>::kRows;
+    const auto by_tap = [&](int64_t g, int64_t index, T* panel) {
+      const int64_t inputs = s.c_per_group(), taps = s.kernel_size(), i = index * kRows;
       Scratch<T> by_channel(kRows * k);
-      filters(g, i, rows, 0, k, by_channel.get());
+      filters(g, i, min_of(kRows, m - i), 0, k, by_channel.get());
+      panel += i * k;
       for (int64_t t = 0; t < taps; ++t)
         for (int64_t c = 0; c < inputs; ++c, panel += kRows)
           __builtin_memcpy(panel, &by_channel[(c * taps + t) * kRows], sizeof(T) * kRows);
     };
-    return multiply_parts(args, ConvPass::fprop, args.x, by_tap);
+    return multiply_parts(args, ConvPass::fprop, args.x, ceil_div(m, kRows), by_tap);
   }
   multiply(
       s, args.x, filters,
@@ -179,18 +180,17 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
 }
 
 // The filters of `rows` inputs for the gradient, which lie together for every output k in [begin,
-// end): tap t of all inputs to place(k, t).
+// end): tap t of all inputs to place(k, t). Fetches those that lie `ahead` of them.
 template <class T, class Place>
 static void pack_taps(const T* weight, int64_t k_step, int64_t taps, int64_t rows, int64_t begin,
-                      int64_t end, int64_t outputs, const Place& place) {
+                      int64_t end, int64_t ahead, const Place& place) {
   constexpr int kRows = GemmTile<T>::kRows;
-  constexpr int64_t kAhead = 16;  // outputs by which their scattered filters are prefetched
   if (kLanes<T> % kRows == 0 && 3 * taps > kLanes<T>) {
     // Squares: a vector is a tap of some outputs' inputs.
     constexpr int kTogether = kLanes<T> / kRows;
     for (int64_t k = begin; k < end; k += kTogether) {
-      for (int64_t ahead = k + kAhead; ahead < min_of(k + kAhead + kTogether, outputs); ++ahead)
-        prefetch_line(weight + ahead * k_step, rows * taps);
+      for (int64_t j = k; j < k + kTogether; ++j)
+        prefetch_line(weight + j * k_step + ahead, rows * taps);
       for (int64_t t = 0; t < taps; t += kLanes<T>) {
         const Lanes<T> inside(0, taps - t);
         Vec<T> square[kLanes<T>];
@@ -210,7 +210,7 @@ static void pack_taps(const T* weight, int64_t k_step, int64_t taps, int64_t row
     return;
   }
   for (int64_t k = begin; k < end; ++k) {
-    if (k + kAhead < outputs) prefetch_line(weight + (k + kAhead) * k_step, rows * taps);
+    prefetch_line(weight + k * k_step + ahead, rows * taps);
     for (int64_t t = 0; t < taps; ++t) {
       const T* source = weight + k * k_step + t;
       T* line = place(k, t);
@@ -226,8 +226,8 @@ static void pack_backward(const ConvArgs<T>& args, int64_t g, int64_t i, int64_t
                           int64_t depth, T* panel) {
   constexpr int kRows = GemmTile<T>::kRows;
   const ConvShape& s = args.shape;
-  const int64_t taps = s.kernel_size(), m = s.c_per_group(), outputs = s.k_per_group();
-  const T* weight = args.weight + (g * outputs * m + i) * taps;
+  const int64_t taps = s.kernel_size(), m = s.c_per_group();
+  const T* weight = args.weight + (g * s.k_per_group() * m + i) * taps;
   if (taps == 1) return pack_panel<kRows>(weight + p * m, 1, m, rows, depth, panel, kRows);
   const auto some_taps = [&](int64_t from, int64_t to) {  // of one output
     for (; from < to; ++from) {
@@ -238,8 +238,9 @@ static void pack_backward(const ConvArgs<T>& args, int64_t g, int64_t i, int64_t
   };
   const int64_t end = p + depth, first = min_of(ceil_div(p, taps) * taps, end);
   const int64_t last = max_of(end / taps * taps, first);
+  constexpr int64_t kAhead = 16;  // outputs
   some_taps(p, first);
-  pack_taps(weight, m * taps, taps, rows, first / taps, last / taps, outputs,
+  pack_taps(weight, m * taps, taps, rows, first / taps, last / taps, kAhead * m * taps,
             [&](int64_t k, int64_t t) { return panel + (k * taps + taps - 1 - t - p) * kRows; });
   some_taps(last, end);
 }
@@ -249,27 +250,28 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   if (in_parts(ConvPass::dgrad, s)) {
     const int64_t taps = s.kernel_size(), m = s.c_per_group(), outputs = s.k_per_group();
-    const auto by_tap = [&](int64_t g, int64_t i, int64_t rows, T* panel) {
-      constexpr int kRows = GemmTile<T>::kRows;
-      if (taps == 1) {
-        pack_backward(args, g, i, rows, 0, outputs, panel);
-        return;
-      }
-      constexpr int64_t kSome = 32;  // outputs whose filters are turned over within L1
+    constexpr int64_t kRows = GemmTile<T>::kRows;
+    constexpr int64_t kSome = 32;  // outputs of a task, whose filters are turned over within L1
+    const auto by_tap = [&](int64_t g, int64_t index, T* panel) {
+      const int64_t first = index * kSome, count = min_of(kSome, outputs - first);
       Scratch<T> some(kSome * taps * kRows);
-      for (int64_t first = 0; first < outputs; first += kSome) {
-        const int64_t count = min_of(kSome, outputs - first);
-        const auto place = [&](int64_t k, int64_t t) {
-          return &some[((k - first) * taps + t) * kRows];
-        };
+      const auto place = [&](int64_t k, int64_t t) {
+        return &some[((k - first) * taps + t) * kRows];
+      };
+      for (int64_t i = 0; i < m; i += kRows, panel += kRows * outputs * taps) {
+        const int64_t rows = min_of(kRows, m - i);
+        if (taps == 1) {
+          pack_backward(args, g, i, rows, first, count, panel + first * kRows);
+          continue;
+        }
         pack_taps(args.weight + (g * outputs * m + i) * taps, m * taps, taps, rows, first,
-                  first + count, outputs, place);
+                  first + count, kRows * taps, place);
         for (int64_t t = 0; t < taps; ++t)
           for (int64_t k = first; k < first + count; ++k)
             __builtin_memcpy(panel + (t * outputs + k) * kRows, place(k, t), sizeof(T) * kRows);
       }
     };
-    return multiply_parts(args, ConvPass::dgrad, args.grad_y, by_tap);
+    return multiply_parts(args, ConvPass::dgrad, args.grad_y, ceil_div(outputs, kSome), by_tap);
   }
   const auto filters = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth,
                            T* panel) -> const T* {

@@ -60,11 +60,11 @@ struct PartTasks {
   int64_t positions, blocks_n, first;  // of all images; blocks of them; tasks before
 };
 
-// pack(group, i, rows, panel) packs rows of filters as [tap][channel][kRows]; x is the input of the
-// products, of `inputs` channels a group.
+// pack(group, task, panels) is a task of pack_tasks that pack the filters of a group as
+// [panel][tap][channel][kRows]; x is the input of the products, of `inputs` channels a group.
 template <class T, class Pack>
 static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, const T* x,
-                           const Pack& pack) {
+                           int64_t pack_tasks, const Pack& pack) {
   using Tile = GemmTile<T>;
   constexpr int kRows = Tile::kRows;
   constexpr int64_t kFewTasks = 8;
@@ -75,10 +75,10 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
   const int64_t taps = s.kernel_size(), panels = ceil_div(m, kRows);
   const int64_t panel_size = kRows * inputs * taps;
   T* const packed = args.packed ? args.packed->data : args.workspace;
-  const int64_t unpacked = args.packed && args.packed->ready ? 0 : s.groups * panels;
+  const int64_t unpacked = args.packed && args.packed->ready ? 0 : s.groups * pack_tasks;
   parallel_for(unpacked, [&](int64_t task) {
-    const int64_t i = task % panels * kRows;
-    pack(task / panels, i, min_of<int64_t>(kRows, m - i), packed + task * panel_size);
+    const int64_t g = task / pack_tasks;
+    pack(g, task % pack_tasks, packed + g * panels * panel_size);
   });
   if (args.packed) args.packed->ready = true;
   const int64_t count = count_parts(pass, s);

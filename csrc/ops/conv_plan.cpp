@@ -357,9 +357,11 @@ int64_t winograd1d_elements(ConvPass pass, const ConvShape& shape) {
   });
 }
 double winograd1d_cost(ConvPass pass, const ConvShape& shape) {
-  return in_lines(pass, shape, [&](const auto& s, int64_t rows, int64_t columns) {
-    return winograd_cost_of(pass, s, rows, columns);
-  });
+  // An element of a tile is used for the filters of one part alone.
+  const double once = pass == ConvPass::wgrad ? 1.35 : 1.2;
+  return once * in_lines(pass, shape, [&](const auto& s, int64_t rows, int64_t columns) {
+           return winograd_cost_of(pass, s, rows, columns);
+         });
 }
 
 std::string needs_winograd_rows(ConvPass pass, const ConvShape& s) {

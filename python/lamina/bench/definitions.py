@@ -76,6 +76,11 @@ def _conv_5x5(x: Array, weight: Array, bias: Array) -> Array:
     return np.einsum("ncpqrs,kcrs->nkpq", _windows(x, 5, 2), weight) + bias[:, None, None]
 
 
+def _conv_1x7(x: Array, weight: Array, bias: Array) -> Array:
+    row = _windows(x, 7, 3)[..., 3, :]  # of every window, its middle one
+    return np.einsum("ncpqs,kcs->nkpq", row, weight[:, :, 0]) + bias[:, None, None]
+
+
 def _depthwise(x: Array, weight: Array, bias: Array) -> Array:
     return np.einsum("ncpqrs,crs->ncpq", _windows(x, 3, 1), weight[:, 0]) + bias[:, None, None]
 
@@ -291,6 +296,12 @@ DEFINITIONS: dict[str, Definition] = {
         lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=2, algo=algo),
         _conv_5x5,
         ((2, 6, 21, 19), (9, 6, 5, 5), (9,)),
+        "conv",
+    ),
+    "conv_1x7": Definition(
+        lambda F, algo, x, weight, bias: F.conv2d(x, weight, bias, padding=(0, 3), algo=algo),
+        _conv_1x7,
+        ((2, 6, 9, 21), (9, 6, 1, 7), (9,)),
         "conv",
     ),
     "depthwise": Definition(
