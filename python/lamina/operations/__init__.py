@@ -3,36 +3,36 @@
 Everything named here is also `lamina.<name>`; tensor.py makes most of it methods.
 """
 
-from .elementwise import (
-    abs,
-    add,
-    ceil,
-    clamp,
-    cos,
-    div,
+from .comparison import (
     eq,
-    exp,
-    expm1,
-    floor,
     ge,
     gt,
     isfinite,
     isinf,
     isnan,
     le,
-    log,
-    log1p,
-    log2,
     logical_and,
     logical_not,
     logical_or,
     logical_xor,
     lt,
-    masked_fill,
+    ne,
+)
+from .elementwise import (
+    abs,
+    add,
+    ceil,
+    cos,
+    div,
+    exp,
+    expm1,
+    floor,
+    log,
+    log1p,
+    log2,
     maximum,
     minimum,
     mul,
-    ne,
     neg,
     pow,
     round,
@@ -44,9 +44,9 @@ from .elementwise import (
     square,
     sub,
     tanh,
-    where,
 )
 from .indexing import gather
+from .joining import cat, stack
 from .linalg import matmul
 from .reduction import (
     all,
@@ -65,9 +65,9 @@ from .reduction import (
     sum,
     var,
 )
+from .selection import clamp, masked_fill, where
 from .shape import (
     broadcast_to,
-    cat,
     chunk,
     clone,
     flatten,
@@ -78,7 +78,6 @@ from .shape import (
     reshape,
     split,
     squeeze,
-    stack,
     swapaxes,
     transpose,
     unbind,

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from .. import _C
-from ..arrays import FLOATS, asarray, device_of, empty, is_array, is_ready, module_of
+from ..arrays import FLOATS, INT64, asarray, device_of, empty, is_array, is_ready, module_of
 
 BOOL = np.dtype(np.bool_)
+NUMBERS = (*FLOATS, INT64)  # of known calls that compute
+MOVED = (*NUMBERS, BOOL)  # and of those that move elements
 _RANK = {"b": 0, "i": 1, "u": 1, "f": 2}
 
 
@@ -115,6 +117,20 @@ def is_known_array(x: Any, dtypes: tuple[np.dtype, ...]) -> bool:
     """Whether `x` is an array of NumPy, or a Tensor on one, whose dtype is one of `dtypes`."""
     array = getattr(x, "_data", x)
     return type(array) is np.ndarray and array.dtype in dtypes and array.dtype.isnative
+
+
+def are_alike(operands: tuple[Any, ...], dtypes: Any) -> bool:
+    """Whether those that are no numbers are arrays of one of the dtypes, all of the same."""
+    arrays = [x for x in operands if type(x) not in (float, int)]
+    return (
+        len(arrays) > 0
+        and is_known_array(arrays[0], dtypes)
+        and all(is_known_array(x, (arrays[0].dtype,)) for x in arrays)
+    )
+
+
+def shapes_of(*operands: Any) -> list[tuple[int, ...]]:
+    return [getattr(x, "shape", ()) for x in operands]
 
 
 def axis_runs(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[bool] | None:

@@ -1,12 +1,11 @@
 """Arithmetic and functions of single elements, with broadcasting.
 
 At the kinks the gradients are those of torch: equal values share the gradient of maximum and
-minimum, abs and sign have 0 at 0, clamp has 1 on its bounds.
+minimum, abs and sign have 0 at 0.
 """
 
 from __future__ import annotations
 
-import builtins
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,10 +13,19 @@ from typing import Any
 import numpy as np
 
 from .. import _C
-from ..arrays import FLOATS, INT64, asarray, empty, empty_like, is_ready, module_of
+from ..arrays import FLOATS, asarray, empty, empty_like, is_ready, module_of
 from ..autograd import Context, Function
 from ..known import Known
-from ._common import BOOL, as_array, as_float, common_dtype, is_known_array, promote, unbroadcast
+from ._common import (
+    NUMBERS,
+    are_alike,
+    as_array,
+    as_float,
+    is_known_array,
+    promote,
+    shapes_of,
+    unbroadcast,
+)
 
 
 class _Binary(Function):
@@ -143,72 +151,6 @@ class Maximum(_Extremum):
 
 class Minimum(_Extremum):
     pass
-
-
-class Where(Function):
-    @staticmethod
-    def forward(ctx: Context, condition: Any, a: Any, b: Any) -> Any:
-        condition = as_array("where", condition)
-        if condition.dtype != bool:
-            raise TypeError(
-                f"where: condition must be boolean, got condition.dtype={condition.dtype}; "
-                "compare it, as in condition != 0"
-            )
-        equal = is_ready(a) and is_ready(b) and a.dtype == b.dtype and a.shape == b.shape
-        if equal and type(condition) is np.ndarray and condition.shape == a.shape:
-            ctx.shapes = (a.shape, b.shape)
-            ctx.save_for_backward(condition)
-            return np.where(condition, a, b)
-        dtype = common_dtype("where", {"a": a, "b": b})
-        condition, a, b = promote("where", condition=condition, a=a, b=b)
-        condition = condition.astype(bool)
-        ctx.shapes = (a.shape, b.shape)
-        ctx.save_for_backward(condition)
-        return module_of(condition).where(condition, a.astype(dtype), b.astype(dtype))
-
-    @staticmethod
-    def backward(ctx: Context, grad_y: Any) -> Any:
-        (condition,) = ctx.saved
-        _, need_a, need_b = ctx.needs_input_grad
-        xp = module_of(grad_y)
-        zero = grad_y.dtype.type(0)
-        grad_a = unbroadcast(xp.where(condition, grad_y, zero), ctx.shapes[0]) if need_a else None
-        grad_b = unbroadcast(xp.where(condition, zero, grad_y), ctx.shapes[1]) if need_b else None
-        return None, grad_a, grad_b
-
-
-class Clamp(Function):
-    @staticmethod
-    def forward(ctx: Context, x: Any, low: Any, high: Any) -> Any:
-        named = {"x": x, "min": low, "max": high}
-        given = {name: value for name, value in named.items() if value is not None}
-        if len(given) == 1:
-            raise ValueError("clamp: min or max must be given, got min=None, max=None")
-        arrays = dict(zip(given, promote("clamp", **given), strict=True))
-        xp = module_of(arrays["x"])
-        y = arrays["x"]
-        if low is not None:
-            y = xp.maximum(y, arrays["min"])
-        if high is not None:
-            y = xp.minimum(y, arrays["max"])
-        ctx.save_for_backward(arrays["x"], arrays.get("min"), arrays.get("max"))
-        return y
-
-    @staticmethod
-    def backward(ctx: Context, grad_y: Any) -> Any:
-        x, low, high = ctx.saved
-        below = False if low is None else x < low
-        above = False if high is None else x > high
-        crossed = False if low is None or high is None else high < low
-        masks = (
-            np.logical_not(np.logical_or(below, above)),
-            np.logical_and(below, np.logical_not(crossed)),
-            np.logical_or(above, crossed),
-        )
-        return tuple(
-            unbroadcast(grad_y * mask, array.shape) if need else None
-            for need, mask, array in zip(ctx.needs_input_grad, masks, ctx.saved, strict=True)
-        )
 
 
 class _Unary(Function):
@@ -356,19 +298,6 @@ class Sign(Function):
         return module_of(grad_y).zeros_like(grad_y)
 
 
-class Compare(Function):
-    """A comparison or test; its boolean result carries no gradient."""
-
-    @staticmethod
-    def forward(ctx: Context, name: str, *operands: Any) -> Any:
-        if len(operands) == 1:
-            x = as_array(name, operands[0])
-            return getattr(module_of(x), name)(x)
-        a, b = promote(name, a=operands[0], b=operands[1])
-        return getattr(module_of(a), name)(a, b)
-
-
-_NUMBERS = (*FLOATS, INT64)
 _known_pairs = {
     "add": Known(2, Add, True, "copied"),
     "subtract": Known(2, Sub, True, "copied"),
@@ -380,8 +309,6 @@ _known_pairs = {
 _known_negatives = Known(1, Neg)
 _known_absolutes = Known(1, Abs, layouts="copied")
 _known_sigmoids = Known(1, Sigmoid, layouts="copied")
-_known_choices = Known(3, Where, True, "copied")
-_known_limits = Known(3, Clamp, True, "copied")
 
 
 def _pair(op: str, function: type[Function], a: Any, b: Any) -> Any:
@@ -390,29 +317,14 @@ def _pair(op: str, function: type[Function], a: Any, b: Any) -> Any:
     take its operands: arrays of one dtype that y has too, or numbers.
     """
     y = function.apply(a, b)
-    if _are_alike((a, b), (y.dtype,)) and y.dtype in _NUMBERS:
-        _known_pairs[op].remember((a, b), y, _C.binary_call, (op, *_shapes(a, b)), ())
+    if are_alike((a, b), (y.dtype,)) and y.dtype in NUMBERS:
+        _known_pairs[op].remember((a, b), y, _C.binary_call, (op, *shapes_of(a, b)), ())
     return y
-
-
-def _are_alike(operands: tuple[Any, ...], dtypes: Any) -> bool:
-    """Whether those that are no numbers are arrays of one of the dtypes, all of the same."""
-    arrays = [x for x in operands if type(x) not in (float, int)]
-    return (
-        len(arrays) > 0
-        and is_known_array(arrays[0], dtypes)
-        and builtins.all(is_known_array(x, (arrays[0].dtype,)) for x in arrays)
-    )
-
-
-def _shapes(*operands: Any) -> list[tuple[int, ...]]:
-    return [getattr(x, "shape", ()) for x in operands]
 
 
 _run_add, _run_sub, _run_mul, _run_div, _run_maximum, _run_minimum = (
     known.run for known in _known_pairs.values()
 )
-_run_where, _run_clamp = _known_choices.run, _known_limits.run
 
 
 def add(a: Any, b: Any) -> Any:
@@ -458,37 +370,6 @@ def minimum(a: Any, b: Any) -> Any:
     return _pair("minimum", Minimum, a, b) if y is None else y
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
-    """a where the boolean condition holds, else b, all broadcast. Raises as `add`."""
-    y = _run_where(condition, a, b)
-    if y is not None:
-        return y
-    y = Where.apply(condition, a, b)
-    if is_known_array(condition, (BOOL,)) and _are_alike((a, b), (y.dtype,)):
-        asked = (condition, a, b)
-        _known_choices.remember(asked, y, _C.where_call, tuple(_shapes(*asked)), ())
-    return y
-
-
-def clamp(x: Any, min: Any = None, max: Any = None) -> Any:
-    """x limited to [min, max], numbers or broadcast tensors; NaN stays. Raises ValueError for
-    no bound."""
-    y = _run_clamp(x, min, max)
-    if y is not None:
-        return y
-    y = Clamp.apply(x, min, max)
-    if is_known_array(x, FLOATS) and builtins.all(
-        limit is None or type(limit) in (float, int) for limit in (min, max)
-    ):
-        _known_limits.remember((x, min, max), y, _C.clamp_call, (), ())
-    return y
-
-
-def masked_fill(x: Any, mask: Any, value: Any) -> Any:
-    """x with `value` where the boolean mask holds."""
-    return where(mask, value, x)
-
-
 def neg(x: Any) -> Any:
     """-x. Raises TypeError for booleans."""
     y = _known_negatives.run(x)
@@ -530,47 +411,3 @@ def sign(x: Any) -> Any:
 def square(x: Any) -> Any:
     """x * x."""
     return mul(x, x)
-
-
-def _compare(name: str, numpy_name: str) -> Callable[[Any, Any], Any]:
-    known = Known(2, Compare, True, "copied")
-    run = known.run
-
-    def public(a: Any, b: Any) -> Any:
-        y = run(a, b)
-        if y is None:
-            y = Compare.apply(numpy_name, a, b)
-            if _are_alike((a, b), (*_NUMBERS, BOOL)):
-                known.remember((a, b), y, _C.binary_call, (numpy_name, *_shapes(a, b)), ())
-        return y
-
-    public.__name__ = public.__qualname__ = name
-    public.__doc__ = f"Elementwise numpy.{numpy_name}, broadcast: booleans without a gradient."
-    return public
-
-
-def _test(name: str) -> Callable[[Any], Any]:
-    known = Known(1, Compare, layouts="copied")
-    run = known.run
-
-    def public(x: Any) -> Any:
-        y = run(x)
-        if y is None:
-            y = Compare.apply(name, x)
-            if is_known_array(x, (*FLOATS, BOOL)):
-                known.remember((x,), y, _C.unary_call, (name,), ())
-        return y
-
-    public.__name__ = public.__qualname__ = name
-    public.__doc__ = f"Elementwise numpy.{name}: booleans without a gradient."
-    return public
-
-
-eq, ne = _compare("eq", "equal"), _compare("ne", "not_equal")
-lt, le = _compare("lt", "less"), _compare("le", "less_equal")
-gt, ge = _compare("gt", "greater"), _compare("ge", "greater_equal")
-logical_and = _compare("logical_and", "logical_and")
-logical_or = _compare("logical_or", "logical_or")
-logical_xor = _compare("logical_xor", "logical_xor")
-logical_not = _test("logical_not")
-isnan, isinf, isfinite = _test("isnan"), _test("isinf"), _test("isfinite")

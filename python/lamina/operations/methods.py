@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import elementwise, indexing, linalg, reduction, shape
+from . import comparison, elementwise, indexing, linalg, reduction, selection, shape
 
 
 def _reflected(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,19 +37,19 @@ class Methods:
     __abs__ = abs = elementwise.abs
     __getitem__ = indexing.index
 
-    __lt__ = lt = elementwise.lt
-    __le__ = le = elementwise.le
-    __gt__ = gt = elementwise.gt
-    __ge__ = ge = elementwise.ge
-    __and__ = logical_and = elementwise.logical_and
-    __or__ = logical_or = elementwise.logical_or
-    __xor__ = logical_xor = elementwise.logical_xor
-    __rand__ = _reflected(elementwise.logical_and)
-    __ror__ = _reflected(elementwise.logical_or)
-    __rxor__ = _reflected(elementwise.logical_xor)
-    __invert__ = logical_not = elementwise.logical_not
-    eq = elementwise.eq
-    ne = elementwise.ne
+    __lt__ = lt = comparison.lt
+    __le__ = le = comparison.le
+    __gt__ = gt = comparison.gt
+    __ge__ = ge = comparison.ge
+    __and__ = logical_and = comparison.logical_and
+    __or__ = logical_or = comparison.logical_or
+    __xor__ = logical_xor = comparison.logical_xor
+    __rand__ = _reflected(comparison.logical_and)
+    __ror__ = _reflected(comparison.logical_or)
+    __rxor__ = _reflected(comparison.logical_xor)
+    __invert__ = logical_not = comparison.logical_not
+    eq = comparison.eq
+    ne = comparison.ne
 
     exp = elementwise.exp
     expm1 = elementwise.expm1
@@ -69,11 +69,11 @@ class Methods:
     round = elementwise.round
     maximum = elementwise.maximum
     minimum = elementwise.minimum
-    clamp = clip = elementwise.clamp
-    masked_fill = elementwise.masked_fill
-    isnan = elementwise.isnan
-    isinf = elementwise.isinf
-    isfinite = elementwise.isfinite
+    clamp = clip = selection.clamp
+    masked_fill = selection.masked_fill
+    isnan = comparison.isnan
+    isinf = comparison.isinf
+    isfinite = comparison.isfinite
 
     sum = reduction.sum
     mean = reduction.mean
@@ -124,9 +124,9 @@ class Methods:
         return shape.transpose(self, -2, -1)
 
     def __eq__(self, other: Any) -> Any:
-        return NotImplemented if other is None else elementwise.eq(self, other)
+        return NotImplemented if other is None else comparison.eq(self, other)
 
     def __ne__(self, other: Any) -> Any:
-        return NotImplemented if other is None else elementwise.ne(self, other)
+        return NotImplemented if other is None else comparison.ne(self, other)
 
     __hash__ = object.__hash__

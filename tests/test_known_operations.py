@@ -1,0 +1,230 @@
+"""What tensors compute by known calls, beside NumPy: the second call as the first."""
+
+from __future__ import annotations
+
+import lamina
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+
+def values(*shape, dtype=np.float32):
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
+
+
+PICKS = np.array([[1, -1], [0, 1]])
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 1023, 1025, 40000, 200001])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_are_as_good_as_exact(n, dtype):
+    x = values(2, n, dtype=dtype)
+    # eight chains of 128 in a block, and the sums of blocks; float32 is rounded once
+    steps = 1 if dtype == np.float32 else 140 + n / 1024
+    for axis in ((0, 1), 1):
+        exact = x.sum(axis, dtype=np.longdouble)
+        bound = steps * np.finfo(dtype).eps * np.abs(x).sum(axis, dtype=np.longdouble)
+        assert (np.abs(lamina.sum(x, axis) - exact) <= bound).all()
+
+
+def test_numbers_are_told_apart():
+    x = lamina.tensor(values(3, 4), requires_grad=True)
+    for number in (2, 2.0, -0.5, 1e300, float("nan"), float("inf"), 3):
+        with np.errstate(all="ignore"):
+            expected = x.detach().numpy() * np.float32(number)
+        y = x * number
+        assert y.dtype == np.float32
+        assert_array_equal(y.detach().numpy(), expected)
+    assert (lamina.tensor([1, 2]) * 2).dtype == np.int64
+    assert (lamina.tensor([1, 2]) * 2.5).tolist() == [2.5, 5]
+    assert (x.detach() * True).dtype == np.float32
+    with pytest.raises(OverflowError):
+        x * 10**400
+    with pytest.raises(TypeError, match="mul: b must be"):
+        x * "2"
+
+
+COMPARISONS = {
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "logical_and": np.logical_and,
+    "logical_or": np.logical_or,
+    "logical_xor": np.logical_xor,
+}
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_comparisons(name, dtype):
+    function, expected = getattr(lamina, name), COMPARISONS[name]
+    a, b = (np.asarray(values(*shape) * 2, dtype) for shape in ((3, 4), (3, 1)))
+    b[0] = a[0, 0]
+    for x, y in ((a, b), (b, a), (a, a[1]), (a, a.T.copy().T), (a, 1), (0, b)):
+        for _ in range(2):
+            found = function(x, y)
+            assert_array_equal(found, expected(x, y), strict=True)
+            if not isinstance(x, int):
+                tensor = function(lamina.tensor(x), y)
+                assert type(tensor) is lamina.Tensor and not tensor.requires_grad
+                assert_array_equal(tensor.numpy(), found, strict=True)
+    if dtype == np.float32:
+        x = lamina.tensor(a, requires_grad=True)
+        for _ in range(2):
+            assert not function(x, x).requires_grad
+
+
+@pytest.mark.parametrize("name", ["isnan", "isinf", "isfinite", "logical_not"])
+def test_tests_of_elements(name):
+    x = np.array([0, 1, -np.inf, np.nan], np.float32)
+    for _ in range(2):
+        assert_array_equal(getattr(lamina, name)(x), getattr(np, name)(x), strict=True)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("name", ["max", "min", "amax", "amin", "argmax", "argmin"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("shape", [(3, 4), (5, 200), (2, 3, 4), (40001,), (3, 70001)])
+def test_extremes(name, dtype, shape):
+    x = np.asarray(values(*shape) * 3, dtype)
+    if dtype != np.int64:
+        x[..., 2] = -np.inf
+        x.reshape(-1)[-3] = np.nan
+    function = getattr(lamina, name)
+    reference = getattr(np, name if "arg" in name else name[-3:])
+    for dim in (None, *range(-1, x.ndim)):
+        for _ in range(2):
+            found, expected = function(x, dim), reference(x, axis=dim)
+            if isinstance(found, tuple):
+                indices = np.argmax(x, dim) if name == "max" else np.argmin(x, dim)
+                assert_array_equal(found.indices, indices, strict=True)
+                found = found.values
+            assert_array_equal(found, expected)
+            assert found.dtype == (np.int64 if "arg" in name else dtype)
+
+
+def test_extremes_share_the_gradient_or_give_it_to_the_first():
+    for _ in range(3):
+        x = lamina.tensor([[1.0, 3.0, 3.0], [NAN, 2.0, NAN]], requires_grad=True)
+        x.amax(1).sum().backward()
+        assert x.grad.tolist() == [[0, 0.5, 0.5], [0.5, 0, 0.5]]
+        x.grad = None
+        values, indices = x.max(1)
+        assert not indices.requires_grad and indices.tolist() == [1, 0]
+        values.sum().backward()
+        assert x.grad.tolist() == [[0, 1, 0], [1, 0, 0]]
+        x.grad = None
+        x.max(0)[0].backward(np.float32([1, 2, 3]))
+        assert x.grad.tolist() == [[0, 2, 0], [1, 0, 3]]
+
+
+def test_integers_are_known_too():
+    a, b = np.arange(6).reshape(2, 3), np.array([1, 2, 3])
+    for _ in range(2):
+        for ours, numpys in (
+            (lamina.add, np.add),
+            (lamina.sub, np.subtract),
+            (lamina.mul, np.multiply),
+        ):
+            assert_array_equal(ours(a, b), numpys(a, b), strict=True)
+            assert_array_equal(ours(a, 7), numpys(a, 7), strict=True)
+        assert lamina.div(a, 2).dtype == np.float32
+        assert lamina.add(a, 0.5).dtype == np.float32
+        with pytest.raises(OverflowError):
+            lamina.add(a, 10**30)
+
+
+def test_large_operands_of_other_layouts():
+    x = values(400, 401)
+    other = x.T.copy().T
+    for _ in range(2):
+        assert_array_equal(lamina.exp(other), lamina.exp(x))
+        assert_array_equal(lamina.add(other, x), x + x)
+        np.testing.assert_allclose(lamina.sum(other, 0), lamina.sum(x, 0), rtol=1e-6)
+
+
+def test_rows_by_index_are_checked_every_time():
+    x = lamina.tensor(values(4, 3), requires_grad=True)
+    for _ in range(2):
+        assert_array_equal(x[PICKS].detach().numpy(), x.detach().numpy()[PICKS])
+        with pytest.raises(IndexError, match="getitem: index must lie within"):
+            x[PICKS * 4]
+
+
+def test_split_in_parts_that_are_recorded():
+    x = lamina.tensor(values(5, 3), requires_grad=True)
+    parts = x.split(2)
+    assert [part.shape for part in parts] == [(2, 3), (2, 3), (1, 3)]
+    rows = x.unbind()
+    assert len(rows) == 5 and rows[0].shape == (3,)
+    (parts[0].sum() + 2 * parts[2].sum() + 3 * rows[3].sum()).backward()
+    assert_array_equal(x.grad.numpy()[:, 0], [1, 1, 0, 3, 2])
+    assert [part.shape for part in x.chunk(4)] == [(2, 3), (2, 3), (1, 3)]
+    with pytest.raises(ValueError, match="narrow: start and length"):
+        x.narrow(0, 3, 3)
+    with pytest.raises(ValueError, match="split: split_size must be at least 1"):
+        x.split(0)
+
+
+def test_many_axes():
+    for extents in ((2, 3), (3, 2)):  # what tells calls apart has its limits
+        shape = (1,) * 29 + extents
+        a, b = values(*shape), values(*shape)
+        for _ in range(2):
+            assert_array_equal(lamina.add(a, b), a + b, strict=True)
+            assert_array_equal(lamina.where(a > 0, a, b), np.where(a > 0, a, b))
+
+
+@pytest.mark.parametrize("shape", [(70, 65), (3, 40, 50), (2, 5, 33, 4), (300, 257)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_copies_of_other_orders(shape, dtype):
+    x = np.asarray(values(*shape) * 4, dtype)
+    orders = [tuple(range(len(shape)))[::-1], (1, 0, *range(2, len(shape)))]
+    views = [x.transpose(order) for order in orders] + [x[::2, ::-1], x[:, 1::3].T, x[..., :1]]
+    for view in views:
+        for _ in range(2):
+            y = lamina.Tensor(view).contiguous()
+            assert y.is_contiguous()
+            assert_array_equal(y.numpy(), view, strict=True)
+    if dtype == np.float32:
+        tensor = lamina.Tensor(x, requires_grad=True)
+        seed = values(*shape[::-1])
+        for _ in range(2):
+            tensor.grad = None
+            tensor.permute(*orders[0]).backward(seed)
+            assert_array_equal(tensor.grad.numpy(), seed.transpose(orders[0]))
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 7), (3, 5000), (200, 400)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_masks(shape, dtype):
+    x, mask = np.asarray(values(*shape) * 4, dtype), values(*shape) > 0.3
+    for one in (mask, ~mask, np.zeros(shape, bool), np.ones(shape, bool)):
+        found = lamina.tensor(x)[one]
+        assert_array_equal(found.numpy(), x[one], strict=True)
+        assert_array_equal(lamina.tensor(x)[lamina.tensor(one)].numpy(), x[one])
+    if dtype == np.float32:
+        tensor = lamina.tensor(x, requires_grad=True)
+        tensor[mask].backward(x[mask])
+        assert_array_equal(tensor.grad.numpy(), np.where(mask, x, 0))
+    with pytest.raises(IndexError, match="getitem"):
+        lamina.tensor(x)[np.ones((2, *shape), bool)]
+
+
+@pytest.mark.parametrize("shape", [(3000, 7), (40, 300), (5, 33000, 3), (4, 9, 11, 13)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_of_rows_are_as_good_as_exact(shape, dtype):
+    x = values(*shape, dtype=dtype)
+    steps = 1 if dtype == np.float32 else 60 + shape[0] + shape[1] / 1024
+    for dims in (0, 1, (0, 2), (1, 3), (0, 1)):
+        if np.max(dims) >= x.ndim:
+            continue
+        exact = x.sum(dims, dtype=np.longdouble)
+        bound = steps * np.finfo(dtype).eps * np.abs(x).sum(dims, dtype=np.longdouble)
+        for _ in range(2):
+            assert (np.abs(lamina.sum(x, dims) - exact) <= bound).all()
