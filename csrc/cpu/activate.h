@@ -28,11 +28,6 @@ static constexpr double kInverseSqrt2Pi = 0.39894228040143267794;
 static constexpr double kSqrt2OverPi = 0.79788456080286535588;
 static constexpr double kGeluCubic = 0.044715;
 
-// x * gate with 0 * -Inf = 0: these functions tend to 0 on the left.
-template <class T>
-LAMINA_INLINE Vec<T> gated(Vec<T> x, Vec<T> gate) {
-  return x == -broadcast<T>(T(__builtin_inf())) ? Vec<T>{} : x * gate;
-}
 // gate + x * bump, whose second term tends to 0 on both sides.
 template <class T>
 LAMINA_INLINE Vec<T> gated_slope(Vec<T> x, Vec<T> gate, Vec<T> bump) {
@@ -43,33 +38,70 @@ template <class T>
 LAMINA_INLINE Vec<T> gelu(Vec<T> x) {
   Vec<T> bell;
   const Vec<T> z = at_most<T>(absolute<T>(x), Real<T>::kNormalZero);
-  return at_least<T>(x, T(0)) - z * normal_tail<T>(z, bell);
+  return at_least<T>(x, T(0)) - normal_tail<true, T>(z, bell);
 }
 template <class T>
 LAMINA_INLINE Vec<T> gelu_slope(Vec<T> x) {
   Vec<T> bell;
   const Vec<T> z = at_most<T>(absolute<T>(x), Real<T>::kNormalZero);
-  const Vec<T> tail = normal_tail<T>(z, bell);
+  const Vec<T> tail = normal_tail<false, T>(z, bell);
   return gated_slope<T>(x, x < T(0) ? tail : T(1) - tail, T(kInverseSqrt2Pi) * bell);
 }
-// (1 + tanh(u)) / 2 = sigmoid(2 u)
+// (1 + tanh(u)) / 2 = sigmoid(2 u): g = 2 u = x (a + b x^2), and what it is too large by, for e^-g
+// sees many units of that. a in two parts, the first with zeros at its end: sums with it are exact.
 template <class T>
-LAMINA_INLINE Vec<T> gelu_gate(Vec<T> x) {
-  return T(2 * kSqrt2OverPi) * (x + T(kGeluCubic) * x * x * x);
+LAMINA_INLINE Vec<T> gelu_gate(Vec<T> x, Vec<T>& excess) {
+  constexpr T kHigh = T(1.59576416015625), kLow = T(2 * kSqrt2OverPi - 1.59576416015625);
+  constexpr T kCubic = T(2 * kSqrt2OverPi * kGeluCubic);
+  constexpr T kCubicLow = T(2 * kSqrt2OverPi * kGeluCubic - double(kCubic));
+  const Vec<T> square = x * x, p = kCubic * square + kHigh, g = x * p;
+  const Vec<T> p_low = product_error<T>(broadcast<T>(kCubic), square, p - kHigh) +
+                       (kCubic * product_error<T>(x, x, square) + (kCubicLow * square + kLow));
+  excess = -(product_error<T>(x, p, g) + x * p_low);
+  return g;
+}
+// x times its gate is 0 from kGateZero on to the left; the gate is 1 from kGateOne on.
+template <class T>
+inline constexpr T kGateZero = sizeof(T) == 4 ? -11 : -22;
+template <class T>
+inline constexpr T kGateOne = 8;
+template <class T>
+LAMINA_INLINE Vec<T> gelu_tanh(Vec<T> x) {
+  const Vec<T> a = at_least<T>(x, kGateZero<T>);
+  Vec<T> excess;
+  const Vec<T> gate = gelu_gate<T>(at_most<T>(a, kGateOne<T>), excess);
+  return logistic<T>(a, gate, excess);
 }
 template <class T>
 LAMINA_INLINE Vec<T> gelu_tanh_slope(Vec<T> x) {
-  const Vec<T> gate = gelu_gate<T>(x), e = exp_nonpositive<T>(-absolute<T>(gate));
-  const Vec<T> r = T(1) / (T(1) + e);
-  const Vec<T> bump = e * r * r * T(2 * kSqrt2OverPi) * (T(1) + T(3 * kGeluCubic) * x * x);
-  return gated_slope<T>(x, (gate < T(0) ? e : broadcast<T>(T(1))) * r, bump);
+  const Vec<T> a = limit<T>(x, kGateZero<T>, kGateOne<T>);
+  Vec<T> excess;
+  const Vec<T> g = gelu_gate<T>(a, excess), gate = g - excess;
+  const Vec<T> e = exp_nonpositive<T>(-absolute<T>(gate)), r = T(1) / (T(1) + e);
+  const Vec<T> bump = e * r * r * T(2 * kSqrt2OverPi) * (T(1) + T(3 * kGeluCubic) * a * a);
+  return (gate < T(0) ? e : broadcast<T>(T(1))) * r + a * bump;
 }
-// With w = e^x, tanh(log(1 + w)) = n / (n + 2), n = w (w + 2): 1 to the last bit from kTanhOne on.
+template <class T>
+LAMINA_INLINE Vec<T> silu(Vec<T> x) {
+  const Vec<T> a = at_least<T>(x, Real<T>::kExpMin);
+  return logistic<T>(a, at_most<T>(a, 2 * Real<T>::kTanhOne));
+}
+// With w = e^x and b = w (w + 2) + 2, x tanh(log(1 + w)) = x w (1 - w (1 + w) / b) far to the left
+// and x (1 - 2 / b) for the others: each second factor has little to lose. b is written with w =
+// 2^n (1 + tail), so that it is rounded once; x itself from 2 kTanhOne on.
 template <class T>
 LAMINA_INLINE Vec<T> mish(Vec<T> x) {
-  const Vec<T> w = exp<T>(limit<T>(x, Real<T>::kExpMin, 2 * Real<T>::kTanhOne)), n = w * (w + T(2));
-  return gated<T>(x, n / (n + T(2)));
+  Whole<T> n;
+  const Vec<T> a = at_least<T>(x, Real<T>::kExpMin);
+  const Vec<T> tail = reduced_expm1<T>(at_most<T>(a, 2 * Real<T>::kTanhOne), n);
+  const Vec<T> w = scaled<T>(tail + T(1), n), m = scaled<T>(broadcast<T>(T(1)), n), mm = m * m;
+  const Vec<T> b = (m * (m + T(2)) + T(2)) + tail * (mm * tail + T(2) * (mm + m));
+  const Mask<T> left = a < T(-0.3125);
+  const Vec<T> y = left ? scaled<T>(a * tail + a, n) : a;
+  const Vec<T> lost = (left ? w * w + w : broadcast<T>(T(2))) / b;
+  return a > 2 * Real<T>::kTanhOne ? a : y - y * lost;
 }
+// The gate is m / (m + 2) with m = w (w + 2).
 template <class T>
 LAMINA_INLINE Vec<T> mish_slope(Vec<T> x) {
   const Vec<T> w = exp<T>(limit<T>(x, Real<T>::kExpMin, 2 * Real<T>::kTanhOne)), n = w * (w + T(2));
@@ -93,8 +125,8 @@ LAMINA_FUNCTOR(elu, x > T(0) ? x : a * expm1<T>(x), x > T(0) ? one : a * exp<T>(
 LAMINA_FUNCTOR(selu, b*(x > T(0) ? x : a * expm1<T>(x)), b*(x > T(0) ? one : a * exp<T>(x)))
 LAMINA_FUNCTOR(celu, x > T(0) ? x : a * expm1<T>(x / a), x > T(0) ? one : exp<T>(x / a))
 LAMINA_FUNCTOR(gelu, gelu<T>(x), gelu_slope<T>(x))
-LAMINA_FUNCTOR(gelu_tanh, gated<T>(x, sigmoid<T>(gelu_gate<T>(x))), gelu_tanh_slope<T>(x))
-LAMINA_FUNCTOR(silu, gated<T>(x, sigmoid<T>(x)), silu_slope<T>(x))
+LAMINA_FUNCTOR(gelu_tanh, gelu_tanh<T>(x), gelu_tanh_slope<T>(x))
+LAMINA_FUNCTOR(silu, silu<T>(x), silu_slope<T>(x))
 LAMINA_FUNCTOR(mish, mish<T>(x), mish_slope<T>(x))
 LAMINA_FUNCTOR(softplus, x* a > b ? x : softplus<T>(a * x) / a, x* a > b ? one : sigmoid<T>(a * x))
 LAMINA_FUNCTOR(softsign,

@@ -1,11 +1,16 @@
 // exp, expm1, log, log1p, tanh, the normal distribution on vectors, float and double, without
 // branches.
 //
-// exp and expm1 reduce x = n ln2 + r, |r| <= ln2 / 2, and sum a polynomial of e^r - 1 to its
-// rounding error (float: interpolated at Chebyshev's points, 2^-26; double: Taylor's, r^14/14! <
-// 2^-57); 2^n is the hardware's scaling or two factors, so that both ends of the range need no
-// selection. log and log1p use the series of 2 atanh(s). ln2 is split in two parts (Cody & Waite
-// 1980) so that n ln2 loses nothing.
+// Method        exp and expm1 reduce x = n ln2 + r, |r| <= ln2 / 2, and sum a polynomial of
+//               e^r - 1 (float: minimax, 2^-28; double: Taylor's, r^14/14! < 2^-57); 2^n is the
+//               hardware's scaling or two factors, so that both ends of the range need no
+//               selection. ln2 is split in two parts (Cody & Waite 1980), n ln2 loses nothing.
+//               float: log, log1p and small tanh are minimax polynomials; double: the series of
+//               2 atanh(s).
+// Numerics      float: within 2 units in the last place, and what activate.h builds on them too,
+// but
+//               for the functions to which tests/every_float.cpp gives another bound; it goes over
+//               all 2^32 arguments. Of a sum the smaller parts are added first.
 #pragma once
 
 #include "cpu/simd.h"
@@ -20,13 +25,25 @@ struct Real<float> {
   static constexpr int kMantissaBits = 23;
   static constexpr int32_t kExponentBias = 127;
   static constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860682030941723212e-6f;
-  static constexpr float kExpMax = 89.0f, kExpMin = -105.0f;  // exp is Inf or 0
+  static constexpr float kExpMax = 89.0f, kExpMin = -110.0f;  // exp is Inf, and x exp(x) 0
   // (e^r - 1 - r) / r^2
-  static constexpr float kExpSeries[] = {0.5f, 0.166665734f, 0.0416665502f, 0.00836376702f,
-                                         0.00139269181f};
-  static constexpr int kLogTerms = 6, kLog1pTerms = 7;
+  static constexpr float kExpSeries[] = {0.49999994f, 0.166665211f, 0.0416682661f, 0.00836867746f,
+                                         0.00138207397f};
+  // (log(1 + f) - f + f^2 / 2) / f^3, sqrt(1/2) <= 1 + f < sqrt(2)
+  static constexpr float kLogSeries[] = {0.333333135f,  -0.250000089f, 0.200020716f,
+                                         -0.166679889f, 0.142203599f,  -0.124062397f,
+                                         0.118835375f,  -0.116700247f, 0.0674918965f};
+  // log(1 + u) / u in powers of u - kLog1pCentre, 0 <= u <= 1
+  static constexpr float kLog1pCentre = 0.47958985f;
+  static constexpr float kLog1pSeries[] = {
+      0.816874921f,   -0.294026107f, 0.136847138f,    -0.0707663298f, 0.0388053916f,
+      -0.0220486913f, 0.0126250377f, -0.00766580785f, 0.00581002422f, -0.00321884314f};
+  // (tanh(x) - x) / x^3 in powers of x^2, |x| < kTanhSmall
+  static constexpr float kTanhSmall = 0.549f;
+  static constexpr float kTanhSeries[] = {-0.333333164f, 0.133325443f, -0.0538475476f, 0.021050714f,
+                                          -0.0062428494f};
   static constexpr float kTanhOne = 10.0f;     // tanh rounds to 1 from here on
-  static constexpr float kNormalZero = 16.0f;  // exp(-x^2/2) is 0 from here on
+  static constexpr float kNormalZero = 16.0f;  // x exp(-x^2/2) is 0 from here on
   static constexpr float kSmallestNormal = 1.17549435e-38f, kSubnormalScale = 16777216.0f;
   static constexpr int kSubnormalShift = 24;
 };
@@ -36,7 +53,7 @@ struct Real<double> {
   static constexpr int kMantissaBits = 52;
   static constexpr int64_t kExponentBias = 1023;
   static constexpr double kLn2High = 0.69314718036912381649, kLn2Low = 1.9082149292705877000e-10;
-  static constexpr double kExpMax = 710.0, kExpMin = -746.0;
+  static constexpr double kExpMax = 710.0, kExpMin = -760.0;
   static constexpr double kExpSeries[] = {
       1.0 / 2,     1.0 / 6,      1.0 / 24,      1.0 / 120,      1.0 / 720,       1.0 / 5040,
       1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
@@ -121,19 +138,52 @@ LAMINA_INLINE Vec<T> scaled(Vec<T> y, const Whole<T>& n) {
 #endif
 }
 
+// c[0] + c[1] x + c[2] x^2 + ...
+template <class T, int Terms>
+LAMINA_INLINE Vec<T> polynomial(const T (&c)[Terms], Vec<T> x) {
+  Vec<T> sum = broadcast<T>(c[Terms - 1]);
+#pragma GCC unroll 32
+  for (int k = Terms - 2; k >= 0; --k) sum = sum * x + c[k];
+  return sum;
+}
+
+// a b - product, for a product that is a b rounded, or near it.
+template <class T>
+LAMINA_INLINE Vec<T> product_error(Vec<T> a, Vec<T> b, Vec<T> product) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_fmsub_ps((__m512)a, (__m512)b, (__m512)product);
+  else
+    return (Vec<T>)_mm512_fmsub_pd((__m512d)a, (__m512d)b, (__m512d)product);
+#elif defined(__FMA__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm256_fmsub_ps((__m256)a, (__m256)b, (__m256)product);
+  else
+    return (Vec<T>)_mm256_fmsub_pd((__m256d)a, (__m256d)b, (__m256d)product);
+#else  // Dekker 1971: the products of halves are exact
+  constexpr auto kLowBits = (LaneInteger<T>{1} << (sizeof(T) == 4 ? 12 : 27)) - 1;
+  const Vec<T> a_high = from_bits<T>(bits<T>(a) & ~(Mask<T>{} + kLowBits)), a_low = a - a_high;
+  const Vec<T> b_high = from_bits<T>(bits<T>(b) & ~(Mask<T>{} + kLowBits)), b_low = b - b_high;
+  return ((a_high * b_high - product) + (a_high * b_low + a_low * b_high)) + a_low * b_low;
+#endif
+}
+
+// The whole number nearest to x / ln2.
+template <class T>
+LAMINA_INLINE Whole<T> halvings(Vec<T> x) {
+  const Vec<T> shifted = x * T(1.44269504088896340736) + Real<T>::kRound;
+  return {shifted - Real<T>::kRound, bits<T>(shifted) - bits<T>(broadcast<T>(Real<T>::kRound))};
+}
+// e^r - 1; r + r^2 (...), so that the leading term stays exact.
+template <class T>
+LAMINA_INLINE Vec<T> expm1_series(Vec<T> r) {
+  return r + r * r * polynomial<T>(Real<T>::kExpSeries, r);
+}
 // x = n ln2 + r; returns e^r - 1 and n.
 template <class T>
 LAMINA_INLINE Vec<T> reduced_expm1(Vec<T> x, Whole<T>& n) {
-  const Vec<T> shifted = x * T(1.44269504088896340736) + Real<T>::kRound;
-  n.value = shifted - Real<T>::kRound;
-  n.integer = bits<T>(shifted) - bits<T>(broadcast<T>(Real<T>::kRound));
-  const Vec<T> r = (x - n.value * Real<T>::kLn2High) - n.value * Real<T>::kLn2Low;
-  // Horner, then r + r^2 (...), so that the leading term stays exact.
-  constexpr int kTerms = sizeof(Real<T>::kExpSeries) / sizeof(T);
-  Vec<T> sum = broadcast<T>(Real<T>::kExpSeries[kTerms - 1]);
-#pragma GCC unroll 16
-  for (int k = kTerms - 2; k >= 0; --k) sum = sum * r + Real<T>::kExpSeries[k];
-  return r + r * r * sum;
+  n = halvings<T>(x);
+  return expm1_series<T>((x - n.value * Real<T>::kLn2High) - n.value * Real<T>::kLn2Low);
 }
 
 template <class T>
@@ -151,12 +201,13 @@ LAMINA_INLINE Vec<T> exp_nonpositive(Vec<T> x) {
   return scaled<T>(tail + T(1), n);
 }
 
-// x <= 0 loses nothing near zero; large x gives Inf.
+// 2^n (tail + (1 - 2^-n)): nothing is lost near zero, nothing but the result overflows.
 template <class T>
 LAMINA_INLINE Vec<T> expm1(Vec<T> x) {
   Whole<T> n;
-  const Vec<T> tail = reduced_expm1<T>(limit<T>(x, Real<T>::kExpMin, Real<T>::kExpMax), n);
-  const Vec<T> y = scaled<T>(tail, n) + (scaled<T>(broadcast<T>(T(1)), n) - T(1));
+  const Vec<T> tail = reduced_expm1<T>(limit<T>(x, -2 * Real<T>::kTanhOne, Real<T>::kExpMax), n);
+  const Vec<T> inverse = scaled<T>(broadcast<T>(T(1)), {-n.value, -n.integer});
+  const Vec<T> y = scaled<T>(tail + (T(1) - inverse), n);
   return x == T(0) ? x : y;
 }
 
@@ -180,8 +231,14 @@ LAMINA_INLINE Vec<T> log(Vec<T> x) {
   const Mask<T> shift = subnormal & Real<T>::kSubnormalShift;
   const Vec<T> e = __builtin_convertvector(exponent - shift, Vec<T>);
   const Vec<T> f = mantissa - T(1);
-  const Vec<T> y = e * Real<T>::kLn2High +
-                   (twice_atanh<T>(f / (T(2) + f), Real<T>::kLogTerms) + e * Real<T>::kLn2Low);
+  Vec<T> y;
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> square = f * f;
+    y = f + (square * (f * polynomial<T>(Real<T>::kLogSeries, f) - T(0.5)) + e * Real<T>::kLn2Low);
+  } else {
+    y = twice_atanh<T>(f / (T(2) + f), Real<T>::kLogTerms) + e * Real<T>::kLn2Low;
+  }
+  y += e * Real<T>::kLn2High;
   const Vec<T> infinity = broadcast<T>(T(__builtin_inf()));
   const Vec<T> nan = broadcast<T>(T(__builtin_nan("")));
   return x != x ? x : x < T(0) ? nan : x == T(0) ? -infinity : x == infinity ? x : y;
@@ -190,22 +247,48 @@ LAMINA_INLINE Vec<T> log(Vec<T> x) {
 // log(1 + u) for 0 <= u <= 1.
 template <class T>
 LAMINA_INLINE Vec<T> log1p_unit(Vec<T> u) {
-  return twice_atanh<T>(u / (T(2) + u), Real<T>::kLog1pTerms);
+  if constexpr (sizeof(T) == 4)
+    return u * polynomial<T>(Real<T>::kLog1pSeries, u - Real<T>::kLog1pCentre);
+  else
+    return twice_atanh<T>(u / (T(2) + u), Real<T>::kLog1pTerms);
 }
 
+// float: an odd series for small x, 1 - 2 / (e^2|x| + 1) for the others. double: m / (m + 2) with
+// m = e^2|x| - 1.
 template <class T>
 LAMINA_INLINE Vec<T> tanh(Vec<T> x) {
   Whole<T> n;
-  const Vec<T> tail =
-      reduced_expm1<T>(limit<T>(T(2) * absolute<T>(x), T(0), 2 * Real<T>::kTanhOne), n);
-  const Vec<T> scale = power_of_two<T>(n.integer), em1 = scale * tail + (scale - T(1));
-  return copy_sign<T>(em1 / (em1 + T(2)), x);
+  const Vec<T> z = at_most<T>(absolute<T>(x), Real<T>::kTanhOne);
+  const Vec<T> tail = reduced_expm1<T>(z + z, n), scale = power_of_two<T>(n.integer);
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> square = x * x;
+    const Vec<T> small = x + x * square * polynomial<T>(Real<T>::kTanhSeries, square);
+    const Vec<T> large = T(1) - T(2) / (scale * tail + (scale + T(1)));
+    return copy_sign<T>(z < Real<T>::kTanhSmall ? small : large, x);
+  } else {
+    const Vec<T> em1 = scale * tail + (scale - T(1));
+    return copy_sign<T>(em1 / (em1 + T(2)), x);
+  }
 }
 
+// a / (1 + e^-(x - excess)) for kExpMin <= x <= 4 kTanhOne: with x - excess = n ln2 - r it is
+// 2^n a / (2^n + e^r), whose denominator does not overflow; e^r = 1 + tail, its smaller part first.
+template <class T>
+LAMINA_INLINE Vec<T> logistic(Vec<T> a, Vec<T> x, Vec<T> excess) {
+  const Whole<T> n = halvings<T>(x);
+  const Vec<T> tail =
+      expm1_series<T>((n.value * Real<T>::kLn2High - x) + (n.value * Real<T>::kLn2Low + excess));
+  const Vec<T> power = scaled<T>(broadcast<T>(T(1)), n);
+  const Vec<T> denominator = at_least<T>(power, T(1)) + (at_most<T>(power, T(1)) + tail);
+  return scaled<T>(a / denominator, n);
+}
+template <class T>
+LAMINA_INLINE Vec<T> logistic(Vec<T> a, Vec<T> x) {
+  return logistic<T>(a, x, broadcast<T>(T(-0.0)));  // adding -0 is no addition
+}
 template <class T>
 LAMINA_INLINE Vec<T> sigmoid(Vec<T> x) {
-  const Vec<T> e = exp_nonpositive<T>(-absolute<T>(x));
-  return (x < T(0) ? e : broadcast<T>(T(1))) / (T(1) + e);
+  return logistic<T>(broadcast<T>(T(1)), limit<T>(x, Real<T>::kExpMin, 2 * Real<T>::kTanhOne));
 }
 
 // sigmoid(x) sigmoid(-x)
@@ -223,8 +306,8 @@ LAMINA_INLINE Vec<T> softplus(Vec<T> x) {
          log1p_unit<T>(exp_nonpositive<T>(-absolute<T>(x)));
 }
 
-// exp(z^2) erfc(z) / t as a Chebyshev series in u = 2 t - 1, t = 2 / (2 + z), z >= 0 (relative
-// error 1e-15), and its first 11 terms as powers of u (1.2e-8).
+// double: exp(z^2) erfc(z) / t as a Chebyshev series in u = 2 t - 1, t = 2 / (2 + z), z >= 0
+// (relative error 1e-15).
 inline constexpr double kErfcSeries[25] = {
     0.57703373861646869677,     0.35543692127050046411,     0.065095158828784568379,
     0.0036711423958385611069,   -0.0011128447433545068573,  -0.00016075829915196702902,
@@ -236,56 +319,47 @@ inline constexpr double kErfcSeries[25] = {
     -1.3236745528535959855e-14, -1.8581972517784931211e-15, 9.174048820945458955e-16,
     5.7778650411785933054e-16,
 };
-inline constexpr int kErfcFloatTerms = 11;
-inline constexpr float kErfcPowers[kErfcFloatTerms] = {
-    0.510791357f,     0.343580319f,     0.139735734f,    0.0182216694f,
-    -0.0107516262f,   -0.00324345192f,  0.00152915716f,  0.000430670488f,
-    -0.000299382711f, -3.66018766e-05f, 4.21611965e-05f,
-};
+// float: Phi(-z) e^(z^2/2) (a z + b) of the normal distribution is 1 + v (c0 + c1 v + ...) with
+// v = z / (a z + b) - kMillsCentre, kNormalSmall <= z <= 14.5 (2^-27); the centre is where it is 1.
+inline constexpr float kMillsSlope = 1.38399541f, kMillsShift = 3.81983018f;
+inline constexpr float kMillsCentre = 0.358912706f;
+inline constexpr float kMillsSeries[] = {-1.83218598f, 1.95791376f, -0.507400572f, -1.33466768f,
+                                         0.742452562f, 1.5361973f,  -0.58139956f,  -1.94016337f};
+// (1 - 2 Phi(-z)) / z in powers of z^2 / 2 below kNormalSmall (2^-28)
+inline constexpr float kNormalSmall = 0.5f;
+inline constexpr float kNormalSeries[] = {0.797884524f, -0.265957892f, 0.0796888471f,
+                                          -0.0179625042f};
 
-// a a = product + error, the product rounded.
-template <class T>
-LAMINA_INLINE Vec<T> square_error(Vec<T> a, Vec<T> product) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_fmsub_ps((__m512)a, (__m512)a, (__m512)product);
-  else
-    return (Vec<T>)_mm512_fmsub_pd((__m512d)a, (__m512d)a, (__m512d)product);
-#elif defined(__FMA__)
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm256_fmsub_ps((__m256)a, (__m256)a, (__m256)product);
-  else
-    return (Vec<T>)_mm256_fmsub_pd((__m256d)a, (__m256d)a, (__m256d)product);
-#else  // Dekker 1971: the squares of both halves and their mixed product are exact
-  constexpr auto kLowBits = (LaneInteger<T>{1} << (sizeof(T) == 4 ? 12 : 27)) - 1;
-  const Vec<T> high = from_bits<T>(bits<T>(a) & ~(Mask<T>{} + kLowBits)), low = a - high;
-  return ((high * high - product) + T(2) * high * low) + low * low;
-#endif
-}
-
-// Phi(-z) of the normal distribution, 0 <= z <= kNormalZero, and exp(-z^2/2), to a few ulp down to
-// the underflow: z^2 in two parts, so that exp sees no rounded argument.
-template <class T>
+// Phi(-z), or z Phi(-z), of the normal distribution, and e^(-z^2/2); 0 <= z <= kNormalZero, down to
+// the underflow. z^2 in two parts, so that exp sees no rounded argument. float: with one division;
+// 1 / (a z + b) is rounded, but its products are added before they are.
+template <bool Times, class T>
 LAMINA_INLINE Vec<T> normal_tail(Vec<T> z, Vec<T>& bell) {
-  const Vec<T> square = z * z, error = square_error<T>(z, square);
-  const Vec<T> e = exp_nonpositive<T>(T(-0.5) * square);
-  bell = e - e * (T(0.5) * error);
-  const Vec<T> t = T(1) / (T(1) + z * T(0.35355339059327376)), u = T(2) * t - T(1);
-  Vec<T> series;
+  const Vec<T> half = T(0.5) * z, square = half * z;
+  const Whole<T> n = halvings<T>(-square);
+  const Vec<T> tail =
+      expm1_series<T>((-square - n.value * Real<T>::kLn2High) -
+                      (n.value * Real<T>::kLn2Low + product_error<T>(half, z, square)));
+  bell = scaled<T>(tail + T(1), n);
   if constexpr (sizeof(T) == 4) {
-    series = broadcast<T>(T(kErfcPowers[kErfcFloatTerms - 1]));
-#pragma GCC unroll 16
-    for (int k = kErfcFloatTerms - 2; k >= 0; --k) series = series * u + T(kErfcPowers[k]);
+    const Vec<T> one = broadcast<T>(T(1));
+    const Vec<T> r = (Times ? z : one) / (z * kMillsSlope + kMillsShift);
+    const Vec<T> v = (Times ? r : z * r) - kMillsCentre, rv = r * v;
+    const Vec<T> series = polynomial<T>(kMillsSeries, v), rest = rv * series;
+    const Vec<T> large = scaled<T>(r + ((rv * series + r) * tail + rest), n);
+    const Vec<T> small = polynomial<T>(kNormalSeries, square);
+    return z < kNormalSmall ? (Times ? half - square * small : T(0.5) - half * small) : large;
   } else {
+    const Vec<T> t = T(1) / (T(1) + z * T(0.35355339059327376)), u = T(2) * t - T(1);
     Vec<T> b = {}, after = {};  // Clenshaw's recurrence
 #pragma GCC unroll 32
     for (int k = 24; k >= 1; --k) {
       const Vec<T> next = T(2) * u * b - after + T(kErfcSeries[k]);
       after = b, b = next;
     }
-    series = u * b - after + T(kErfcSeries[0]);
+    const Vec<T> y = T(0.5) * t * bell * (u * b - after + T(kErfcSeries[0]));
+    return Times ? z * y : y;
   }
-  return T(0.5) * t * bell * series;
 }
 
 LAMINA_CPU_NAMESPACE_END
