@@ -39,6 +39,52 @@ static void split_products(int pieces, int64_t batch, int64_t m, int64_t n, int6
     gemm_blocks<T>(batch, m, n, k, rows_of, columns_of, store);
 }
 
+// Whether columns of the unrolled input are positions of x.
+static bool is_flat(const ConvShape& s) {
+  for (int axis = 0; axis < 3; ++axis)
+    if (s.kernel[axis] != 1 || s.stride[axis] != 1 || s.pad[axis] != 0 || s.in[axis] != s.out[axis])
+      return false;
+  return true;
+}
+static void join_axes(int64_t (&size)[3]) {
+  size[2] *= size[1] * size[0], size[0] = size[1] = 1;
+}
+
+// Lines [count][step] of filters from (input, tap) p on: input_step and output_step lie between
+// filters, and tap t is the tap[t]-th of `filter` values.
+template <class T>
+static void gather_taps(const T* weight, int64_t input_step, int64_t output_step, int64_t filter,
+                        const int64_t* tap, int64_t taps, int64_t p, int64_t count, int64_t depth,
+                        int64_t step, T* memory) {
+  const bool fits = filter <= kLanes<T>;
+  const Lanes<T> lanes(0, fits ? filter : 0);
+  Mask<T> order{};
+  for (int64_t t = 0; fits && t < taps; ++t) order[t] = static_cast<LaneInteger<T>>(tap[t]);
+  const int64_t first_input = p / taps, first_tap = p % taps;
+  const auto gather = [&](int64_t q, int64_t input, int64_t from, int64_t row) {
+    const T* source = weight + input * input_step + row * output_step;
+    T* line = memory + row * step + q;
+    if (fits && from == 0)  // what the store leaves beyond the taps is overwritten, or not used
+      return store(line, __builtin_shuffle(lanes.load(source), order));
+    for (int64_t t = 0; t < min_of(taps - from, depth - q); ++t) line[t] = source[tap[from + t]];
+  };
+  const auto inputs = [&](const auto& body) {
+    int64_t input = first_input, from = first_tap;
+    for (int64_t q = 0; q < depth; q += taps - from, from = 0, ++input) body(q, input, from);
+  };
+  if (input_step < output_step) {
+    for (int64_t row = 0; row < count; ++row)
+      inputs([&](int64_t q, int64_t input, int64_t from) { gather(q, input, from, row); });
+    return;
+  }
+  constexpr int64_t kAhead = 8;  // inputs by which their scattered filters are fetched
+  inputs([&](int64_t q, int64_t input, int64_t from) {
+    if (q + kAhead * taps < depth)
+      prefetch_line(weight + (input + kAhead) * input_step, count * output_step);
+    for (int64_t row = 0; row < count; ++row) gather(q, input, from, row);
+  });
+}
+
 // fprop or dgrad of x, which has `inputs` channels a group, to `outputs`.
 template <class T>
 static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T* x) {
@@ -50,7 +96,17 @@ static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T
   const int64_t output_step = forward ? inputs * filter : filter;  // in the weights
   const int64_t input_step = forward ? filter : m * filter;
   for_each_part(pass, s, [&](const ConvPart& part) {
-    const ConvShape& shape = part.shape;
+    ConvPart stored = part;
+    int64_t size[3] = {1, 1, 1};  // of a plane of the result
+    bool whole = true;
+    for (int axis = 0; axis < 3; ++axis) {
+      size[axis] = forward ? s.out[axis] : s.in[axis];
+      whole &= part.shape.out[axis] == size[axis];
+    }
+    if (whole) join_axes(stored.shape.out), join_axes(size);
+    ConvShape shape = part.shape;
+    const bool flat = is_flat(shape);
+    if (flat) join_axes(shape.in), join_axes(shape.out);
     const ImplicitGemm plan(shape);
     const int64_t taps = shape.kernel_size();
     Scratch<int64_t> tap(taps);  // of the filter
@@ -77,19 +133,15 @@ static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T
       return panel;
     };
     const auto row_lines = [&](int64_t g, int64_t i, int64_t count, int64_t p, int64_t depth,
-                               T* memory) -> LinesAlong<T> {
+                               T* memory) -> FactorLines<T> {
       const T* weight = args.weight + g * m * inputs * filter + i * output_step;
       if (forward && taps == filter) return {weight + p, output_step, depth};
-      if (taps == 1) return {};  // neighbours along the rows
-      T* line = memory;
-      for (int64_t row = 0; row < count; ++row, line += depth, weight += output_step) {
-        const T* source = weight + p / taps * input_step;
-        for (int64_t q = 0, t = p % taps; q < depth; ++q) {
-          line[q] = source[tap[t]];
-          if (++t == taps) t = 0, source += input_step;
-        }
-      }
-      return {memory, depth, depth};
+      if (filter == 1) return {weight + p * input_step, input_step, depth, true};
+      if (!memory) return {};
+      const int64_t step = whole_vectors<T>(depth) + kLanes<T>;
+      gather_taps(weight, input_step, output_step, filter, tap.get(), taps, p, count, depth, step,
+                  memory);
+      return {memory, step, depth};
     };
     const auto columns_of = [&](int64_t g, int64_t j, int64_t cols, int64_t p, int64_t depth,
                                 T* panels) -> const T* {
@@ -99,13 +151,19 @@ static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T
       runs.pack(p, depth, panels);
       return panels;
     };
+    const auto column_lines = [&](int64_t g, int64_t j, int64_t cols, int64_t p, int64_t depth,
+                                  T*) -> FactorLines<T> {
+      const int64_t plane = shape.in_size(), image = j / plane, at = j % plane;
+      if (!flat) return {};
+      if (at + cols > plane) return {nullptr, 0, 0, false, kSplitSide};
+      return {x + ((image * s.groups + g) * inputs + p) * plane + at, plane, depth, true};
+    };
     const auto store = [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols,
                            const T* sums, int64_t step) {
-      store_part(args, part, forward ? s.out : s.in, s.groups * m, g * m + i, rows, j, cols, sums,
-                 step);
+      store_part(args, stored, size, s.groups * m, g * m + i, rows, j, cols, sums, step);
     };
     split_products<T>(pieces, s.groups, m, plan.positions, plan.depth, rows_of, columns_of,
-                      row_lines, NoLines{}, store, {args.workspace, !plan.pack_input});
+                      row_lines, column_lines, store, {args.workspace, !plan.pack_input});
   });
 }
 
@@ -159,11 +217,12 @@ static void weight_gradient(const ConvArgs<T>& args, int pieces) {
     return panels;
   };
   const auto row_lines = [&](int64_t index, int64_t i, int64_t count, int64_t p, int64_t depth,
-                             T* memory) -> LinesAlong<T> {
+                             T* memory) -> FactorLines<T> {
     const int64_t at = first_of(index) + p, end = min_of(s.n * out, at + depth);
     const T* grad_y = args.grad_y + (index % s.groups * m + i) * out;
     if (at / out == (end - 1) / out)
       return {grad_y + at / out * s.k * out + at % out, out, end - at};
+    if (!memory) return {};
     for (int64_t row = 0; row < count; ++row, grad_y += out)
       for (int64_t q = at; q < end;) {  // runs within an image
         const int64_t some = min_of(out - q % out, end - q);
@@ -173,11 +232,15 @@ static void weight_gradient(const ConvArgs<T>& args, int pieces) {
       }
     return {memory, depth, end - at};
   };
+  const bool flat = is_flat(s);
   const auto column_lines = [&](int64_t index, int64_t j, int64_t cols, int64_t p, int64_t depth,
-                                T* memory) -> LinesAlong<T> {
+                                T* memory) -> FactorLines<T> {
     constexpr int kDepth = Tile::kBlockDepth;
     const T* x = args.x + index % s.groups * s.c_per_group() * s.in_size();
     const int64_t first = first_of(index) + p, some = min_of(depth, s.n * out - first);
+    if (flat && some > 0 && first / out == (first + some - 1) / out)
+      return {x + (first / out * s.c + j) * out + first % out, out, some};
+    if (!memory) return {};
     if (some > 0)
       Im2colRuns<T, kDepth, kDepth>(s, x, s.c * s.in_size(), first, some).pack(j, cols, memory);
     return {memory, whole_vectors<T>(max_of<int64_t>(some, 0)), some};

@@ -61,13 +61,13 @@ static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
     if (plan.pieces > 0) {
       Scratch<uint32_t> rows(plan.rows_memory);
       const auto row_lines = [&](int64_t index, int64_t i, int64_t, int64_t p, int64_t depth, T*) {
-        const T* a = args.a + index * args.stride_a + i * a_row + p;
-        return LinesAlong<T>{a_col == 1 ? a : nullptr, a_row, depth};
+        const T* a = args.a + index * args.stride_a + i * a_row + p * a_col;
+        return FactorLines<T>{a, args.lda, depth, args.trans_a};
       };
       const auto column_lines = [&](int64_t index, int64_t j, int64_t, int64_t p, int64_t depth,
                                     T*) {
-        const T* b = args.b + index * args.stride_b + j * b_col + p;
-        return LinesAlong<T>{b_row == 1 ? b : nullptr, b_col, depth};
+        const T* b = args.b + index * args.stride_b + p * b_row + j * b_col;
+        return FactorLines<T>{b, args.ldb, depth, !args.trans_b};
       };
       return split_blocks(plan.pieces, args.batch, args.m, args.n, args.k, rows_of, columns_of,
                           row_lines, column_lines, store_block,

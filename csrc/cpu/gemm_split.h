@@ -73,10 +73,11 @@ template <int Pieces, class Unit>
   unit.template store<3>(c + 16 * pitch + 16, pitch * 4);
 }
 
-// The first rows of a block of c = or += (add) its product; the others may be anything.
+// The first rows of a block of c = or += (add) its product; the others may be anything. Vectors
+// fetch `ahead` meanwhile.
 template <int Pieces, class Unit>
 static void block_product(Unit& unit, int64_t, int64_t depth, const uint32_t* a, const uint32_t* b,
-                          float* c, int64_t pitch, bool add) {
+                          float* c, int64_t pitch, bool add, BlockAhead, BlockAhead) {
   const int64_t steps = ceil_div(depth, kSplitDepth);
   if (!add) return tile_product<Pieces>(unit, steps, a, b, c, pitch);
   alignas(64) float block[kSplitSide][kSplitSide];
@@ -88,8 +89,9 @@ static void block_product(Unit& unit, int64_t, int64_t depth, const uint32_t* a,
 #if defined(__x86_64__) && defined(__AVX512F__)
 template <int Pieces>
 LAMINA_INLINE void block_product(Bf16Vectors& unit, int64_t rows, int64_t depth, const uint32_t* a,
-                                 const uint32_t* b, float* c, int64_t pitch, bool add) {
-  unit.multiply(rows, depth, a, b, c, pitch, add);
+                                 const uint32_t* b, float* c, int64_t pitch, bool add,
+                                 BlockAhead columns, BlockAhead others) {
+  unit.multiply(rows, depth, a, b, c, pitch, add, columns, others);
 }
 #endif
 
@@ -109,7 +111,9 @@ struct SplitBlock {
       const int64_t blocks = max_of<int64_t>(ceil_div(count, most), 1);
       return max_of<int64_t>(ceil_div(ceil_div(count, blocks), kSplitSide), 1) * kSplitSide;
     };
-    rows = even(m, rows_shared ? 512 : 256), cols = even(n, rows_shared ? 192 : 384);
+    rows = even(m, rows_shared ? 512 : 256), cols = even(n, rows_shared   ? 192
+                                                            : cols_shared ? 512
+                                                                          : 384);
     while (batch * ceil_div(m, rows) * ceil_div(n, cols) < kFewTasks) {
       const bool cut_rows = cols <= kLeast || cols_shared || (!rows_shared && rows > cols);
       int64_t& size = cut_rows && rows > kLeast ? rows : cols;
@@ -119,20 +123,16 @@ struct SplitBlock {
   }
 };
 
-// Lines of a factor that are contiguous along k, `step` apart, zero beyond `depth`; none where they
-// are not.
+// Lines of a factor as they lie: element (line, k) at first[line * step + k] or, across,
+// first[k * step + line]; zero beyond `depth` of k. None where they lie otherwise; so do the next
+// `others`.
 template <class T>
-struct LinesAlong {
+struct FactorLines {
   const T* first = nullptr;
   int64_t step = 0, depth = 0;
+  bool across = false;
+  int64_t others = int64_t{1} << 60;
 };
-struct NoLines {
-  template <class T>
-  LinesAlong<T> operator()(int64_t, int64_t, int64_t, int64_t, int64_t, T*) const {
-    return {};
-  }
-};
-
 template <class Unit, int Pieces, class Rows, class Columns, class RowLines, class ColumnLines>
 class SplitProduct {
  public:
@@ -160,7 +160,11 @@ class SplitProduct {
       const int64_t index = task / (blocks_m * blocks_n);
       const int64_t i = task / blocks_n % blocks_m * block.rows, rows = min_of(block.rows, m_ - i);
       const int64_t j = task % blocks_n * block.cols, cols = min_of(block.cols, n_ - j);
-      if (multiply(index, i, rows, j, cols, store_block)) return;
+      // The columns that this thread most likely splits next.
+      const int64_t next = task + num_threads();
+      const int64_t next_index = min_of(next / (blocks_m * blocks_n), batch_ - 1);
+      if (multiply(index, i, rows, j, cols, next_index, next % blocks_n * block.cols, store_block))
+        return;
       gemm_blocks<float>(
           1, rows, cols, k_,
           [&](int64_t, int64_t r, int64_t count, int64_t p, int64_t depth, float* panel) {
@@ -177,7 +181,7 @@ class SplitProduct {
  private:
   static constexpr int64_t kDepth = GemmTile<float>::kBlockDepth;
   static constexpr int64_t kChunk = GemmTile<float>::kBlockCols;  // columns packed in one call,
-  static constexpr int64_t kChunkDepth = 32;                      // within L1
+  static constexpr int64_t kChunkDepth = 128;                     // within L2
   static constexpr int64_t kStepWords = Pieces * 2 * kTileWords;  // of 32 lines by 32 of k
 
   static constexpr int64_t block_words(int64_t depth) {  // of 32 lines
@@ -230,9 +234,9 @@ class SplitProduct {
   void row_block(int64_t index, int64_t i, int64_t p, uint32_t* words, Magnitudes& seen) const {
     constexpr int64_t kRows = GemmTile<float>::kRows;
     const int64_t depth = min_of(kDepth, k_ - p), count = min_of(kSplitSide, m_ - i);
-    Scratch<float> lines(kSplitSide * whole_vectors<float>(depth)), panel(kRows * depth);
-    const LinesAlong<float> along = row_lines_(index, i, count, p, depth, lines.get());
-    if (along.first) return lines_along<true>(along, count, depth, words, seen);
+    Scratch<float> lines(lines_memory(depth)), panel(kRows * depth);
+    const FactorLines<float> as_they_lie = row_lines_(index, i, count, p, depth, lines.get());
+    if (as_they_lie.first) return split_lines<true>(as_they_lie, count, depth, words, seen);
     for (int64_t r = 0; r < kSplitSide; r += kRows) {
       const int64_t wide = min_of(kRows, kSplitSide - r), some = min_of(kRows, count - r);
       float* to = lines.get() + r;
@@ -248,12 +252,7 @@ class SplitProduct {
         else
           for (int64_t lane = 0; lane < wide; ++lane) to[lane] = from[lane];
     }
-    for (int64_t tile = 0; tile < 2; ++tile) {
-      LinesAcross across[kTileVectors];
-      for (int i = 0; i < kTileVectors; ++i)
-        across[i] = {lines.get() + tile * 16 + i * kLanes<float>, kSplitSide, depth};
-      split_across<Unit, Pieces, true>(across, depth, words + tile * kTileWords, seen);
-    }
+    split_lines<true>({lines.get(), kSplitSide, depth, true}, kSplitSide, depth, words, seen);
   }
 
   // Columns [j, j + cols) over the k block at p, in blocks of 32.
@@ -261,18 +260,19 @@ class SplitProduct {
                      Magnitudes& seen) const {
     constexpr int64_t kCols = GemmTile<float>::kCols;
     const int64_t depth = min_of(kDepth, k_ - p), block = block_words(depth);
-    Scratch<float> memory(max_of(whole_vectors<float>(min_of(kChunk, cols)) * kChunkDepth,
-                                 kSplitSide * whole_vectors<float>(depth)));
-    for (int64_t first = 0; first < cols; first += kSplitSide, words += block) {
-      const int64_t count = min_of(kSplitSide, cols - first);
-      const LinesAlong<float> along =
-          column_lines_(index, j + first, count, p, depth, memory.get());
-      if (!along.first) break;
-      lines_along<false>(along, count, depth, words, seen);
-      if (first + kSplitSide >= cols) return;
-    }
-    for (int64_t done = 0; done < cols; done += kChunk, words += kChunk / kSplitSide * block) {
-      const int64_t count = min_of(kChunk, cols - done), whole = whole_vectors<float>(count);
+    Scratch<float> memory(
+        max_of(whole_vectors<float>(min_of(kChunk, cols)) * kChunkDepth, lines_memory(depth)));
+    for (int64_t done = 0; done < cols;) {
+      int64_t count = min_of(kSplitSide, cols - done);
+      const FactorLines<float> lines =
+          column_lines_(index, j + done, count, p, depth, memory.get());
+      if (lines.first) {
+        split_lines<false>(lines, count, depth, words, seen);
+        done += kSplitSide, words += block;
+        continue;
+      }
+      count = min_of(min_of(kChunk, lines.others), cols - done);
+      const int64_t whole = whole_vectors<float>(count);
       for (int64_t q = 0; q < depth; q += kChunkDepth) {
         const int64_t some = min_of(kChunkDepth, depth - q);
         const float* from = columns_of_(index, j + done, count, p + q, some, memory.get());
@@ -284,30 +284,46 @@ class SplitProduct {
               const int64_t place = column + tile * 16 + i * kLanes<float>;
               const int64_t panel = place / kCols * kCols;
               across[i] = {from + panel * some + place - panel, min_of(kCols, whole - panel),
-                           place < whole ? some : 0};
+                           place < whole ? some : 0, kLanes<float>};
             }
             split_across<Unit, Pieces, false>(across, some, to + tile * kTileWords, seen);
           }
       }
+      done += count, words += ceil_div(count, kSplitSide) * block;
     }
   }
 
+  // Up to 32 lines, `count` of them.
   template <bool Left>
-  static void lines_along(LinesAlong<float> lines, int64_t count, int64_t depth, uint32_t* words,
+  static void split_lines(FactorLines<float> lines, int64_t count, int64_t depth, uint32_t* words,
                           Magnitudes& seen) {
-    for (int64_t tile = 0; tile < 2; ++tile)
-      split_along<Unit, Pieces, Left>(lines.first + tile * 16 * lines.step, lines.step,
-                                      count - tile * 16, lines.depth, depth,
-                                      words + tile * kTileWords, seen);
+    for (int64_t tile = 0; tile < 2; ++tile, count -= 16, words += kTileWords) {
+      if (!lines.across) {
+        split_along<Unit, Pieces, Left>(lines.first + tile * 16 * lines.step, lines.step, count,
+                                        lines.depth, depth, words, seen);
+        continue;
+      }
+      LinesAcross across[kTileVectors];
+      for (int i = 0; i < kTileVectors; ++i) {
+        const int64_t line = i * kLanes<float>, some = count - line;
+        across[i] = {lines.first + tile * 16 + line, lines.step, some > 0 ? lines.depth : 0, some};
+      }
+      split_across<Unit, Pieces, Left>(across, depth, words, seen);
+    }
+  }
+  // Of 32 lines, and a vector beyond each.
+  static int64_t lines_memory(int64_t depth) {
+    return kSplitSide * (whole_vectors<float>(depth) + kLanes<float>);
   }
 
-  // Computes and stores a block, unless something would get lost: then nothing is stored.
+  // Computes and stores a block, unless something would get lost: then nothing is stored. Fetches
+  // the columns of the next k block, or from next_j on, meanwhile.
   template <class Store>
-  bool multiply(int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols,
-                const Store& store_block) const {
+  bool multiply(int64_t index, int64_t i, int64_t rows, int64_t j, int64_t cols, int64_t next_index,
+                int64_t next_j, const Store& store_block) const {
     const int64_t width = ceil_div(cols, kSplitSide) * kSplitSide, most = min_of(kDepth, k_);
-    // Sums wait for the next k block, or for the magnitudes of rows that nobody has split yet.
-    const bool kept = k_ > kDepth || !rows_shared();
+    // Rows that nobody has split yet may be the reason to store nothing.
+    const bool at_once = rows_shared(), kept = k_ > kDepth || !at_once;
     Scratch<float> sums((kept ? ceil_div(rows, kSplitSide) : 1) * kSplitSide * width);
     Scratch<uint32_t> a_words(rows_shared() ? 0 : block_words(most));
     Scratch<uint32_t> b_words(cols_shared() ? 0 : width / kSplitSide * block_words(most));
@@ -315,28 +331,58 @@ class SplitProduct {
     Unit unit;
     for (int64_t p = 0; p == 0 || p < k_; p += kDepth) {  // k == 0: the sum is zero
       const int64_t depth = min_of(kDepth, k_ - p);
+      const bool last = p + depth >= k_;
       const uint32_t* b = cols_shared() ? shared_words(index, j, p) : b_words.get();
       if (cols_shared() && depth > 0)
         b_seen.merge(shared_magnitudes(index, j, cols, p));
       else if (depth > 0)
         column_blocks(index, j, cols, p, b_words.get(), b_seen);
       if (rows_shared() && depth > 0) a_seen.merge(shared_magnitudes(index, i, rows, p));
-      if (!kept && !keeps_all(a_seen, b_seen)) return false;
+      if (last && at_once && !keeps_all(a_seen, b_seen)) return false;
       for (int64_t r = 0; r < rows; r += kSplitSide) {
         const uint32_t* a = rows_shared() ? shared_words(index, i + r, p) : a_words.get();
         if (!rows_shared() && depth > 0) row_block(index, i + r, p, a_words.get(), a_seen);
         const int64_t count = min_of(kSplitSide, rows - r);
-        float* strip = sums.get() + (kept ? r * width : 0);
-        for (int64_t q = 0; q < width; q += kSplitSide)
+        float* strip_sums = sums.get() + (kept ? r * width : 0);
+        for (int64_t q = 0; q < width; q += kSplitSide) {
+          const int64_t strip = r / kSplitSide, strips = ceil_div(rows, kSplitSide);
+          const BlockAhead columns = last ? columns_ahead(next_index, next_j + q, 0, strip, strips)
+                                          : columns_ahead(index, j + q, p + kDepth, strip, strips);
+          const int64_t part = q / kSplitSide, parts = width / kSplitSide;
+          const BlockAhead others = r + kSplitSide < rows
+                                        ? rows_ahead(index, i + r + kSplitSide, p, part, parts)
+                                    : last ? BlockAhead{}
+                                           : rows_ahead(index, i, p + kDepth, part, parts);
           block_product<Pieces>(unit, count, depth, a, b + q / kSplitSide * block_words(depth),
-                                strip + q, width, p > 0);
-        if (!kept) store_block(index, i + r, count, j, cols, strip, width);
+                                strip_sums + q, width, p > 0, columns, others);
+        }
+        if (last && at_once) store_block(index, i + r, count, j, cols, strip_sums, width);
       }
     }
-    if (!kept) return true;
+    if (at_once) return true;
     if (!keeps_all(a_seen, b_seen)) return false;
     store_block(index, i, rows, j, cols, sums.get(), width);
     return true;
+  }
+
+  // A part of up to 32 lines where these lie in memory already.
+  static BlockAhead lines_ahead(FactorLines<float> lines, int64_t count, int64_t part,
+                                int64_t parts) {
+    if (!lines.first) return {};
+    const int64_t run = lines.across ? 1 : ceil_div(lines.depth, kSplitDepth);
+    const int64_t units = lines.across ? lines.depth : count, from = units * part / parts;
+    return {lines.first + from * lines.step, (units * (part + 1) / parts - from) * run, run, run,
+            lines.step - run * kSplitDepth};
+  }
+  BlockAhead columns_ahead(int64_t index, int64_t j, int64_t p, int64_t part, int64_t parts) const {
+    if (!Unit::kRounds || cols_shared() || j >= n_) return {};
+    const int64_t count = min_of(kSplitSide, n_ - j), depth = min_of(kDepth, k_ - p);
+    return lines_ahead(column_lines_(index, j, count, p, depth, nullptr), count, part, parts);
+  }
+  BlockAhead rows_ahead(int64_t index, int64_t i, int64_t p, int64_t part, int64_t parts) const {
+    if (!Unit::kRounds || rows_shared()) return {};
+    const int64_t count = min_of(kSplitSide, m_ - i), depth = min_of(kDepth, k_ - p);
+    return lines_ahead(row_lines_(index, i, count, p, depth, nullptr), count, part, parts);
   }
 
   int64_t batch_, m_, n_, k_;
@@ -349,10 +395,10 @@ class SplitProduct {
 };
 
 // gemm_blocks with products of `pieces` bfloat16 pieces. `rows` and `columns` are the functions of
-// gemm_blocks. The others may know these lines as they lie, contiguous along k, or make them so:
-//   row_lines(batch, i, count, p, depth, memory)     -> a[i..][p..], up to 32 lines
-//   column_lines(batch, j, count, p, depth, memory)  -> b[p..][j..], the same; all lines or none
-// in memory for 32 lines of whole vectors, if they need it.
+// gemm_blocks. The others may know up to 32 lines as they lie, or lay them out in `memory`, which
+// has place for 32 lines of whole vectors and one more; null: only as they lie.
+//   row_lines(batch, i, count, p, depth, memory)     -> a[i..][p..]
+//   column_lines(batch, j, count, p, depth, memory)  -> b[p..][j..]
 template <class Rows, class Columns, class RowLines, class ColumnLines, class Store>
 static void split_blocks(int pieces, int64_t batch, int64_t m, int64_t n, int64_t k,
                          const Rows& rows_of, const Columns& columns_of, const RowLines& row_lines,

@@ -97,10 +97,11 @@ LAMINA_INLINE void transpose_words(const uint32_t* from, uint32_t* to) {
     }
 }
 
-// A vector of lines side by side: the values of a line `step` apart, zero from `depth` on.
+// Up to a vector of lines side by side, zero beyond `count`: the values of a line `step` apart,
+// zero from `depth` on.
 struct LinesAcross {
   const float* first;
-  int64_t step, depth;
+  int64_t step, depth, count;
 };
 inline constexpr int kTileVectors = 16 / kLanes<float>;
 
@@ -113,12 +114,13 @@ static void split_across(const LinesAcross (&lines)[kTileVectors], int64_t depth
     alignas(64) uint32_t tiles[Left ? Pieces * kTileWords : 1];
     for (int i = 0; i < kTileVectors; ++i) {
       const LinesAcross line = lines[i];
+      const Lanes<float> lanes(0, line.count);
       uint32_t* to = (Left ? tiles : words) + i * kLanes<float>;
       const float* from = line.first + at * line.step;
       for (int64_t k = at; k < at + kSplitDepth; k += 2, to += 16, from += 2 * line.step)
-        split_pairs<Unit, Pieces>(k < line.depth ? load(from) : Vec<float>{},
-                                  k + 1 < line.depth ? load(from + line.step) : Vec<float>{}, to,
-                                  (Left ? 1 : 2) * kTileWords, seen);
+        split_pairs<Unit, Pieces>(k < line.depth ? lanes.load(from) : Vec<float>{},
+                                  k + 1 < line.depth ? lanes.load(from + line.step) : Vec<float>{},
+                                  to, (Left ? 1 : 2) * kTileWords, seen);
     }
     for (int64_t piece = 0; Left && piece < Pieces; ++piece)
       transpose_words(tiles + piece * kTileWords, words + piece * 2 * kTileWords);

@@ -32,7 +32,7 @@ inline double split_product_macs(int pieces) {
   return pieces == 3 ? 0.67 : pieces == 2 ? 0.38 : 0.2;
 }
 inline double split_element_macs(int pieces) {
-  return bf16_unit() == Bf16Unit::vectors ? 14 : 10 + 8 * pieces;
+  return bf16_unit() == Bf16Unit::vectors ? 8 : 10 + 8 * pieces;
 }
 
 }  // namespace lamina::ops

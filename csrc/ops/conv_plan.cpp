@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "core/threads.h"
-#include "ops/bf16_unit.h"
 #include "ops/conv_measured.h"
 #include "ops/precision.h"
 #include "shared/conv_parts.h"
@@ -269,43 +268,6 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) +
          kMacsPerGemmResult * results(pass, s) + kMacsPerImplicitGemm;
 }
-// The largest part.
-template <int PIECES>
-int64_t split_gemm_elements(ConvPass pass, const ConvShape& s) {
-  if (pass == ConvPass::wgrad) return SplitGradient(s).workspace_elements(s);
-  int64_t most = 0;
-  for_each_part(pass, s, [&](const ConvPart& part) {
-    most = std::max(most, ImplicitGemm(part.shape).split_elements(part.shape, PIECES));
-  });
-  return most;
-}
-// Blocks of 32 filters; what is packed is also split. wgrad splits its gradients for every block of
-// the unrolled input, the other passes their filters once.
-template <int PIECES>
-double split_gemm_cost(ConvPass pass, const ConvShape& s) {
-  constexpr int64_t kPanel = 32;
-  const bool wgrad = pass == ConvPass::wgrad;
-  const int64_t block = wgrad ? 256 : 512, wide = 384;
-  const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
-  const double whole =
-      static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
-  const double macs = static_cast<double>(s.macs());
-  const double columns =
-      macs / static_cast<double>(filters) * static_cast<double>((filters + block - 1) / block);
-  const int64_t taps = s.c_per_group() * s.kernel_size();
-  const double rows =
-      wgrad ? macs / static_cast<double>(taps) * static_cast<double>((taps + wide - 1) / wide)
-            : static_cast<double>(s.weight_elems());
-  return 1.1 * split_product_macs(PIECES) * macs * whole +
-         ((wgrad ? 30 : 20) + split_element_macs(PIECES)) * (columns + rows) + kMacsPerImplicitGemm;
-}
-
-template <int PIECES>
-std::string needs_bf16_unit(ConvPass, const ConvShape&) {
-  if (PIECES <= most_pieces()) return {};
-  return std::string("needs ") + (PIECES == 1 ? "AVX512-BF16 or " : "") +
-         "the tile unit of AMX, which this processor has not, or LAMINA_ISA leaves alone";
-}
 
 // ---- winograd and fft
 
@@ -421,14 +383,6 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerTransform * transformed;
 }
 
-template <int PIECES>
-constexpr ConvRule split_rule(const char* algo, Float32Precision enough, const char* imprecise) {
-  ConvRule rule{algo, needs_bf16_unit<PIECES>, split_gemm_elements<PIECES>,
-                split_gemm_cost<PIECES>};
-  rule.imprecise = imprecise, rule.enough = enough, rule.float32_only = true;
-  return rule;
-}
-
 constexpr ConvRule packing(ConvRule rule, int64_t (*elements)(ConvPass, const ConvShape&)) {
   rule.packed_elements = elements;
   return rule;
@@ -439,11 +393,6 @@ constexpr ConvRule kRules[] = {
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
     packing({"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost}, packed_filters),
-    split_rule<3>("implicit_gemm_bf16x6", Float32Precision::highest, nullptr),
-    split_rule<2>("implicit_gemm_bf16x3", Float32Precision::high,
-                  "rounds operands to 16 bits: ask for it by name"),
-    split_rule<1>("implicit_gemm_bf16", Float32Precision::medium,
-                  "rounds operands to 8 bits: needs set_float32_precision('medium')"),
     packing({"winograd", needs_winograd3x3, winograd_elements<2, 2>, winograd_cost<2, 2>},
             transformed_filters),
     {"winograd2x4", needs_winograd3x3, winograd_elements<2, 4>, winograd_cost<2, 4>},
@@ -461,6 +410,7 @@ const ConvRule& rule_of(const std::string& backend, const std::string& algo) {
   if (backend != "ref" && backend != "cpu") {
     if (const ConvRule* rule = cuda_conv_rule(algo)) return *rule;
   } else {
+    if (const ConvRule* rule = bf16_conv_rule(algo)) return *rule;
     for (const ConvRule& rule : kRules)
       if (algo == rule.algo) return rule;
   }

@@ -29,6 +29,7 @@ struct ConvRule {
   int64_t (*packed_elements)(ConvPass, const ConvShape&) = nullptr;
 };
 const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
+const ConvRule* bf16_conv_rule(const std::string& algo);  // conv_plan_bf16.cpp, the same
 
 // What the tiled algorithms ask of a shape, on every backend.
 std::string needs_winograd(ConvPass pass, const ConvShape& shape);
