@@ -97,6 +97,46 @@ def test_gradients_exact(kernel, case):
     assert_array_equal(tensors[2].grad.numpy(), reference.conv_bgrad(grad_y))
 
 
+CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vectors, split strides
+    ("direct", cases.ConvCase((2, 3, 37, 64), (20, 3, 7, 7), {"stride": 2, "padding": 3})),
+    ("direct", cases.ConvCase((1, 3, 131, 67), (9, 3, 11, 11), {"stride": 4, "padding": 2})),
+    ("direct", cases.ConvCase((2, 1, 400), (17, 1, 80), {"stride": 4, "padding": 38})),
+    ("direct", cases.ConvCase((2, 3, 32, 64), (96, 3, 4, 4), {"stride": 4})),
+    ("direct", cases.ConvCase((1, 1, 45, 70), (5, 1, 41, 11), {"stride": 2, "padding": (20, 5)})),
+    (
+        "direct",
+        cases.ConvCase(
+            (1, 4, 90, 130),
+            (70, 2, 3, 3),
+            {"stride": (1, 2), "dilation": (1, 3), "padding": 1, "groups": 2},
+        ),
+    ),
+    (
+        "implicit_gemm",
+        cases.ConvCase((1, 16, 40, 33), (24, 16, 3, 3), {"dilation": 12, "padding": 12}),
+    ),
+    ("winograd", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
+    ("winograd2x4", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
+]
+
+
+@pytest.mark.parametrize(("algo", "case"), CUT, ids=str)
+def test_cut_convolutions_exact(algo, case):
+    x, weight = cases.integers(case.x, 1), cases.integers(case.weight, 2)
+    with lamina.backend("cpu"):
+        tensors = [lamina.tensor(a, requires_grad=True) for a in (x, weight)]
+        y = conv(case, *tensors, algo=algo)
+        grad_y = cases.integers(y.shape, 4)
+        y.backward(grad_y)
+    assert_equal(
+        algo, y.detach().numpy(), reference.conv(x, weight, None, **case.options), x, weight
+    )
+    expected = reference.conv_dgrad(grad_y, weight, x.shape, **case.options)
+    assert_equal(algo, tensors[0].grad.numpy(), expected, grad_y, weight)
+    expected = reference.conv_wgrad(x, grad_y, weight.shape, **case.options)
+    assert_equal(algo, tensors[1].grad.numpy(), expected, grad_y, x)
+
+
 @pytest.mark.parametrize("case", cases.CONV_TRANSPOSE, ids=str)
 @pytest.mark.parametrize("kernel", lamina.kernels("conv", "dgrad"), ids=str)
 def test_conv_transpose_exact(kernel, case):
