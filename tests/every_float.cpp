@@ -54,8 +54,8 @@ double mish(double x) {
 
 #define LAMINA_AT(call) [](Vector x) -> Vector { return call; }
 const Function kFunctions[] = {
-    {"exp", 1, LAMINA_AT(k::exp<float>(x)), std::exp},
-    {"exp_nonpositive", 1, LAMINA_AT(k::exp_nonpositive<float>(x)), std::exp, -INFINITY, 0},
+    {"exp", 1.25, LAMINA_AT(k::exp<float>(x)), std::exp},
+    {"exp_nonpositive", 1.25, LAMINA_AT(k::exp_nonpositive<float>(x)), std::exp, -INFINITY, 0},
     {"expm1", 1.5, LAMINA_AT(k::expm1<float>(x)), std::expm1},
     {"log", 1, LAMINA_AT(k::log<float>(x)), std::log},
     {"log1p_unit", 2, LAMINA_AT(k::log1p_unit<float>(x)), std::log1p, 0, 1},
@@ -65,7 +65,7 @@ const Function kFunctions[] = {
        return k::normal_tail<false, float>(x, bell);
      },
      [](double x) { return normal_cdf(-x); }, 0, 16},
-    {"bell", 1,
+    {"bell", 1.25,
      [](Vector x) {
        Vector bell;
        k::normal_tail<false, float>(x, bell);

@@ -7,10 +7,9 @@
 //               selection. ln2 is split in two parts (Cody & Waite 1980), n ln2 loses nothing.
 //               float: log, log1p and small tanh are minimax polynomials; double: the series of
 //               2 atanh(s).
-// Numerics      float: within 2 units in the last place, and what activate.h builds on them too,
-// but
-//               for the functions to which tests/every_float.cpp gives another bound; it goes over
-//               all 2^32 arguments. Of a sum the smaller parts are added first.
+// Numerics      float: within 2 units in the last place, what activate.h builds on them too, but
+//               for the functions to which tests/every_float.cpp gives another bound; it goes
+//               over all 2^32 arguments. Of a sum the smaller parts are added first.
 #pragma once
 
 #include "cpu/simd.h"
