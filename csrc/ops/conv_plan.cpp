@@ -151,6 +151,7 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const bool far = s.weight_elems() > kWeightsInL2;
   constexpr double kInL1 = 8192;
   const double tile = static_cast<double>(3 * vector_lanes());
+  const double per_product = vector_lanes() >= 16 ? 1.05 : 1.15;
   const double window = static_cast<double>(shape.c_per_group() * shape.kernel[1]) *
                         (tile * static_cast<double>(stride) + static_cast<double>(shape.kernel[2]));
   const double crowded = 1 + 0.35 * std::clamp(window / kInL1 - 1, 0.0, 1.0);
@@ -159,7 +160,7 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
   return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
              computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
-             (s.kernel_size() == 1 ? 1.4 : 1.05 * crowded) *
+             (s.kernel_size() == 1 ? 1.4 : per_product * crowded) *
              (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * (lines < 4 ? 2 : 1) +
          kMacsPerDirectResult * results(pass, s) + kMacsPerCopied * copied;
 }
