@@ -109,7 +109,7 @@ void sum_rows(const Runs& runs, const T* x, T* sums) {
       const auto at = [&](int64_t r, int64_t j) { return static_cast<double>(row[r * inner + j]); };
       for (; left >= 4; left -= 4, row += 4 * inner)
         for (int64_t j = 0; j < count; ++j)
-          total[j] += (at(0, j) + at(1, j)) + (at(2, j) + at(3, j));
+          total[j] = total[j] + at(0, j) + at(1, j) + at(2, j) + at(3, j);
       for (; left > 0; --left, row += inner)
         for (int64_t j = 0; j < count; ++j) total[j] += at(0, j);
       if (blocks > 1)
