@@ -1,9 +1,8 @@
 // Sums in double, and extrema with the first index that has them; NaN is the extreme of all.
 //
 // Partitioning  lines, or columns and blocks of rows, of about kRange elements: by the shape alone.
-// Numerics      a line is added in blocks of eight chains; rows are added in order within a block
-// of
-//               rows, and the blocks in order. The sum is rounded to the dtype once.
+// Numerics      a line is added in blocks of eight chains; rows are added in order within a block,
+//               and the blocks in order. The sum is rounded to the dtype once.
 #include "bindings/reductions.h"
 
 #include <cmath>
