@@ -13,10 +13,11 @@ namespace {
 
 template <class T>
 ops::PackedLayout packed_layout(const ops::Kernel& kernel, const ops::GemmArgs<T>& args) {
+  constexpr int64_t kMostRows = 256;  // more of them hide the packing
   const bool dots = args.m <= ops::kFewDots && args.trans_b && !args.trans_a;
   const bool split = 3 - static_cast<int>(args.precision) <= ops::most_pieces();
   ops::PackedLayout layout{&kernel};
-  if (std::strcmp(kernel.backend, "cpu") == 0 && !dots && !split)
+  if (std::strcmp(kernel.backend, "cpu") == 0 && !dots && !split && args.m <= kMostRows)
     layout.elements = ops::packed_elements(args.batch, args.n, args.k);
   return layout;
 }

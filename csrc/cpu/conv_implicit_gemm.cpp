@@ -9,7 +9,7 @@
 //
 // Source        Chetlur et al. 2014 (cuDNN).
 // Workspace     fprop and dgrad: the packed filters or, where positions are few, the packed input
-//               (shared/implicit_gemm.h). Packed filters may be kept between calls.
+//               (shared/implicit_gemm.h).
 // Partitioning  blocks of the product of every group (cpu/gemm.h).
 // Numerics      sums over (c, r) in runs of kBlockDepth, the runs in order.
 // Floor         the FMA peak: a panel of 48 positions is packed once for up to 256 filters.
@@ -84,7 +84,7 @@ struct PlanesAhead {
 // the unrolled x.
 template <class T, class Filters, class Store>
 static void multiply(const ConvShape& s, const T* x, const Filters& filters, const Store& store,
-                     const ConvArgs<T>& args) {
+                     T* workspace) {
   using Tile = GemmTile<T>;
   const ImplicitGemm plan(s);
   const int64_t m = s.k_per_group(), n = plan.positions, k = plan.depth;
@@ -96,32 +96,11 @@ static void multiply(const ConvShape& s, const T* x, const Filters& filters, con
     runs.pack(p, depth, panels);
     return panels;
   };
-  // All filters are packed at once where they are kept, or where positions are many: block of depth
-  // by block of depth, so that a task reads its panels as they lie in memory.
-  const int64_t filter_panels = ceil_div(m, Tile::kRows), group_size = filter_panels * Tile::kRows;
-  T* const packed = args.packed ? args.packed->data : plan.pack_input ? nullptr : args.workspace;
-  const auto filter_place = [&](int64_t g, int64_t i, int64_t p, int64_t depth) {
-    return packed + (g * k + p) * group_size + i * depth;
-  };
-  if (packed && !(args.packed && args.packed->ready)) {
-    parallel_for(s.groups * filter_panels, [&](int64_t task) {
-      const int64_t g = task / filter_panels, i = task % filter_panels * Tile::kRows;
-      for (int64_t p = 0; p < k; p += Tile::kBlockDepth) {
-        const int64_t depth = min_of(Tile::kBlockDepth, k - p);
-        filters(g, i, min_of<int64_t>(Tile::kRows, m - i), p, depth, filter_place(g, i, p, depth));
-      }
-    });
-    if (args.packed) args.packed->ready = true;
-  }
-  const auto rows_of = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth,
-                           T* panel) -> const T* {
-    return packed ? filter_place(g, i, p, depth) : filters(g, i, rows, p, depth, panel);
-  };
   if (plan.pack_input) {
     const int64_t panels = ceil_div(n, Tile::kCols), blocks = ceil_div(k, Tile::kBlockDepth);
     const int64_t width = whole_vectors<T>(n);
     const auto place = [&](int64_t g, int64_t j, int64_t p, int64_t depth) {
-      return args.workspace + (g * k + p) * width + j * depth;
+      return workspace + (g * k + p) * width + j * depth;
     };
     parallel_for(s.groups * panels * blocks, [&](int64_t task) {
       const int64_t g = task / blocks / panels, j = task / blocks % panels * Tile::kCols;
@@ -136,13 +115,30 @@ static void multiply(const ConvShape& s, const T* x, const Filters& filters, con
       return {place(g, 0, p, depth) + at, kLine};
     };
     gemm_blocks<T>(
-        s.groups, m, n, k, rows_of,
+        s.groups, m, n, k, filters,
         [&](int64_t g, int64_t j, int64_t, int64_t p, int64_t depth, T*) -> const T* {
           return place(g, j, p, depth);
         },
         store, ahead_of, true);
   } else {
-    gemm_blocks<T>(s.groups, m, n, k, rows_of, pack_input, store, PlanesAhead<T>{s, x});
+    // Block of depth by block of depth, so that a task reads its panels as they lie in memory.
+    const int64_t panels = ceil_div(m, Tile::kRows);
+    const auto place = [&](int64_t g, int64_t i, int64_t p, int64_t depth) {
+      return workspace + (g * k + p) * panels * Tile::kRows + i * depth;
+    };
+    parallel_for(s.groups * panels, [&](int64_t task) {
+      const int64_t g = task / panels, i = task % panels * Tile::kRows;
+      for (int64_t p = 0; p < k; p += Tile::kBlockDepth) {
+        const int64_t depth = min_of(Tile::kBlockDepth, k - p);
+        filters(g, i, min_of<int64_t>(Tile::kRows, m - i), p, depth, place(g, i, p, depth));
+      }
+    });
+    gemm_blocks<T>(
+        s.groups, m, n, k,
+        [&](int64_t g, int64_t i, int64_t, int64_t p, int64_t depth, T*) -> const T* {
+          return place(g, i, p, depth);
+        },
+        pack_input, store, PlanesAhead<T>{s, x});
   }
 }
 
@@ -176,7 +172,7 @@ void conv_fprop_implicit_gemm(const ConvArgs<T>& args) {
       s, args.x, filters,
       [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
           int64_t step) { output.block(g * m + i, rows, j, cols, sums, step); },
-      args);
+      args.workspace);
 }
 
 // The filters of `rows` inputs for the gradient, which lie together for every output k in [begin,
@@ -289,7 +285,7 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
       conv_phase(s, 0).shape, args.grad_y, filters,
       [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
           int64_t step) { output.block(g * s.c_per_group() + i, rows, j, cols, sums, step); },
-      args);
+      args.workspace);
 }
 
 LAMINA_INSTANTIATE(conv_fprop_implicit_gemm, ConvArgs)

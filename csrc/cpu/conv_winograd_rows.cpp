@@ -200,11 +200,9 @@ static void convolve_rows(const ConvShape& s, const T* x, const Filters<T>& filt
   const int64_t parts = ceil_div(outputs, kRowsLanes);
   const int64_t part_size = inputs * s.kernel[2] * kRowsLanes,
                 u_group = kElements * parts * part_size;
-  T* const packed = args.packed ? args.packed->data : args.workspace;
-  const int64_t unpacked = args.packed && args.packed->ready ? 0 : s.groups;
-  parallel_for(unpacked,
-               [&](int64_t g) { transform_row_filters(s, filters, g, packed + g * u_group); });
-  if (args.packed) args.packed->ready = true;
+  parallel_for(s.groups, [&](int64_t g) {
+    transform_row_filters(s, filters, g, args.workspace + g * u_group);
+  });
   const RowBlocks cut = RowBlocks::of<T>(s);
   const bool plain = !args.epilogue.residual && args.epilogue.kind == ops::Activation::identity;
   parallel_for(cut.tasks, [&](int64_t task) {
@@ -235,8 +233,8 @@ static void convolve_rows(const ConvShape& s, const T* x, const Filters<T>& filt
       for (int64_t i = 0; i < beyond; ++i) element[inputs * positions + i] = 0;
       for (int64_t k = 0; k < outputs;) {
         const int64_t lanes = min_of<int64_t>(outputs - k, kMostLanes);
-        const T* u =
-            packed + g * u_group + (e * parts + k / kRowsLanes) * part_size + k % kRowsLanes;
+        const T* u = args.workspace + g * u_group + (e * parts + k / kRowsLanes) * part_size +
+                     k % kRowsLanes;
         int64_t done = 0;
         for (int64_t chunk = 0; chunk < chunks; ++chunk) {
           const int64_t first = chunk * vectors / chunks, end = (chunk + 1) * vectors / chunks;

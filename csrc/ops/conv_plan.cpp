@@ -202,14 +202,12 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
 }
 
-// All filters of a group in panels of up to 8.
-int64_t packed_filters(ConvPass pass, const ConvShape& s) {
-  const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
-  return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
-}
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return ImplicitGemmGradient(s).workspace_elements(s);
-  if (in_parts(pass, s)) return packed_filters(pass, s);
+  if (in_parts(pass, s)) {  // all filters
+    const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
+    return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
+  }
   const ConvShape shape = forward_shape(pass, s);
   return ImplicitGemm(shape).workspace_elements(shape);
 }
@@ -338,11 +336,14 @@ int64_t winograd_rows_elements(ConvPass pass, const ConvShape& s) {
   return pass == ConvPass::wgrad ? 0 : winograd::row_filter_elements(forward_shape(pass, s));
 }
 // Half the products of rows rounded up to 4, of positions between the rows too; and transforms.
-// 16 elements for 9 or 36 for 25. Those of longer tiles (24 or 36 for 9) are not kept: reading them
-// takes as long as transforming the filters.
+// 16 elements for 9 or 36 for 25, where the tiles are so few that transforming the filters counts.
+// Longer tiles have 24 or 36 elements for 9, which come from memory no faster than they are made.
+// Nor do panels of implicit GEMM, which a task packs into L1.
 int64_t transformed_filters(ConvPass pass, const ConvShape& s) {
+  constexpr int64_t kMostTiles = 512;
   const winograd::PlaneShape shape(forward_shape(pass, s));
-  return winograd::Tiles(shape, 2, 2).filter_elements(shape);
+  const winograd::Tiles tiles(shape, 2, 2);
+  return tiles.all <= kMostTiles ? tiles.filter_elements(shape) : 0;
 }
 
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
@@ -393,12 +394,11 @@ constexpr ConvRule kRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
-    packing({"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost}, packed_filters),
+    {"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost},
     packing({"winograd", needs_winograd3x3, winograd_elements<2, 2>, winograd_cost<2, 2>},
             transformed_filters),
     {"winograd2x4", needs_winograd3x3, winograd_elements<2, 4>, winograd_cost<2, 4>},
-    packing({"winograd4x1", needs_winograd_rows, winograd_rows_elements, winograd_rows_cost},
-            winograd_rows_elements),
+    {"winograd4x1", needs_winograd_rows, winograd_rows_elements, winograd_rows_cost},
     {"winograd4", needs_winograd3x3, winograd_elements<4, 4>, winograd_cost<4, 4>, false,
      "rounds about four times as much as direct: ask for it by name"},
     packing({"winograd5x5", needs_winograd5x5, winograd_elements<2, 2>, winograd_cost<2, 2>},
@@ -432,7 +432,7 @@ int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvS
 }
 
 PackedLayout conv_packed_layout(const Kernel& kernel, ConvPass pass, const ConvShape& shape) {
-  PackedLayout layout{&kernel, 0, shape.groups, in_parts(pass, shape)};
+  PackedLayout layout{&kernel, 0, shape.groups};
   if (std::strcmp(kernel.backend, "cpu") != 0) return layout;
   if (const auto elements = rule_of(kernel.backend, kernel.algo).packed_elements)
     layout.elements = elements(pass, shape);
