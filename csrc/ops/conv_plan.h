@@ -28,8 +28,10 @@ struct ConvRule {
   // Of all filters as the kernel packs them, in any call with this weight and number of groups.
   int64_t (*packed_elements)(ConvPass, const ConvShape&) = nullptr;
 };
-const ConvRule* cuda_conv_rule(const std::string& algo);  // conv_plan_cuda.cpp; null if unknown
-const ConvRule* bf16_conv_rule(const std::string& algo);  // conv_plan_bf16.cpp, the same
+// Those of conv_plan_cpu.cpp, conv_plan_bf16.cpp, conv_plan_cuda.cpp; null if unknown.
+const ConvRule* cpu_conv_rule(const std::string& algo);
+const ConvRule* bf16_conv_rule(const std::string& algo);
+const ConvRule* cuda_conv_rule(const std::string& algo);
 
 // What the tiled algorithms ask of a shape, on every backend.
 std::string needs_winograd(ConvPass pass, const ConvShape& shape);

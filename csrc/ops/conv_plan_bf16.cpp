@@ -11,8 +11,8 @@
 namespace lamina::ops {
 namespace {
 
-// Costs are in the multiply-adds of conv_plan.cpp; those of vectors are fitted to medians of one
-// thread of Zen 5.
+// Costs are in the multiply-adds of conv_plan_cpu.cpp; those of vectors are fitted to medians of
+// one thread of Zen 5.
 constexpr double kMacsPerCall = 25e3, kMacsPerResult = 33;
 
 double blocks(int64_t count, int64_t size) {
