@@ -76,6 +76,23 @@ def test_nan_and_vector_tails(backend, name, options):
         assert_array_equal(getattr(F, name)(x[:size], **options), full[:size])
 
 
+@pytest.mark.parametrize(("name", "options"), KINDS, ids=str)
+def test_far_out(backend, name, options):
+    """Powers and exponentials of large arguments overflow on the way; the results do not."""
+    x = np.float32([88.5, 89, 1e4, 1e13, 1e20, 1e30, 3e38])
+    x = np.concatenate([x, -x])
+    options = {k: float(np.float32(v)) if isinstance(v, float) else v for k, v in options.items()}
+    t = lamina.tensor(x, requires_grad=True)
+    y = getattr(F, name)(t, **options)
+    y.sum().backward()
+    bound = 16 * np.finfo(np.float32).eps
+    with np.errstate(over="ignore"):
+        wide = x.astype(np.float64)
+        assert_allclose(y.data, getattr(reference, name)(wide, **options), rtol=bound, atol=bound)
+        expected = getattr(reference, f"{name}_backward")(np.ones(len(x)), wide, **options)
+    assert_allclose(t.grad.data, expected, rtol=bound, atol=bound)
+
+
 def test_prelu(backend):
     x = cases.integers((2, 3, 5), 1)
     for channels in (1, 3):
