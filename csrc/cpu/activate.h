@@ -104,9 +104,9 @@ LAMINA_INLINE Vec<T> mish(Vec<T> x) {
 // The gate is m / (m + 2) with m = w (w + 2).
 template <class T>
 LAMINA_INLINE Vec<T> mish_slope(Vec<T> x) {
-  const Vec<T> w = exp<T>(limit<T>(x, Real<T>::kExpMin, 2 * Real<T>::kTanhOne)), n = w * (w + T(2));
-  const Vec<T> r = T(1) / (n + T(2));
-  return gated_slope<T>(x, n * r, T(4) * w * (T(1) + w) * r * r);
+  const Vec<T> a = limit<T>(x, Real<T>::kExpMin, 2 * Real<T>::kTanhOne);
+  const Vec<T> w = exp<T>(a), n = w * (w + T(2)), r = T(1) / (n + T(2));
+  return n * r + a * (T(4) * w * (T(1) + w) * r * r);
 }
 template <class T>
 LAMINA_INLINE Vec<T> silu_slope(Vec<T> x) {

@@ -39,8 +39,9 @@ __device__ __forceinline__ A gelu_tanh(A x) {
 }
 template <class A>
 __device__ __forceinline__ A gelu_tanh_slope(A x) {
-  const A t = gelu_tanh(x);
-  const A inner = A(0.79788456080286535588) * (A(1) + A(3 * 0.044715) * x * x);
+  // t is 1 long before x is 16, and larger squares overflow in the end.
+  const A t = gelu_tanh(x), square = x * x < A(256) ? x * x : A(256);
+  const A inner = A(0.79788456080286535588) * (A(1) + A(3 * 0.044715) * square);
   return gated_slope(x, A(0.5) * (A(1) + t), A(0.5) * (A(1) - t * t) * inner);
 }
 template <class A>
