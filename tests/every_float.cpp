@@ -58,7 +58,6 @@ const Function kFunctions[] = {
     {"exp_nonpositive", 1.25, LAMINA_AT(k::exp_nonpositive<float>(x)), std::exp, -INFINITY, 0},
     {"expm1", 1.5, LAMINA_AT(k::expm1<float>(x)), std::expm1},
     {"log", 1, LAMINA_AT(k::log<float>(x)), std::log},
-    {"log1p_unit", 2, LAMINA_AT(k::log1p_unit<float>(x)), std::log1p, 0, 1},
     {"normal_tail", 2.5,
      [](Vector x) {
        Vector bell;

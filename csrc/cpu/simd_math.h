@@ -243,15 +243,6 @@ LAMINA_INLINE Vec<T> log(Vec<T> x) {
   return x != x ? x : x < T(0) ? nan : x == T(0) ? -infinity : x == infinity ? x : y;
 }
 
-// log(1 + u) for 0 <= u <= 1.
-template <class T>
-LAMINA_INLINE Vec<T> log1p_unit(Vec<T> u) {
-  if constexpr (sizeof(T) == 4)
-    return u * polynomial<T>(Real<T>::kLog1pSeries, u - Real<T>::kLog1pCentre);
-  else
-    return twice_atanh<T>(u / (T(2) + u), Real<T>::kLog1pTerms);
-}
-
 // float: an odd series for small x, 1 - 2 / (e^2|x| + 1) for the others. double: m / (m + 2) with
 // m = e^2|x| - 1.
 template <class T>
@@ -297,12 +288,21 @@ LAMINA_INLINE Vec<T> sigmoid_slope(Vec<T> x) {
   return e * r * r;
 }
 
+// max(x, 0) + log(1 + u), u = e^-|x| = 2^n (1 + tail). float: u times a series, whose product with
+// 1 + tail is rounded once.
 template <class T>
 LAMINA_INLINE Vec<T> softplus(Vec<T> x) {
-  return (x > T(0) ? x
-          : x != x ? x
-                   : Vec<T>{}) +
-         log1p_unit<T>(exp_nonpositive<T>(-absolute<T>(x)));
+  Whole<T> n;
+  const Vec<T> tail = reduced_expm1<T>(at_least<T>(-absolute<T>(x), Real<T>::kExpMin), n);
+  const Vec<T> u = scaled<T>(tail + T(1), n);
+  Vec<T> log;
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> factor = polynomial<T>(Real<T>::kLog1pSeries, u - Real<T>::kLog1pCentre);
+    log = scaled<T>(factor * tail + factor, n);
+  } else {
+    log = twice_atanh<T>(u / (T(2) + u), Real<T>::kLog1pTerms);
+  }
+  return (x > T(0) ? x : x != x ? x : Vec<T>{}) + log;
 }
 
 // double: exp(z^2) erfc(z) / t as a Chebyshev series in u = 2 t - 1, t = 2 / (2 + z), z >= 0
