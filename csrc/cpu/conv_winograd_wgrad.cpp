@@ -10,8 +10,8 @@
 //               kTaskRows outputs, or an element and twice as many outputs.
 // Workspace     blocks of V and A dy A^T, and dU (shared/winograd_blocks.h).
 // Numerics      sums in runs of kGradientRun tiles, the runs of a block in order, the blocks in
-// order. Floor         the products at the FMA peak; of several blocks, dU is read and written for
-// each.
+//               order.
+// Floor         the products at the FMA peak; of several blocks, dU is read and written for each.
 #include "cpu/winograd.h"
 #include "ops/instantiate.h"
 #include "shared/conv_phase.h"
@@ -95,16 +95,15 @@ static void store_filter_gradients(const PlaneShape& s, const T* du, int64_t e_s
     winograd::filter_gradient_line(column, line);
     for (int i = 0; i < kFilterRows; ++i) taps[i * kFilterColumns + j] = line[i];
   }
-  for (int first = 0; first < kTaps;
-       first +=
-       kLanes<T>) {  // taps of a filter as vectors; the next filter covers the rest of a single one
+  // Taps of a filter as vectors; the next filter covers the rest of a single one.
+  for (int first = 0; first < kTaps; first += kLanes<T>) {
     Vec<T> square[kLanes<T>];
     for (int r = 0; r < kLanes<T>; ++r) square[r] = taps[first + r];
     transpose<T>(square);
     for (int64_t lane = 0; Tile::kOneAxis && lane < count; ++lane) {
-      const int64_t tap = (filter + lane) % s.parts * kTaps;
+      const int64_t part = (filter + lane) % s.parts * kTaps, tap = part + first;
       store_first(grad_weight + (filter + lane) / s.parts * s.taps + tap,
-                  min_of<int64_t>(kTaps, s.taps - tap), square[lane]);
+                  min_of<int64_t>(part + kTaps, s.taps) - tap, square[lane]);
     }
     for (int64_t lane = 0; !Tile::kOneAxis && lane < count; ++lane)
       store_first(grad_weight + (filter + lane) * kTaps + first,
