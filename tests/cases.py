@@ -79,6 +79,9 @@ CONV_TRANSPOSE = [
     ConvCase((1, 2, 3, 4, 3), (2, 2, 2, 3, 3), {"stride": 2, "padding": (0, 1, 1)}),
 ]
 
+# Algorithms of convolution whose transforms round, on integers too.
+ROUNDING = ("fft", "winograd2x4", "winograd4x1", "winograd4", "winograd5x5", "winograd1d")
+
 
 def integers(shape: tuple[int, ...], seed: int, dtype: Any = np.float32) -> np.ndarray:
     """Integers from -3 to 3: sums of fewer than a million products of two are exact in float32."""

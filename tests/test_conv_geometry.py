@@ -72,14 +72,7 @@ def test_every_kernel_on_any_geometry(convolution):
             y.backward(grad_y)
         results = y.data, tensors[0].grad.data, tensors[1].grad.data
         for actual, wanted in zip(results, expected, strict=True):
-            if kernel.algo in (
-                "fft",
-                "winograd2x4",
-                "winograd4x1",
-                "winograd4",
-                "winograd5x5",
-                "winograd1d",
-            ):  # transforms round; integers are 1 apart
+            if kernel.algo in cases.ROUNDING:  # integers are 1 apart
                 actual = np.rint(actual)
             assert_array_equal(actual, wanted, err_msg=str(kernel))
 

@@ -20,14 +20,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from test_conv import conv, run_named
 from test_conv_cuda import half_types, odd
 
-ROUNDING = (  # on integers too
-    "fft",
-    "winograd2x4",
-    "winograd4x1",
-    "winograd4",
-    "winograd5x5",
-    "winograd1d",
-)
 EXACT = ["relu", "relu6", ("leaky_relu", 0.5), ("hardtanh", -3.0, 20.0)]
 SMOOTH = ["silu", "hardswish", ("elu", 0.5), "sigmoid", "gelu"]
 CASES = [case for case in cases.CONV if np.prod(case.x) < 3000][::4]
@@ -41,10 +33,10 @@ def formula(activation, x):
 def assert_close(algo, actual, expected, activation, sums):
     """Equal bits where everything is exact."""
     assert actual.shape == expected.shape
-    if activation in EXACT and algo not in ROUNDING:
+    if activation in EXACT and algo not in cases.ROUNDING:
         return assert_array_equal(actual, expected)
     eps = np.finfo(actual.dtype).eps
-    rounding = 4000 if algo in ROUNDING else 16
+    rounding = 4000 if algo in cases.ROUNDING else 16
     bound = rounding * eps * max(np.abs(sums).max(initial=0), 1)
     return assert_allclose(actual, expected, rtol=0, atol=bound)
 
@@ -120,7 +112,7 @@ def test_16_bit_rounds_once(backend, pass_, algo):
             with lamina.backend(backend):
                 _C.conv("conv", pass_, SHAPE, *given, y, algo, -1, (activation, 0, 0), residual)
             expected = formula(activation, sums)
-            slack = 2.0**-23 * 60 * (60 if algo in ROUNDING else 2)
+            slack = 2.0**-23 * 60 * (60 if algo in cases.ROUNDING else 2)
             bound = half_ulp * abs(expected) + slack * abs(sums).max()
             assert (abs(y.astype(np.float64) - expected) <= bound).all(), (dtype, activation)
 
