@@ -260,3 +260,18 @@ def test_ignored_targets_have_no_gradient():
         result.backward()
         assert np.isnan(result.item())
         assert not x.grad.data.any()
+
+
+def test_gradients_of_any_layout():
+    """Reversed, and at an address that is no multiple of the element's size."""
+    grad = RNG.standard_normal(4)
+    unaligned = np.zeros(grad.nbytes + 1, np.uint8)[1:].view(float)
+    unaligned[:] = grad
+    for loss in (F.nll_loss, F.cross_entropy):
+        found = []
+        for given in (grad, unaligned, grad[::-1].copy()[::-1]):
+            x = lamina.tensor(X, requires_grad=True)
+            loss(x, CLASSES, reduction="none").backward(given)
+            found.append(x.grad.data)
+        np.testing.assert_array_equal(found[1], found[0])
+        np.testing.assert_array_equal(found[2], found[0])

@@ -184,6 +184,13 @@ def test_hooks_see_calls():
     assert seen == [(4, 3)]
 
 
+@pytest.mark.parametrize("p", [0.0, 1.0, 2.0, 3.5, float("inf")])
+def test_distances_of_rows_without_columns(p):
+    for rows in range(4):
+        found = F.pdist(np.zeros((rows, 0)), p)
+        assert_array_equal(found, np.zeros(rows * (rows - 1) // 2))
+
+
 def test_bilinear_without_features():
     bias = np.arange(4.0)
     assert_array_equal(F.bilinear(*NOTHING, bias), np.tile(bias, (2, 1)))

@@ -67,6 +67,25 @@ def test_group_layer_and_instance_norm(backend, shape):
         assert_allclose(y, reference.instance_norm(x)[0], rtol=BOUND, atol=BOUND)
 
 
+@pytest.mark.parametrize("given", [0, 1])
+@pytest.mark.parametrize("name", ["batch_norm", "group_norm", "layer_norm", "instance_norm"])
+def test_weight_or_bias_alone(name, given):
+    """Of several axes too; a call of known shapes computes the same."""
+    shape = (2, 4, 3, 2)
+    options = {"batch_norm": {"training": True}, "group_norm": {"num_groups": 2}}.get(name, {})
+    affine = shape[1:2]
+    if name == "layer_norm":
+        options, affine = {"normalized_shape": shape[1:]}, shape[1:]
+    x, values, _ = operands(shape, affine)
+    if name == "batch_norm":
+        options |= {"running_mean": None, "running_var": None}
+    key = ("weight", "bias")[given]
+    for _ in range(2):
+        lamina.testing.gradcheck(
+            lambda x, a: getattr(F, name)(x, **{key: a}, **options), [x, values]
+        )
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_rms_norm_and_normalize(shape):
     x, weight, _ = operands(shape, shape[1:])

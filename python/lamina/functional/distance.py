@@ -108,4 +108,5 @@ def pdist(input: Any, p: float = 2.0) -> Any:
     if not order >= 0:
         raise ValueError(f"{op}: p must not be negative, got p={order}")
     first, second = np.triu_indices(x.shape[0], 1)
-    return (x[first] - x[second]).norm(order, 1)
+    # without columns every norm is 0: the largest of no values would be refused
+    return (x[first] - x[second]).norm(order if x.shape[1] else 1.0, 1)

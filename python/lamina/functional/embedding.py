@@ -283,7 +283,10 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
         raise ValueError(f"{op}: indices must not be negative, got {int(indices.min())}")
     if classes == -1:
         if not indices.size:
-            raise ValueError(f"{op}: num_classes must be given for an empty tensor")
+            raise ValueError(
+                f"{op}: num_classes must be given for an empty tensor, "
+                f"got tensor.shape={indices.shape}, num_classes=-1"
+            )
         classes = largest + 1
     if classes <= largest or classes < 1:
         raise ValueError(

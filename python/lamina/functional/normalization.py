@@ -175,7 +175,8 @@ class GroupNorm(Function):
         y = arrays.empty_like(op, x)
         _C.group_norm(x, weight, bias, mean, rstd, None, y, None, None, *ctx.options)
         ctx.save_for_backward(x, weight, mean, rstd)
-        ctx.affine_shape = (layout[1] * layout[2],) if weight is None else weight.shape
+        given = bias if weight is None else weight
+        ctx.affine_shape = (layout[1] * layout[2],) if given is None else given.shape
         return y
 
     @staticmethod
