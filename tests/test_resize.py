@@ -23,6 +23,9 @@ RESIZE = [
     ((2, 3, 5, 6), {"size": (10, 9), "mode": "bilinear"}),
     ((2, 3, 5, 6), {"size": (3, 17), "mode": "bilinear", "align_corners": True}),
     ((1, 1, 4, 5), {"scale_factor": (2.0, 0.6), "mode": "bilinear"}),
+    ((1, 1, 4, 5), {"scale_factor": (2.0, 1.1), "mode": "bilinear"}),  # an axis is copied
+    ((1, 1, 4, 5), {"scale_factor": (1.2, 0.6), "mode": "bicubic", "antialias": True}),
+    ((1, 1, 4, 5), {"scale_factor": (1.2, 0.6), "mode": "bicubic"}),
     ((1, 2, 20, 30), {"size": (7, 8), "mode": "bilinear", "antialias": True}),
     ((1, 2, 20, 30), {"size": (7, 44), "mode": "bicubic", "antialias": True}),
     ((2, 2, 6, 5), {"size": (13, 4), "mode": "bicubic"}),

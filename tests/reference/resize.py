@@ -89,7 +89,9 @@ def _tables(size, out_size, scale_factor, mode, align_corners, recompute, antial
         factors = [None] * n if recompute else factors
     tables = []
     for m, o, f in zip(size, out, factors, strict=True):
-        scale = m / o if f is None else 1 / f
+        # A factor that changes no size moves no position in PyTorch, where it is not cubic.
+        copied = o == m and (mode.endswith("linear") or antialias)
+        scale = m / o if f is None or copied else 1 / f
         if align_corners:
             scale = (m - 1) / (o - 1) if o > 1 else 0.0
         if mode == "area":

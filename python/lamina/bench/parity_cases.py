@@ -286,7 +286,9 @@ DIFFERENT = {
     "ctc_loss": "the true gradient of log_probs; torch's presumes a log_softmax before it",
     "hardsigmoid": "gradient 1/6 in float64, where torch rounds it to float32",
     "celu": "gradient in float64, where torch rounds 1 / alpha to float32",
-    "interpolate": "mode='nearest' in exact arithmetic where torch rounds o * in / out",
+    "interpolate": "mode='nearest' in exact arithmetic where torch rounds o * in / out, and by a "
+    "scale_factor that its 2-D kernel ignores where sizes stay or double",
+    "cosine_similarity": "the gradient of norms below eps is that of the constant eps",
     **dict.fromkeys(
         ("conv1d", "conv2d", "conv3d"),
         "also padding as (low, high) pairs, 'same' at any stride, algo=, workspace_limit=, "
@@ -478,6 +480,7 @@ DIFFERENT |= {
     **_each("ParameterList ParameterDict", "holds parameters only"),
     "CTCLoss": "the true gradient of log_probs; torch's presumes a log_softmax before it",
     "Hardsigmoid": "gradient 1/6 in float64, where torch rounds it to float32",
+    "CosineSimilarity": "the gradient of norms below eps is that of the constant eps",
     "CELU": "gradient in float64, where torch rounds 1 / alpha to float32",
     "RReLU": "random when training: own seeded stream",
     "Module": "state_dict holds arrays",

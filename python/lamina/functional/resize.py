@@ -94,6 +94,8 @@ def _check_memory(op: str, x: Any, out: tuple[int, ...]) -> None:
 def _table(
     mode: str, in_size: int, out: int, scale: float | None, align_corners: bool, antialias: bool
 ) -> _taps.Table:
+    if out == in_size and (mode in _LINEAR or antialias):
+        scale = None  # as torch: a factor that changes no size moves no position
     if mode.startswith("nearest"):
         return _taps.nearest(in_size, out, scale, mode == "nearest-exact")
     if align_corners:
@@ -119,8 +121,9 @@ def interpolate(
 
     mode: nearest, nearest-exact, area (1 to 3 axes), linear (1), bilinear, bicubic (2), trilinear
     (3). scale_factor is also the scale of positions unless recompute_scale_factor asks for in /
-    out. antialias (bilinear, bicubic): the kernel widens with a reduction, as Pillow's does.
-    `nearest` picks floor(o * in / out) in exact arithmetic.
+    out; linear modes and antialias copy an axis whose size it does not change. antialias (bilinear,
+    bicubic): the kernel widens with a reduction, as Pillow's does. `nearest` picks
+    floor(o * in / out) in exact arithmetic.
     """
     op = "interpolate"
     x = as_operand(op, "input", input)
