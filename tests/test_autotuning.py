@@ -113,6 +113,7 @@ def test_imprecise_algorithms_are_never_measured_at_full_precision():
         "",
         "{",
         "[]",
+        "[" * 100_000,
         '{"format": 1}',
         '{"format": 2, "identity": {}, "times": {}}',
         '{"format": 1, "identity": {"processor": "another"}, "times": {"a": [["direct", 1]]}}',
@@ -131,8 +132,9 @@ def test_files_that_do_not_fit_are_ignored_and_replaced(content):
 def test_times_that_are_none_are_ignored(times):
     fake({"a": times})
     assert autotuning.read(autotuning.cache_file()) == {}
-    fake({"a": [["direct", float("nan")]]})
-    assert autotuning.read(autotuning.cache_file()) == {}
+    for seconds in (float("nan"), float("inf"), 10**400):
+        fake({"a": [["direct", seconds]]})
+        assert autotuning.read(autotuning.cache_file()) == {}
 
 
 def test_directory_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
@@ -142,6 +144,23 @@ def test_directory_that_cannot_be_written_is_reported(tmp_path, monkeypatch):
     with pytest.warns(RuntimeWarning, match="LAMINA_CACHE_DIR"):
         F.conv2d(X, WEIGHT, padding=1)
     assert lamina.last_plan().chosen_by == "measured"
+
+
+def test_unfinished_files_are_not_left(cache, monkeypatch):
+    """Of a writer that was killed, and of one whose disk is full."""
+    lamina.autotune(True)
+    cache.mkdir()
+    autotuning.cache_file().with_suffix(".partial").write_text("[")
+    F.conv2d(X, WEIGHT, padding=1)
+    assert len(questions()) == 1
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(autotuning.os, "replace", full)
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        F.conv2d(X, WEIGHT)
+    assert sorted(path.suffix for path in cache.iterdir()) == [".json", ".lock"]
 
 
 def test_bad_argument_is_refused():

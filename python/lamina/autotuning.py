@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import os
 import platform
 import warnings
@@ -32,6 +31,7 @@ except ImportError:  # Windows: the last of two writers at the same instant wins
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
+FOREVER = 1e9  # seconds
 Times = list[tuple[str, float]]
 
 
@@ -99,12 +99,12 @@ def read(path: Path) -> dict[str, Times]:
             question: [(str(algo), _seconds(seconds)) for algo, seconds in times]
             for question, times in content["times"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
 
 def _seconds(value: Any) -> float:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+    if not (isinstance(value, int | float) and 0 <= value < FOREVER):
         raise ValueError(f"not a time: {value!r}")
     return float(value)
 
@@ -117,9 +117,12 @@ def _keep(question: str, times: Times) -> None:
         with _alone(path):
             known = {**read(path), question: times}
             content = {"format": FORMAT, "identity": identity(), "times": known}
-            partial = path.with_name(f"{path.name}.{os.getpid()}")
-            partial.write_text(json.dumps(content, indent=1) + "\n")
-            os.replace(partial, path)
+            partial = path.with_suffix(".partial")  # of nobody else: a dead writer's is overwritten
+            try:
+                partial.write_text(json.dumps(content, indent=1) + "\n")
+                os.replace(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(
             f"autotune: measured times are not kept between processes: {error}; set "
