@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import lamina
@@ -84,3 +86,39 @@ def test_a_forked_child_has_workers_of_its_own():
         os._exit(0)
     assert_equal(results(), expected)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+FEW_THREADS = """
+import resource
+import numpy as np, lamina
+from lamina import functional as F
+x, w = np.ones((4, 16, 24, 24), np.float32), np.ones((16, 16, 3, 3), np.float32)
+lamina.set_num_threads(1)
+expected = F.conv2d(x, w)
+lamina.set_num_threads(4096)
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (1 << 26), resource.RLIM_INFINITY))
+for _ in range(3):
+    assert (F.conv2d(x, w) == expected).all()
+print(lamina.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_threads_that_the_system_refuses_are_done_without():
+    """Each needs a stack; no more than a few fit into 64 MB."""
+    environment = {**os.environ, "LAMINA_NUM_THREADS": "100000"}
+    done = subprocess.run(
+        [sys.executable, "-c", FEW_THREADS], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stdout) == (0, "4096\n"), done.stderr
+
+
+def test_environment_names_at_most_what_a_call_may():
+    for text, expected in (("100000", 4096), ("3", 3)):
+        environment = {**os.environ, "LAMINA_NUM_THREADS": text}
+        code = "import lamina; print(lamina.get_num_threads())"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+        )
+        assert done.stdout == f"{expected}\n", done.stderr

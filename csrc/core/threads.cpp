@@ -3,11 +3,13 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -17,6 +19,7 @@ namespace {
 
 constexpr auto kAwake = std::chrono::microseconds(30);  // back-to-back kernels find workers awake
 constexpr int kSpinsPerLook = 32;                       // at the clock
+constexpr int kMostThreads = 4096;                      // as set_num_threads says
 
 thread_local bool inside_task = false;
 
@@ -62,13 +65,17 @@ class Pool {
   }
 
  private:
+  // As many as the system grants: nobody waits for a worker that is not there.
   void start_workers(int count) {
-    while (workers_ < count) {
-      const int id = workers_++;
-      std::thread worker([this, id, seen = last_job_] { serve(id, seen); });
-      handles_.push_back(worker.native_handle());
-      worker.detach();
-      avoided_core_ = -1;
+    try {
+      while (workers_ < count) {
+        std::thread worker([this, id = workers_, seen = last_job_] { serve(id, seen); });
+        ++workers_;
+        handles_.push_back(worker.native_handle());
+        worker.detach();
+        avoided_core_ = -1;
+      }
+    } catch (const std::system_error&) {
     }
   }
 
@@ -186,7 +193,7 @@ int available_cores() {
 int default_threads() {
   for (const char* name : {"LAMINA_NUM_THREADS", "OMP_NUM_THREADS"})
     if (const char* text = std::getenv(name))
-      if (const int count = std::atoi(text); count >= 1) return count;
+      if (const int count = std::atoi(text); count >= 1) return std::min(count, kMostThreads);
   return available_cores();
 }
 
