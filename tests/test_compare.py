@@ -75,6 +75,7 @@ def test_names_passes_and_batches_choose():
         (["suite", "--pass", "backward"], "backward"),
         (["suite", "--peers", "numpy"], "'numpy'"),
         (["suite", "--allocator", "mine"], "mine"),
+        (["suite", "--precision", "low", "--peers", ""], "'low'"),
         (["suite", "--json", "/nowhere/rows.json"], "/nowhere"),
     ],
 )
@@ -139,6 +140,24 @@ def test_peers_compute_the_same(layer, pass_):
         assert work.error(call()) <= jobs.ERROR_BOUND
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("layer", SMALL, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("pass_", compare.CONV_PASSES)
+def test_peers_of_other_precisions_compute_the_same(layer, pass_):
+    torch = pytest.importorskip("torch")
+    work = calls(
+        layer, pass_, *load_peers(["torch.medium", "torch.autocast", "lamina.highest"])[1:]
+    )
+    medium = compare.error_bound("suite", "medium")
+    bound = {"lamina": medium, "torch.medium": medium, "torch.autocast": 1e-2}
+    with lamina.set_float32_precision("medium"):
+        for name, call in work.calls.items():
+            assert work.error(call()) <= bound.get(name, jobs.ERROR_BOUND), name
+            assert lamina.get_float32_precision() == "medium"
+    assert torch.backends.mkldnn.conv.fp32_precision == "none"
+    assert not torch.is_autocast_enabled("cpu")
+
+
 def test_onnxruntime_computes_the_same():
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -178,6 +197,8 @@ def test_report_is_written_and_continued(tmp_path):
     finally:
         lamina.set_num_threads(threads)
     assert third.exit_code == 2 and "threads" in third.output
+    fourth = run(*options, "--precision", "medium")
+    assert fourth.exit_code == 2 and "precision highest" in fourth.output
 
 
 @pytest.mark.torch

@@ -106,8 +106,14 @@ def compare(
     seconds: Annotated[float, typer.Option(min=0.001, help="Time per row.")] = 1.0,
     peers: Annotated[
         str,
-        typer.Option(help="torch, torch.default, torch.channels_last, onnxruntime; by comma."),
+        typer.Option(
+            help="By comma, of torch, torch.default, torch.channels_last, torch.medium, "
+            "torch.autocast, onnxruntime, lamina.highest."
+        ),
     ] = "torch",
+    precision: Annotated[
+        str, typer.Option(help="Of Lamina: highest, high or medium (set_float32_precision).")
+    ] = "highest",
     algorithms: Annotated[
         bool, typer.Option("--algorithms", help="Time every algorithm of convolution too.")
     ] = False,
@@ -140,7 +146,9 @@ def compare(
     try:
         chosen = compare.subjects(names or ["suite"], passes, layers, batch)
         several = load_peers(peers.replace(",", " ").split(), algorithms)
-        report = compare.run(console, chosen, several, seconds, allocator, json_path, command)
+        report = compare.run(
+            console, chosen, several, seconds, allocator, json_path, command, precision
+        )
         if plot:
             from .plot import ratios
 
@@ -149,7 +157,7 @@ def compare(
         raise typer.BadParameter(str(error)) from None
     except ImportError as error:
         raise typer.BadParameter(f"{error.name} is not installed here") from None
-    if any(compare.is_wrong(row) for row in report["rows"]):
+    if any(row.get("wrong") for row in report["rows"]):
         raise typer.Exit(1)
 
 

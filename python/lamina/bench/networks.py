@@ -18,7 +18,7 @@ import numpy as np
 import lamina
 
 from .. import models, nn
-from .peers import Peer
+from .peers import Peer, array_of
 from .timing import Call
 
 CLASSES = 10
@@ -95,7 +95,7 @@ def forward_call(peer: Peer, network: Any, images: np.ndarray) -> Call:
         with peer.library.no_grad():
             return network(x)
 
-    return peer.allocating(forward)
+    return peer.within(forward)
 
 
 def train_call(
@@ -115,7 +115,7 @@ def train_call(
         optimizer.step()
         return loss
 
-    return peer.allocating(step)
+    return peer.within(step)
 
 
 def network_passes(network: Network, batch: int, family: str) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def network_calls(
     expected = _expected(network.name, state, images, labels, pass_)
     calls: dict[str, Call] = {}
     for peer in peers:
-        if peer.name not in ("lamina", "lamina.default", "torch", "torch.default"):
+        if peer.name not in ("lamina", "torch") and not peer.setting:
             continue
         own = first
         if peer is not peers[0]:
@@ -149,7 +149,7 @@ def network_calls(
             calls[peer.name] = train_call(peer, own, images, labels)
 
     def error(result: Any) -> float:
-        array = np.atleast_1d(result.detach().numpy())
+        array = np.atleast_1d(array_of(result))
         return float(np.abs(array[: len(expected)] - expected).max() / np.abs(expected).max())
 
     return calls, error, sum(array.nbytes for array in state.values())

@@ -5,7 +5,8 @@ torch and Lamina have the same names, so one description of a call serves both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,12 @@ from .jobs import geometry_of
 from .layers import ConvLayer
 from .timing import Call, keep_memory
 
-PEERS = ("torch", "torch.default", "torch.channels_last", "onnxruntime")
+PEERS = (
+    *("torch", "torch.default", "torch.channels_last", "torch.medium", "torch.autocast"),
+    *("onnxruntime", "lamina.highest"),
+)
+# Those that differ from torch and Lamina by what holds during a call.
+SETTINGS = ("default", "highest", "medium", "autocast")
 
 
 class Peer(NamedTuple):
@@ -49,19 +55,60 @@ class Peer(NamedTuple):
             return lamina.Tensor(array, requires_grad=True)
         return self.operand(array).requires_grad_()
 
-    def allocating(self, call: Call) -> Call:
-        """Under malloc's own defaults, where the name asks for them."""
-        if not self.name.endswith(".default"):
+    @property
+    def setting(self) -> str:
+        """Of SETTINGS, or nothing."""
+        last = self.name.rpartition(".")[2]
+        return last if last in SETTINGS else ""
+
+    @contextmanager
+    def settings(self) -> Iterator[None]:
+        """What the name asks for, while it holds.
+
+        default: malloc's own defaults. highest: Lamina's precision. medium: torch's products of
+        float32 in bfloat16, where its kernels know how. autocast: torch's tensors in bfloat16.
+        """
+        if self.setting == "default":
+            keep_memory(False)
+            try:
+                yield
+            finally:
+                keep_memory(True)
+        elif self.setting == "highest":
+            with lamina.set_float32_precision("highest"):
+                yield
+        elif self.setting == "medium":
+            allowed = self.library.backends.mkldnn
+            before = allowed.conv.fp32_precision, allowed.matmul.fp32_precision
+            allowed.conv.fp32_precision = allowed.matmul.fp32_precision = "bf16"
+            try:
+                yield
+            finally:
+                allowed.conv.fp32_precision, allowed.matmul.fp32_precision = before
+        elif self.setting == "autocast":
+            with self.library.autocast("cpu", dtype=self.library.bfloat16):
+                yield
+        else:
+            yield
+
+    def within(self, call: Call) -> Call:
+        """The call within `settings`."""
+        if not self.setting:
             return call
 
         def run() -> Any:
-            keep_memory(False)
-            try:
+            with self.settings():
                 return call()
-            finally:
-                keep_memory(True)
 
         return run
+
+
+def array_of(result: Any) -> np.ndarray:
+    """A library's result; NumPy has no bfloat16."""
+    if isinstance(result, np.ndarray):
+        return result
+    tensor = result.detach()
+    return np.asarray((tensor.float() if "bfloat16" in str(tensor.dtype) else tensor).numpy())
 
 
 class Norm(NamedTuple):
@@ -90,6 +137,9 @@ def load_peers(names: Sequence[str], algorithms: bool = False) -> list[Peer]:
             import onnxruntime
 
             found.append(Peer(name, onnxruntime, onnxruntime.__version__))
+            continue
+        if name.startswith("lamina."):
+            found.append(Peer(name, lamina))
             continue
         import torch
 
@@ -130,23 +180,24 @@ def conv_call(
     grad = peer.library.autograd.grad
     if pass_ == "fprop":
         fixed = peer.operand(x), peer.operand(weight), None
-        return peer.allocating(lambda: function(*fixed, **options))
+        return peer.within(lambda: function(*fixed, **options))
     seed = peer.operand(grad_y)
     if pass_ == "train":
         leaves = [peer.leaf(array) for array in (x, weight, bias)]
 
         def train() -> Any:
             y = function(*leaves, **options)
-            return (y, *grad(y, leaves, seed))
+            return (y, *grad(y, leaves, _of_type(seed, y)))
 
-        return peer.allocating(train)
-    if pass_ == "dgrad":
-        leaf = peer.leaf(x)
-        y = function(leaf, peer.operand(weight), None, **options)
-    else:
-        leaf = peer.leaf(weight)
-        y = function(peer.operand(x), leaf, None, **options)
-    return peer.allocating(lambda: grad(y, leaf, seed, retain_graph=True)[0])
+        return peer.within(train)
+    leaf = peer.leaf(x if pass_ == "dgrad" else weight)
+    with peer.settings():
+        if pass_ == "dgrad":
+            y = function(leaf, peer.operand(weight), None, **options)
+        else:
+            y = function(peer.operand(x), leaf, None, **options)
+        seed = _of_type(seed, y)
+    return peer.within(lambda: grad(y, leaf, seed, retain_graph=True)[0])
 
 
 def fused_calls(
@@ -182,6 +233,11 @@ def fused_calls(
         calls["torch"] = three
         calls["torch.folded"] = lambda: theirs(tx, tf, tb, **options).relu_()
     return calls
+
+
+def _of_type(seed: Any, y: Any) -> Any:
+    """A gradient in the type of its result, which torch's autocast chooses."""
+    return seed if seed.dtype == y.dtype else seed.to(y.dtype)
 
 
 def _can_run(peer: Peer, layer: ConvLayer, pass_: str, batch: int) -> bool:
