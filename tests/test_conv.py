@@ -115,6 +115,19 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
         "implicit_gemm",
         cases.ConvCase((1, 16, 40, 33), (24, 16, 3, 3), {"dilation": 12, "padding": 12}),
     ),
+    # Gradients at a stride: rows that two blocks of columns meet, images that share one, volumes;
+    # 49 positions, whose last one a tile takes along.
+    ("implicit_gemm", cases.ConvCase((1, 40, 61, 150), (24, 40, 5, 4), {"stride": (2, 3)})),
+    ("implicit_gemm", cases.ConvCase((9, 3, 19, 14), (300, 3, 3, 3), {"stride": 2, "padding": 1})),
+    (
+        "implicit_gemm",
+        cases.ConvCase((3, 6, 9, 14, 21), (10, 3, 3, 2, 4), {"stride": 2, "groups": 2}),
+    ),
+    (
+        "implicit_gemm",
+        cases.ConvCase((1, 40, 14, 14), (260, 40, 3, 3), {"stride": 2, "padding": 1}),
+    ),
+    ("implicit_gemm", cases.ConvCase((1, 270, 7, 7), (20, 270, 1, 1), {})),
     ("winograd", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
     ("winograd2x4", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
 ]

@@ -25,6 +25,9 @@ struct GemmTile {
   static constexpr int kRows = LAMINA_VECTOR_BYTES == 64 ? 8 : 4;
   static constexpr int kVectors = LAMINA_VECTOR_BYTES >= 32 ? 3 : 2;
   static constexpr int kCols = kVectors * kLanes<T>;
+  // Columns behind a panel that its tile takes along, a vector of rows each: planes of 7 x 7 have
+  // one. Only 32 registers have room.
+  static constexpr int kBeyond = LAMINA_VECTOR_BYTES == 64 ? 1 : 0;
   static constexpr int64_t kBlockRows = 512;              // a task's part of c, and its panels of
   static constexpr int64_t kBlockCols = 768 / sizeof(T);  // b for one k block: together within L2
   static constexpr int64_t kBlockDepth = 256;
@@ -37,13 +40,17 @@ struct Ahead {
   int64_t step = 0;         // between rows
 };
 
-// c[kRows][Vectors * kLanes], rows at c_step, = or += (add) a panel of a [depth][kRows] times a
-// panel of b [depth][Vectors * kLanes]. Fetches `ahead` into L2 meanwhile if asked to.
-template <class T, int Vectors, bool Fetch>
+// c[kRows][Vectors * kLanes + Beyond], rows at c_step, = or += (add) a panel of a [depth][kRows]
+// times a panel of b [depth][Vectors * kLanes] and the first columns of the next, [depth][kLanes].
+// Fetches `ahead` into L2 meanwhile if asked to.
+template <class T, int Vectors, bool Fetch, int Beyond = 0>
 [[gnu::noinline]] static void gemm_micro(int64_t depth, const T* a, const T* b, T* c,
                                          int64_t c_step, bool add, Ahead<T> ahead) {
   constexpr int kRows = GemmTile<T>::kRows;
+  typedef T Column __attribute__((vector_size(kRows * sizeof(T))));
   Vec<T> sum[kRows][Vectors] = {};
+  Column column[Beyond > 0 ? Beyond : 1] = {};
+  const T* beyond = b + Vectors * kLanes<T> * depth;
   const auto add_line = [&](Vec<T>(&sums)[kRows][Vectors]) {
     if constexpr (Fetch) __builtin_prefetch(ahead.line, 0, 2), ahead.line += ahead.step;
     Vec<T> line[Vectors];
@@ -53,6 +60,12 @@ template <class T, int Vectors, bool Fetch>
     for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
       for (int j = 0; j < Vectors; ++j) sums[i][j] += a[i] * line[j];
+    if constexpr (Beyond > 0) {
+      Column factor;
+      __builtin_memcpy(&factor, a, sizeof factor);
+      for (int j = 0; j < Beyond; ++j) column[j] += factor * beyond[j];
+      beyond += kLanes<T>;
+    }
     a += kRows, b += Vectors * kLanes<T>;
   };
   int64_t p = 0;
@@ -71,6 +84,11 @@ template <class T, int Vectors, bool Fetch>
     for (int j = 0; j < Vectors; ++j) {
       T* place = c + i * c_step + j * kLanes<T>;
       store(place, add ? load(place) + sum[i][j] : sum[i][j]);
+    }
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < Beyond; ++j) {
+      T& place = c[i * c_step + Vectors * kLanes<T> + j];
+      place = add ? place + column[j][i] : column[j][i];
     }
 }
 
@@ -92,6 +110,25 @@ LAMINA_INLINE void gemm_panels(int64_t depth, int64_t width, const T* a, const T
 template <class T>
 LAMINA_INLINE int64_t whole_vectors(int64_t count) {
   return ceil_div(count, kLanes<T>) * kLanes<T>;
+}
+
+// The same for `cols` columns, panels of b one behind the other; ahead() for every panel.
+template <class T, class Fetch>
+LAMINA_INLINE void gemm_row(int64_t depth, int64_t cols, const T* a, const T* b, T* c,
+                            int64_t c_step, bool add, const Fetch& ahead) {
+  constexpr int kVectors = GemmTile<T>::kVectors, kBeyond = GemmTile<T>::kBeyond;
+  constexpr int64_t kCols = GemmTile<T>::kCols;
+  for (int64_t j = 0; j < cols; j += kCols, b += kCols * depth, c += kCols) {
+    const Ahead<T> next = ahead();
+    if (kBeyond > 0 && cols - j == kCols + kBeyond) {
+      if (next.line)
+        gemm_micro<T, kVectors, true, kBeyond>(depth, a, b, c, c_step, add, next);
+      else
+        gemm_micro<T, kVectors, false, kBeyond>(depth, a, b, c, c_step, add, next);
+      return;
+    }
+    gemm_panels(depth, min_of(kCols, whole_vectors<T>(cols - j)), a, b, c, c_step, add, next);
+  }
 }
 
 // Rows and columns of a task; few tasks are cut further.
@@ -168,13 +205,11 @@ static void gemm_blocks(int64_t batch, int64_t m, int64_t n, int64_t k, const Ro
         const T* a =
             a_all ? a_all + i * depth : rows_of(index, i0 + i, count, p, depth, a_panels.get());
         T* c = &sums[kept ? i * step : 0];
-        for (int64_t j = 0; j < step; j += Tile::kCols) {
-          const int64_t width = min_of<int64_t>(Tile::kCols, step - j);
-          const Ahead<T> ahead = last ? ahead_of(next / (blocks_m * blocks_n), next_j,
-                                                 min_of(block.cols, n - next_j), 0, line++)
-                                      : ahead_of(index, j0, cols, p + depth, line++);
-          gemm_panels(depth, width, a, b + j * depth, c + j, step, p > 0, ahead);
-        }
+        gemm_row(depth, cols, a, b, c, step, p > 0, [&] {
+          return last ? ahead_of(next / (blocks_m * blocks_n), next_j,
+                                 min_of(block.cols, n - next_j), 0, line++)
+                      : ahead_of(index, j0, cols, p + depth, line++);
+        });
         if (last) store_block(index, i0 + i, count, j0, cols, c, step);
       }
     }

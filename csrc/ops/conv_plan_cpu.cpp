@@ -196,6 +196,7 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
 
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return ImplicitGemmGradient(s).workspace_elements(s);
+  if (pass == ConvPass::dgrad && conv_phases(s) > 1) return 0;
   if (in_parts(pass, s)) {  // all filters
     const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
     return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
@@ -233,25 +234,40 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
          kMacsPerTransposed * lanes * positions * std::ceil(static_cast<double>(rows) / 288) +
          kMacsPerWeight * static_cast<double>(s.weight_elems());
 }
+// A gradient at a stride: grad_y is packed once for about 128 columns of taps, and what they sum up
+// to is gathered.
+double implicit_gemm_columns_cost(const ConvShape& s) {
+  constexpr double kMacsPerWeight = 14, kMacsPerColumn = 5, kMacsPerPacked = 3;
+  const double positions = static_cast<double>(s.n * s.out_size());
+  const int64_t panels = (s.c_per_group() * s.kernel_size() + 7) / 8;  // of filters
+  const double columns = 8 * static_cast<double>(panels);
+  const int64_t alone = s.n * s.out_size() % 48 == 1 ? 1 : 0;  // with others, in GemmTile::kBeyond
+  const double padded = whole_vectors(s.n * s.out_size() - alone) + static_cast<double>(alone);
+  return padded * static_cast<double>(s.k) * (columns + kMacsPerPacked * std::ceil(columns / 128)) +
+         kMacsPerWeight * static_cast<double>(s.weight_elems()) +
+         kMacsPerColumn * positions * columns * static_cast<double>(s.groups) +
+         kMacsPerGemmResult * results(ConvPass::dgrad, s);
+}
 // Products of whole panels of 8 filters; each panel of the unrolled input is packed once for up to
 // 512 of them, and so are the filters.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s) + kMacsPerImplicitGemm;
+  if (pass == ConvPass::dgrad && conv_phases(s) > 1)
+    return implicit_gemm_columns_cost(s) + kMacsPerImplicitGemm;
   constexpr int64_t kPanel = 8, kBlock = 512;
-  constexpr double kMacsPerWeight = 34, kMacsPerSpaced = 34;
+  constexpr double kMacsPerWeight = 34;
   const double kMacsPerPacked = pass == ConvPass::fprop && s.stride[2] > 1 ? 34 : 17;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
       static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
   double macs = static_cast<double>(s.macs()), others = 0;
-  if (in_parts(pass, s)) {  // in whole vectors; the results of a gradient are stored at the stride
+  if (in_parts(pass, s)) {  // in whole vectors
     macs = 0;
     for_each_part(pass, s, [&](const ConvPart& part) {
       macs += whole_vectors(part.shape.n * part.shape.out_size()) *
               static_cast<double>(part.shape.kernel_size() * s.k * s.c_per_group());
     });
     others = (kMacsPerWeight - kMacsPerPacked) * static_cast<double>(s.weight_elems());
-    if (conv_phases(s) > 1) others += kMacsPerSpaced * static_cast<double>(s.x_elems());
   }
   const double packed =
       macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);

@@ -1,0 +1,281 @@
+// The input gradient at a stride from the columns of im2col, block by block.
+//
+//   col[c r][o] = weight[k][c r]^T grad_y[k][o], then grad_x[i] gathers its (r, o) pairs
+//
+// Method        Nothing is unrolled: grad_y is the factor as it is, and the filters of some
+//               channels lie side by side. A task packs those filters once and goes over the
+//               output positions of its images, one behind the other, a block at a time. Rows of
+//               grad_x are gathered as soon as their columns are there, all phases of a stride
+//               at once; columns that no later row meets are dropped.
+// Partitioning  group, block of input channels, block of images.
+// Numerics      sums over k in runs of kBlockDepth, the runs in order, then the taps in order.
+// Floor         the FMA peak, or the filters over the bandwidth where positions are few: a filter
+//               is read once for up to n / 16 images.
+#pragma once
+
+#include "cpu/activate.h"
+#include "cpu/gemm.h"
+#include "cpu/im2col.h"
+#include "shared/conv_phase.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+// The outputs [first, last) of an axis that element i of the input meets.
+struct MetOutputs {
+  int64_t first, last;
+
+  LAMINA_INLINE MetOutputs(const ops::ConvShape& s, int axis, int64_t i) {
+    const int64_t most = i + s.pad[axis];
+    const int64_t least = most - (s.kernel[axis] - 1) * s.dilation[axis];
+    first = min_of(least <= 0 ? 0 : ceil_div(least, s.stride[axis]), s.out[axis]);
+    last = most < 0 ? 0 : min_of(most / s.stride[axis] + 1, s.out[axis]);
+  }
+  // At most, whatever the element.
+  static int64_t most(const ops::ConvShape& s, int axis) {
+    return min_of((s.kernel[axis] - 1) * s.dilation[axis] / s.stride[axis] + 1, s.out[axis]);
+  }
+};
+
+// How the gradient is cut into tasks.
+template <class T>
+struct ColumnTasks {
+  int64_t window;            // columns that a task keeps
+  int64_t channels, blocks;  // of a group
+  int64_t images, parts;     // of the batch
+  int64_t count;
+
+  explicit ColumnTasks(const ops::ConvShape& s) {
+    using Tile = GemmTile<T>;
+    constexpr int64_t kMostRows = 144, kFilters = 1 << 17, kSums = 1 << 16, kFewTasks = 8;
+    const int64_t taps = s.kernel_size(), inputs = max_of<int64_t>(s.c_per_group(), 1);
+    // Of a volume all planes that a row meets.
+    const int64_t lines = flat(s) ? MetOutputs::most(s, 1) : MetOutputs::most(s, 0) * s.out[1];
+    window = lines * s.out[2] + Tile::kBlockCols;
+    int64_t rows = min_of(kMostRows, kFilters / max_of<int64_t>(s.k_per_group(), 1));
+    rows = min_of(rows, kSums / window);
+    const int64_t unit = Tile::kRows / greatest_divisor(Tile::kRows, taps);  // fills whole panels
+    const auto cut = [&](int64_t most) {
+      blocks = ceil_div(inputs, max_of<int64_t>(most, 1));
+      channels = ceil_div(inputs, blocks);
+      if (channels >= unit) channels = ceil_div(channels, unit) * unit;
+      blocks = ceil_div(inputs, channels);
+      count = s.groups * blocks * parts;
+    };
+    images = max_of<int64_t>(s.n, 1), parts = 1;
+    const int64_t most = rows / taps;
+    cut(most >= unit ? most / unit * unit : unit * taps <= kMostRows ? unit : most);
+    while (count < kFewTasks && images > 1) {
+      images = ceil_div(images, 2), parts = ceil_div(s.n, images);
+      count = s.groups * blocks * parts;
+    }
+    while (count < kFewTasks && channels > 1 && channels * taps >= 8 * Tile::kRows)
+      cut(channels / 2);
+  }
+  static bool flat(const ops::ConvShape& s) { return s.in[0] == 1 && s.out[0] == 1; }
+};
+
+// rows of [depth][k_step] as panels [depth][kRows].
+template <class T>
+static void pack_filter_rows(const T* weight, int64_t k_step, int64_t rows, int64_t depth,
+                             T* panels) {
+  constexpr int kRows = GemmTile<T>::kRows;
+  constexpr int64_t kTogether = 8;  // lines of each panel are written whole
+  for (int64_t k = 0; k < depth; k += kTogether) {
+    const int64_t end = min_of(depth, k + kTogether);
+    for (int64_t q = k; q < end; ++q) prefetch_line(weight + (q + 2 * kTogether) * k_step, rows);
+    for (int64_t i = 0; i < rows; i += kRows)
+      for (int64_t q = k; q < end; ++q) {
+        const T* from = weight + q * k_step + i;
+        T* to = panels + i * depth + q * kRows;
+        if (i + kRows <= rows)
+          __builtin_memcpy(to, from, sizeof(T) * kRows);
+        else
+          for (int64_t r = 0; r < kRows; ++r) to[r] = i + r < rows ? from[r] : T(0);
+      }
+  }
+}
+
+// The columns of a task, and the rows of grad_x made of them.
+template <class T>
+class GradientRows {
+ public:
+  // Of the images from `image` on, and of `channels` channels from `channel` of all on.
+  GradientRows(const ops::ConvArgs<T>& args, int64_t image, int64_t images, int64_t channel,
+               int64_t channels, T* columns, int64_t step)
+      : args_(args),
+        s_(args.shape),
+        image_(image),
+        images_(images),
+        channel_(channel),
+        channels_(channels),
+        columns_(columns),
+        step_(step),
+        vectors_(ceil_div(ceil_div(s_.in[2], s_.stride[2]), kLanes<T>)),
+        along_(s_.kernel[2]),
+        across_(s_.kernel[0] * s_.kernel[1]),
+        phases_(s_.stride[2] + 1),
+        inside_(s_.kernel[2] * vectors_),
+        line_(s_.stride[2] > 2 ? vectors_ * kLanes<T> * s_.stride[2] : 0) {
+    int64_t tap = 0;
+    for (int64_t e = 0; e < s_.stride[2]; ++e) {
+      phases_[e] = tap;
+      for (int64_t r = 0; r < s_.kernel[2]; ++r) {
+        const int64_t shift = e + s_.pad[2] - r * s_.dilation[2];
+        if (shift % s_.stride[2] != 0) continue;
+        const int64_t base = shift / s_.stride[2];  // element j of the phase meets base + j
+        along_[tap] = r * step + base;
+        for (int64_t v = 0; v < vectors_; ++v)
+          inside_[tap * vectors_ + v] =
+              Lanes<T>(-base - v * kLanes<T>, s_.out[2] - base - v * kLanes<T>);
+        ++tap;
+      }
+    }
+    phases_[s_.stride[2]] = tap;
+  }
+
+  // Where `count` further columns go.
+  T* room() const { return columns_ + (end_ - begin_); }
+  // They are there: stores what rows they complete, and moves those that others need to the front.
+  void add(int64_t count) {
+    end_ += count;
+    while (row_ < images_ * s_.in[0] * s_.in[1]) {
+      const Row row(s_, row_);
+      if (row.last > end_) break;
+      store_row(row);
+      ++row_;
+    }
+    if (row_ == images_ * s_.in[0] * s_.in[1]) return;
+    const int64_t first = min_of(Row(s_, row_).first, end_), kept = end_ - first;
+    if (kept > 0 && first > begin_)
+      for (int64_t i = 0; i < channels_ * s_.kernel_size(); ++i)
+        __builtin_memmove(columns_ + i * step_, columns_ + i * step_ + (first - begin_),
+                          sizeof(T) * kept);
+    begin_ = first;
+  }
+
+ private:
+  // A row of grad_x of some image, and the columns [first, last) that it or a later row meets.
+  struct Row {
+    int64_t image, i0, i1, first, last;
+
+    LAMINA_INLINE Row(const ops::ConvShape& s, int64_t index)
+        : image(index / (s.in[0] * s.in[1])), i0(index / s.in[1] % s.in[0]), i1(index % s.in[1]) {
+      const MetOutputs planes(s, 0, i0), lines(s, 1, i1);
+      const int64_t size = s.out[1] * s.out[2], plane = image * s.out_size();
+      const bool any = planes.first < planes.last && lines.first < lines.last;
+      first = plane + planes.first * size + (ColumnTasks<T>::flat(s) ? lines.first * s.out[2] : 0);
+      last = any ? plane + (planes.last - 1) * size + lines.last * s.out[2] : 0;
+    }
+  };
+
+  void store_row(const Row& row) {
+    int64_t count = 0;  // of lines of outputs that the row meets
+    for (int64_t r0 = 0; r0 < s_.kernel[0]; ++r0)
+      for (int64_t r1 = 0; r1 < s_.kernel[1]; ++r1) {
+        const int64_t at[2] = {row.i0 + s_.pad[0] - r0 * s_.dilation[0],
+                               row.i1 + s_.pad[1] - r1 * s_.dilation[1]};
+        const int64_t o0 = at[0] / s_.stride[0], o1 = at[1] / s_.stride[1];
+        if (at[0] < 0 || at[0] % s_.stride[0] != 0 || o0 >= s_.out[0]) continue;
+        if (at[1] < 0 || at[1] % s_.stride[1] != 0 || o1 >= s_.out[1]) continue;
+        across_[count++] = (r0 * s_.kernel[1] + r1) * s_.kernel[2] * step_ +
+                           ((row.image * s_.out[0] + o0) * s_.out[1] + o1) * s_.out[2] - begin_;
+      }
+    const T* columns = columns_;
+    for (int64_t c = channel_; c < channel_ + channels_; ++c) {
+      const int64_t place = (((image_ + row.image) * s_.c + c) * s_.in[0] + row.i0) * s_.in[1];
+      store_line(columns, count, args_.bias ? args_.bias[c] : T(0), (place + row.i1) * s_.in[2]);
+      columns += s_.kernel_size() * step_;
+    }
+  }
+
+  // The sums of a vector of the elements e, e + stride, ...
+  LAMINA_INLINE Vec<T> gather(const T* columns, int64_t count, int64_t e, int64_t v) const {
+    Vec<T> sum = {};
+    for (int64_t i = 0; i < count; ++i)
+      for (int64_t tap = phases_[e]; tap < phases_[e + 1]; ++tap)
+        sum += inside_[tap * vectors_ + v].load(columns + across_[i] + along_[tap] + v * kLanes<T>);
+    return sum;
+  }
+
+  LAMINA_INLINE void store_line(const T* columns, int64_t count, T bias, int64_t place) {
+    const auto put = [&](int64_t at, Vec<T> sum) {
+      const int64_t some = s_.in[2] - at;
+      if (some <= 0) return;
+      sum += bias;
+      if (args_.epilogue.residual) sum += load_first(args_.epilogue.residual + place + at, some);
+      store_first(args_.result + place + at, some, activate(args_.epilogue, sum));
+    };
+    const int64_t stride = s_.stride[2];
+    for (int64_t v = 0; v < vectors_; ++v) {
+      const int64_t at = stride * v * kLanes<T>;
+      const Vec<T> sum = gather(columns, count, 0, v);
+      if (stride == 1) {
+        put(at, sum);
+      } else if (stride == 2) {
+        const Vec<T> odd = gather(columns, count, 1, v);
+        put(at, interleave<T, false>(sum, odd)), put(at + kLanes<T>, interleave<T, true>(sum, odd));
+      } else {
+        store_spaced(&line_[at], stride, kLanes<T>, sum);
+        for (int64_t e = 1; e < stride; ++e)
+          store_spaced(&line_[at + e], stride, kLanes<T>, gather(columns, count, e, v));
+      }
+    }
+    for (int64_t at = 0; stride > 2 && at < s_.in[2]; at += kLanes<T>) put(at, load(&line_[at]));
+  }
+
+  const ops::ConvArgs<T>& args_;
+  const ops::ConvShape& s_;
+  int64_t image_, images_, channel_, channels_;
+  T* columns_;
+  int64_t step_, vectors_;
+  Scratch<int64_t> along_, across_, phases_;  // where taps lie in the columns of a channel
+  Scratch<Lanes<T>> inside_;                  // of a tap's vector: those of the line of outputs
+  Scratch<T> line_;
+  int64_t begin_ = 0, end_ = 0, row_ = 0;  // the columns that are there; rows stored
+};
+
+template <class T>
+static void gradient_from_columns(const ops::ConvArgs<T>& args) {
+  using Tile = GemmTile<T>;
+  constexpr int64_t kRows = Tile::kRows;
+  const ops::ConvShape& s = args.shape;
+  if (s.x_elems() == 0) return;
+  const ColumnTasks<T> cut(s);
+  const int64_t taps = s.kernel_size(), all = s.k_per_group();
+  ops::ConvShape positions;  // grad_y as the input of filters of one tap
+  positions.c = all, positions.n = s.n;
+  positions.in[2] = positions.out[2] = s.out_size();
+  parallel_for(cut.count, [&](int64_t task) {
+    const int64_t g = task / (cut.blocks * cut.parts), block = task / cut.parts % cut.blocks;
+    const int64_t c = block * cut.channels, image = task % cut.parts * cut.images;
+    const int64_t channels = min_of(cut.channels, s.c_per_group() - c), rows = channels * taps;
+    const int64_t images = min_of(cut.images, s.n - image), total = images * s.out_size();
+    const int64_t whole = ceil_div(rows, kRows) * kRows;
+    // An odd number of lines between rows; gathering reads a vector before and behind them.
+    const int64_t step = whole_vectors<T>(min_of(cut.window, total) + kLanes<T>) / kLanes<T> | 1;
+    Scratch<T> filters(whole * all), columns((whole * step + 2) * kLanes<T>);
+    Scratch<T> panels(Tile::kBlockCols * min_of(Tile::kBlockDepth, all));
+    const int64_t k_step = s.c_per_group() * taps;
+    pack_filter_rows(args.weight + g * all * k_step + c * taps, k_step, rows, all, filters.get());
+    GradientRows<T> gradient(args, image, images, g * s.c_per_group() + c, channels,
+                             &columns[kLanes<T>], step * kLanes<T>);
+    const T* grad_y = args.grad_y + (image * s.k + g * all) * s.out_size();
+    gradient.add(0);
+    for (int64_t done = 0; done < total;) {
+      const int64_t count = min_of(Tile::kBlockCols, total - done);
+      const Im2colRuns<T, Tile::kBlockCols, Tile::kCols> runs(positions, grad_y, s.k * s.out_size(),
+                                                              done, count);
+      for (int64_t p = 0; p == 0 || p < all; p += Tile::kBlockDepth) {
+        const int64_t depth = min_of(Tile::kBlockDepth, all - p);
+        runs.pack_tap({0, 0, 0}, p, depth, panels.get());
+        for (int64_t i = 0; i < rows; i += kRows)
+          gemm_row(depth, count, &filters[i * all + p * kRows], panels.get(),
+                   gradient.room() + i * step * kLanes<T>, step * kLanes<T>, p > 0,
+                   [] { return Ahead<T>{}; });
+      }
+      gradient.add(count), done += count;
+    }
+  });
+}
+
+LAMINA_CPU_NAMESPACE_END
