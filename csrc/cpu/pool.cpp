@@ -301,8 +301,13 @@ static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
       });
     else
       with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+        const RowVectors<T> vectors(columns.base, axis[2].in);
         each_row([&](const auto& behind, const auto& write) {
-          fold_row<T, Fold, stride, taps>(behind, columns, axis[2].step, out, write);
+          if (behind.depths == 1 && behind.rows == taps)
+            fold_row<T, Fold, stride, taps, taps>(behind, vectors, columns, axis[2].step, out,
+                                                  write);
+          else
+            fold_row<T, Fold, stride, taps, 0>(behind, vectors, columns, axis[2].step, out, write);
         });
       });
     finish_streams(streamed);

@@ -384,6 +384,12 @@ static void spread_columns(const PoolAxis& axis, const T* sums, T* row) {
   if (written < axis.in) write(axis.in, T(0));
 }
 
+// A plane and the outputs over one of its rows.
+struct Covering {
+  int64_t plane, first0, last0, first1, last1;
+  bool operator==(const Covering&) const = default;
+};
+
 template <class T>
 static void spread(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
@@ -391,16 +397,16 @@ static void spread(const PoolArgs<T>& args) {
   const bool streamed = is_streamed<T>(args.planes * args.in_size());
   for_each_row_group(args.planes, axis[0].in, axis[1].in, in, [&](const auto& rows) {
     // Of a result past the caches: the task's rows.
-    Scratch<T> lines(streamed ? max_of<int64_t>(kPoolTask, in) : 0);
+    Scratch<T> lines(streamed ? max_of<int64_t>(kPoolTask, in) + kLanes<T> : 0);
     T *start = nullptr, *line = lines.get();
     Scratch<T> sums(out), divisor(out), spread(in + kLanes<T>);
     for (int64_t o = 0; o < out; ++o) divisor[o] = T(axis[2].divisor[o]);
-    int64_t held[5] = {-1};  // the plane and the outputs whose columns are spread
+    const bool runs = axis[0].step == 1 && axis[1].step == 1;
+    Covering held{-1, 0, 0, 0, 0};  // whose columns are spread
     rows([&](int64_t plane, int64_t i0, int64_t i1) {
-      const int64_t holds[5] = {plane, axis[0].first[i0], axis[0].last[i0], axis[1].first[i1],
-                                axis[1].last[i1]};
-      const bool again =
-          axis[0].step == 1 && axis[1].step == 1 && __builtin_memcmp(held, holds, sizeof held) == 0;
+      const Covering holds{plane, axis[0].first[i0], axis[0].last[i0], axis[1].first[i1],
+                           axis[1].last[i1]};
+      const bool again = runs && held == holds;
       T* grad_x = args.result + plane * args.in_size() + (i0 * axis[1].in + i1) * in;
       if (!again) {
         const T* grad_y = args.grad_y + plane * args.out_size();
@@ -411,11 +417,17 @@ static void spread(const PoolArgs<T>& args) {
           for (int64_t o = 0; o < out; ++o) sums[o] += row[o] / (divide * divisor[o]);
         });
         spread_columns(axis[2], sums.get(), spread.get());
-        __builtin_memcpy(held, holds, sizeof held);
+        held = holds;
       }
       if (!start) start = grad_x;
-      __builtin_memcpy(streamed ? line : grad_x, spread.get(), static_cast<size_t>(in) * sizeof(T));
-      if (streamed) line += in;
+      if (streamed) {  // what goes beyond the row is written again
+        for (int64_t i = 0; i < in; i += kLanes<T>) store(line + i, load(&spread[i]));
+        line += in;
+      } else {
+        along_line<T>(in, [&](int64_t i, int64_t count) {
+          store_first(grad_x + i, count, load(&spread[i]));
+        });
+      }
     });
     if (streamed) copy_past_caches(lines.get(), line - lines.get(), start);
   });

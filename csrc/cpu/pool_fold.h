@@ -67,46 +67,82 @@ LAMINA_INLINE void with_constants(const RegularColumns& columns, int64_t step, c
 // The rows behind a row of outputs.
 template <class T>
 struct WindowRows {
-  const T* x;  // the plane
-  int64_t in, count = 0, offset[kMaxRows];
+  const T* first;
+  int64_t depths, depth_pitch, rows, pitch;
 
   LAMINA_INLINE WindowRows(const PoolArgs<T>& args, int64_t plane, int64_t o0, int64_t o1)
-      : x(args.x + plane * args.in_size()), in(args.axis[2].in) {
-    for_each_window_row(args.axis, o0, o1, [&](int64_t row) { offset[count++] = row; });
-  }
+      : first(args.x + plane * args.in_size() + window_row(args.axis, o0, o1, 0, 0)),
+        depths(args.axis[0].count[o0]),
+        depth_pitch(args.axis[0].step * args.axis[1].in * args.axis[2].in),
+        rows(args.axis[1].count[o1]),
+        pitch(args.axis[1].step * args.axis[2].in) {}
   // Asks for what the hardware does not see coming.
   LAMINA_INLINE void prefetch(int64_t elements) const {
-    prefetch_line(x + offset[count - 1] + kAhead / static_cast<int64_t>(sizeof(T)), elements);
+    const T* last = first + (depths - 1) * depth_pitch + (rows - 1) * pitch;
+    prefetch_line(last + kAhead / static_cast<int64_t>(sizeof(T)), elements);
   }
-  // A vector from `column` on, folded down the rows; nothing beyond the ends of the rows.
-  template <class Fold>
-  LAMINA_INLINE Vec<T> down(int64_t column) const {
-    if (column >= 0 && column + kLanes<T> <= in) {
-      Vec<T> v = load(x + offset[0] + column);
-      for (int64_t r = 1; r < count; ++r) v = Fold::join(v, load(x + offset[r] + column));
-      return v;
+  // take(row) folded down the rows: ROWS of them, or as many as there are.
+  template <class Fold, int ROWS, class Take>
+  LAMINA_INLINE Vec<T> down(const Take& take) const {
+    Vec<T> v = take(first);
+    if constexpr (ROWS > 0) {
+#pragma GCC unroll 4
+      for (int r = 1; r < ROWS; ++r) v = Fold::join(v, take(first + r * pitch));
+    } else {
+      for (int64_t r = 1; r < rows; ++r) v = Fold::join(v, take(first + r * pitch));
+      for (int64_t d = 1; d < depths; ++d)
+        for (int64_t r = 0; r < rows; ++r)
+          v = Fold::join(v, take(first + d * depth_pitch + r * pitch));
     }
-    const Lanes<T> inside(-column, in - column);
-    Vec<T> v = inside.load(x + offset[0] + column, Fold::kNothing);
-    for (int64_t r = 1; r < count; ++r)
-      v = Fold::join(v, inside.load(x + offset[r] + column, Fold::kNothing));
     return v;
   }
 };
 
+// Vectors of a row of `in` elements that begin at `base` and every vector after it; nothing beyond
+// the ends of the row.
+template <class T>
+class RowVectors {
+ public:
+  RowVectors(int64_t base, int64_t in)
+      : base_(base),
+        in_(in),
+        last_(base +
+              ceil_div(max_of<int64_t>(in - kLanes<T> + 1 - base, 0), kLanes<T>) * kLanes<T>),
+        head_(-base, in - base),
+        tail_(-last_, in - last_) {}
+
+  // The one from `column` on, folded down the rows.
+  template <class Fold, int ROWS>
+  LAMINA_INLINE Vec<T> fold(const WindowRows<T>& rows, int64_t column) const {
+    if (column >= 0 && column + kLanes<T> <= in_)
+      return rows.template down<Fold, ROWS>([&](const T* row) { return load(row + column); });
+    if (column >= in_) return broadcast(Fold::kNothing);
+    const Lanes<T> inside = column == last_   ? tail_
+                            : column == base_ ? head_
+                                              : Lanes<T>(-column, in_ - column);
+    return rows.template down<Fold, ROWS>(
+        [&](const T* row) { return inside.load(row + column, Fold::kNothing); });
+  }
+
+ private:
+  int64_t base_, in_, last_;  // the first that leaves the row
+  Lanes<T> head_, tail_;
+};
+
 // Calls write(o, v) for each vector of a row of outputs.
-template <class T, class Fold, int STRIDE, int TAPS, class Write>
-LAMINA_INLINE void fold_row(const WindowRows<T>& rows, const RegularColumns& columns, int64_t step,
-                            int64_t out, const Write& write) {
+template <class T, class Fold, int STRIDE, int TAPS, int ROWS, class Write>
+LAMINA_INLINE void fold_row(const WindowRows<T>& rows, const RowVectors<T>& vectors,
+                            const RegularColumns& columns, int64_t step, int64_t out,
+                            const Write& write) {
   struct Phases {
     Vec<T> of[STRIDE];  // columns 0, STRIDE, ...; of stride 2 also 1, 3, ...
   };
   auto phases = [&](int64_t column) __attribute__((always_inline)) {
-    const Vec<T> low = rows.template down<Fold>(column);
+    const Vec<T> low = vectors.template fold<Fold, ROWS>(rows, column);
     if constexpr (STRIDE == 1) {
       return Phases{{low}};
     } else {
-      const Vec<T> high = rows.template down<Fold>(column + kLanes<T>);
+      const Vec<T> high = vectors.template fold<Fold, ROWS>(rows, column + kLanes<T>);
       return Phases{{every_other<T, false>(low, high), every_other<T, true>(low, high)}};
     }
   };
@@ -141,8 +177,11 @@ struct NarrowColumns {
   bool holds = false, one_vector;
   int64_t taps = 0;
   Mask<T> place[kMostTaps];
+  Lanes<T> inside[2];  // of the first vector, and the second
 
-  explicit NarrowColumns(const PoolAxis& axis) : one_vector(axis.in < kLanes<T>) {
+  explicit NarrowColumns(const PoolAxis& axis)
+      : one_vector(axis.in < kLanes<T>),
+        inside{Lanes<T>(0, axis.in), Lanes<T>(0, axis.in - kLanes<T>)} {
     for (int64_t o = 0; o < axis.out; ++o) taps = max_of(taps, axis.count[o]);
     holds = axis.in < 2 * kLanes<T> && axis.out <= kLanes<T> && taps >= 1 && taps <= kMostTaps;
     for (int64_t t = 0; t < taps && holds; ++t)
@@ -154,8 +193,11 @@ struct NarrowColumns {
 
   template <class Fold>
   LAMINA_INLINE Vec<T> fold(const WindowRows<T>& rows) const {
-    const Vec<T> low = rows.template down<Fold>(0);
-    const Vec<T> high = one_vector ? low : rows.template down<Fold>(kLanes<T>);
+    auto half = [&](int i) __attribute__((always_inline)) {
+      return rows.template down<Fold, 0>(
+          [&](const T* row) { return inside[i].load(row + i * kLanes<T>, Fold::kNothing); });
+    };
+    const Vec<T> low = half(0), high = one_vector ? low : half(1);
     Vec<T> v = __builtin_shuffle(low, high, place[0]);
     for (int64_t t = 1; t < taps; ++t) v = Fold::join(v, __builtin_shuffle(low, high, place[t]));
     return v;
