@@ -1,7 +1,7 @@
 // permute: y = x with its axes in another order (ops/permute.h).
 //
 // Method        rows of the result are copied where they are runs of x, and the next one is
-// fetched.
+//               fetched; long ones of a large result go past the caches.
 //               Where R runs of x meet element by element in a run of the result (pixel_shuffle),
 //               or the other way round (pixel_unshuffle), R rows are taken together: perfect
 //               shuffles for 2 and 4. Other rows are read at one stride.
@@ -18,6 +18,7 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::PermuteArgs;
 
 inline constexpr int64_t kTaskElements = 16384;
+inline constexpr int64_t kLongRow = 1024;  // elements: the lines shared with neighbours are few
 
 // Axes, outermost first: sizes, and strides in x and in the result.
 struct Axes {
@@ -137,7 +138,13 @@ void permute_fprop_copy(const PermuteArgs<T>& args) {
   if (step == 1) {
     axes.remove(last);
     const int64_t next = axes.count > 0 ? axes.from[axes.count - 1] : 0;  // most often
+    const bool streamed = is_streamed<T>(axes.rows() * size) && size >= kLongRow;
     for_each_place(axes, size, [&](int64_t from, int64_t to) {
+      if (streamed) {
+        write_line(y + to, size, true,
+                   [&](int64_t i, int64_t count) { return load_first(x + from + i, count); });
+        return finish_streams(true);
+      }
       along_line<T>(size, [&](int64_t i, int64_t count) {
         __builtin_prefetch(x + from + next + i);
         store_first(y + to + i, count, load_first(x + from + i, count));
