@@ -13,7 +13,7 @@ from pathlib import Path
 import lamina
 import numpy as np
 import pytest
-from lamina.bench import check, jobs, measure
+from lamina.bench import bandwidth, check, jobs, measure, timing
 from lamina.bench.cli import app
 from lamina.bench.definitions import DEFINITIONS, definitions_of
 from lamina.bench.layers import FAMILIES, ConvLayer, PlainLayer
@@ -136,6 +136,36 @@ def test_report_and_picture(tmp_path):
         assert row["roofline_percent"] == pytest.approx(100 * reached)
         assert 0 <= row["error"] <= jobs.ERROR_BOUND and not row["wrong"]
     assert all(row["gflops"] > 0 for row in rows if row["layer"] != "shufflenet.shuffle")
+
+
+def test_bandwidth_is_measured_beside_copies(monkeypatch, tmp_path):
+    monkeypatch.setattr(timing, "COPIED_BYTES", 1 << 16)
+    monkeypatch.setattr(bandwidth, "PARAMETER", (64, 64))
+    small = [
+        row._replace(shapes=tuple((2, *shape[1:2], 12, 12)[: len(shape)] for shape in row.shapes))
+        for row in bandwidth.STREAMED
+        if len(row.shapes) == 1
+    ]
+    monkeypatch.setattr(bandwidth, "STREAMED", small)
+    report = tmp_path / "rows.json"
+    arguments = ["bandwidth", "--seconds", "0", "--threads", "1", "--json", str(report)]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    rows = {(row["kernel"], row["pass"]): row for row in json.loads(report.read_text())["rows"]}
+    assert len(rows) == 2 * len(small) + 5
+    assert all(row["ms"] > 0 and row["copy_percent"] > 0 for row in rows.values())
+    image = 2 * 64 * 12 * 12 * 4 / 1e6
+    assert rows["relu", "forward"]["mbytes"] == pytest.approx(2 * image)
+    assert rows["relu", "backward"]["mbytes"] == pytest.approx(3 * image)
+    # y and grad_y are a quarter of x, an index is as long as two of their elements
+    assert rows["max_pool", "forward"]["mbytes"] == pytest.approx(1.25 * image)
+    assert rows["max_pool", "backward"]["mbytes"] == pytest.approx(1.75 * image)
+    assert rows["adam", "step"]["mbytes"] == pytest.approx(7 * 64 * 64 * 4 / 1e6)
+
+
+def test_bandwidth_of_nothing_is_refused():
+    result = CliRunner().invoke(app, ["bandwidth", "no_such_kernel"])
+    assert result.exit_code == 2 and "no_such_kernel" in result.output
 
 
 def test_ceilings_are_measured(monkeypatch):

@@ -1,4 +1,7 @@
-"""The command line: `lamina train | bench | compare | check | parity | info | plan | simt`."""
+"""The command line.
+
+`lamina train | bench | compare | bandwidth | check | parity | info | plan | simt`.
+"""
 
 from __future__ import annotations
 
@@ -159,6 +162,30 @@ def compare(
         raise typer.BadParameter(f"{error.name} is not installed here") from None
     if any(row.get("wrong") for row in report["rows"]):
         raise typer.Exit(1)
+
+
+@app.command()
+def bandwidth(
+    part: Annotated[str, typer.Argument(help="Only kernels whose name contains this.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="0: all.")] = 0,
+    seconds: Annotated[float, typer.Option(min=0.0, help="Time per kernel.")] = 0.3,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
+) -> None:
+    """Time what memory bounds, on tensors beyond the caches, beside copies."""
+    import lamina
+
+    from . import bandwidth
+
+    if json_path and not json_path.parent.is_dir():
+        raise typer.BadParameter(f"{json_path.parent} is not a directory; create it first")
+    if threads:
+        lamina.set_num_threads(threads)
+    try:
+        report = bandwidth.run(console, part, seconds)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if json_path:
+        json_path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def _need_torch() -> None:

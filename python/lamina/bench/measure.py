@@ -21,6 +21,7 @@ import lamina
 from .. import _C
 from .jobs import ERROR_BOUND, conv_job, make_job, passes_of
 from .layers import FAMILIES, ConvLayer
+from .timing import Copies
 
 # A layer whose operands stay in the caches: with the matrix product, the ceiling of GFLOP/s.
 _CEILING = ConvLayer("ceiling", 64, 56, 64, 3, 1, 1)
@@ -30,18 +31,17 @@ def machine_roofline() -> dict[str, float]:
     """This machine's measured ceilings.
 
     gflops: the faster of the packed matrix product and the direct convolution, operands in cache;
-    gbytes: a copy from memory to memory.
+    gbytes: the fastest copy from memory to memory, by as many threads as the kernels have.
     """
     m, n, k = 384, 4608, 1152
     a, b = np.ones((m, k), np.float32), np.ones((k, n), np.float32)
     c = np.empty((m, n), np.float32)
-    source, target = np.ones(1 << 24, np.float32), np.empty(1 << 24, np.float32)
     gemm = _best(lambda: _C.gemm(a, b, c, None, 1, m, n, k, False, False), 20)
     conv = conv_job(_CEILING, "fprop", 1, ref=False, torch=False)
     direct = _best(conv.candidates["cpu.direct"], 40)
-    copy = _best(lambda: np.copyto(target, source), 5)
+    copies = Copies(lamina.get_num_threads())
     rate = max(2 * m * n * k / gemm, conv.flops / direct)
-    return {"gflops": rate / 1e9, "gbytes": 2 * source.nbytes / copy / 1e9}
+    return {"gflops": rate / 1e9, "gbytes": max(copies.rate() for _ in range(8)) / 1e9}
 
 
 def _best(function: Callable[[], Any], rounds: int) -> float:

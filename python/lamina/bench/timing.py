@@ -19,8 +19,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _C
 
 Call = Callable[[], Any]
 
@@ -30,6 +35,7 @@ PAUSE_SECONDS, MOST_PAUSES = 4e-3, 50
 BLOCK_SECONDS = 0.15  # 30 ticks of two processors
 FOREIGN_SHARE = 0.08  # of all processors
 MOST_ROUNDS, LEAST_ROUNDS = 200, 3
+COPIED_BYTES = 128 << 20
 
 
 # Memory
@@ -60,6 +66,37 @@ def keep_memory(keep: bool) -> bool:
         }
     )
     return 0 not in [mallopt(name, value) for name, value in settings.items()]
+
+
+class Copies:
+    """Copies from memory to memory with as many threads as the kernels have.
+
+    The faster of the C library's, which may read what it overwrites, and this library's copy past
+    the caches.
+    """
+
+    def __init__(self, threads: int) -> None:
+        source, target = (
+            np.ones((threads, COPIED_BYTES // 4 // threads), np.float32) for _ in "st"
+        )
+        pool = ThreadPoolExecutor(threads)
+        rows = [COPIED_BYTES >> 16, 1 << 14]
+        self._moved = 2 * source.nbytes
+        copies: list[Call] = [
+            lambda: list(pool.map(np.copyto, target, source)),
+            lambda: _C.permute(source, rows, [0, 1], target),
+        ]
+        best = [max(self._rate(copy) for _ in range(5)) for copy in copies]
+        self._copy = copies[best.index(max(best))]
+
+    def _rate(self, copy: Call) -> float:
+        start = time.perf_counter()
+        copy()
+        return self._moved / (time.perf_counter() - start)
+
+    def rate(self) -> float:
+        """Bytes a second, read and written."""
+        return self._rate(self._copy)
 
 
 # Other processes
