@@ -121,6 +121,116 @@ def test_batch_norm_layer_trains_and_infers():
     assert_array_equal(layer.running_mean.data, before)
 
 
+TAKEN_IN = ["relu", "relu6", ("leaky_relu", 0.2), ("hardtanh", -0.5, 1.0)]  # by kernels of the CPU
+ACTIVATIONS = [None, *TAKEN_IN, ("threshold", 0.1, -0.3), "silu", "sigmoid"]
+
+
+def formula(activation, name="{}"):
+    """The function of the reference: name is that of the gradient."""
+    kind, *options = (activation,) if isinstance(activation, str) else activation
+    return lambda *a: getattr(reference, name.format(kind))(*a, *options)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_batch_norm_with_activation_and_residual(backend, activation, with_residual, training):
+    shape = (3, 4, 7, 11)
+    x, weight, bias = operands(shape, shape[1:2])
+    fixed = cases.reals(shape[1:2], 4, np.float64), np.arange(1.0, 1 + shape[1])
+    grad_y = cases.reals(shape, 5, np.float64)
+    added = cases.reals(shape, 6, np.float64) if with_residual else np.zeros(shape)
+    argument = reference.batch_norm(x, *fixed, weight, bias, training)[0] + added
+    expected, g = argument, grad_y
+    if activation is not None:
+        expected = formula(activation)(argument)
+        g = formula(activation, "{}_backward")(grad_y, argument)
+    wanted = [*reference.batch_norm_backward(g, x, *fixed, weight, training), g]
+    for _ in range(2):  # the second time the call is known
+        tensors = [lamina.tensor(a, requires_grad=True) for a in (x, weight, bias, added)]
+        statistics = [s.copy() for s in fixed]
+        options = {"activation": activation, "residual": tensors[3] if with_residual else None}
+        y = F.batch_norm(tensors[0], *statistics, *tensors[1:3], training, **options)
+        y.backward(grad_y)
+        assert_allclose(y.data, expected, rtol=BOUND, atol=BOUND)
+        terms = g.size // shape[1]
+        for tensor, grad, scale in zip(tensors, wanted, (16, terms, terms, 1), strict=True):
+            if tensor is not tensors[3] or with_residual:
+                assert_allclose(tensor.grad.data, grad, rtol=BOUND, atol=BOUND * scale)
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (8, 32, 20, 20), (2, 3, 70, 70)], ids=str)
+@pytest.mark.parametrize("activation", TAKEN_IN, ids=str)
+def test_one_call_gives_the_bits_of_several(shape, activation):
+    """On the CPU, whoever else reads the residual or listens to a gradient."""
+    x, weight, bias, residual, grad_y = (
+        cases.reals(s, seed) for seed, s in enumerate((shape, *[shape[1:2]] * 2, shape, shape))
+    )
+    name, *options = (activation,) if isinstance(activation, str) else activation
+    heard = []
+
+    def run(together, added):
+        leaves = [lamina.tensor(a, requires_grad=True) for a in (x, weight, bias, residual)]
+        source, shortcut = leaves[0] * 2, F.tanh(leaves[3])
+        source.register_hook(lambda g: heard.append(g.data.copy()))
+        end = {"residual": shortcut if added else None}
+        if together:
+            y = F.batch_norm(source, None, None, *leaves[1:3], True, activation=activation, **end)
+        else:
+            y = F.batch_norm(source, None, None, *leaves[1:3], True)
+            y = getattr(F, name)(y + shortcut if added else y, *options)
+        (F.tanh(y) + y + shortcut).backward(grad_y)
+        return [y.data, *(leaf.grad.data for leaf in leaves), heard.pop()]
+
+    for added in (False, True):
+        apart = run(False, added)
+        for _ in range(2):
+            for found, expected in zip(run(True, added), apart, strict=True):
+                assert_array_equal(found, expected)
+
+
+def test_layers_take_in_the_activation_behind_them():
+    x, seed = cases.reals((4, 3, 5, 5), 1), cases.reals((4, 3, 5, 5), 2)
+
+    class Own(nn.ReLU):
+        def forward(self, input):
+            return super().forward(input)
+
+    def run(norm, follower, hooked=()):
+        chain = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), norm, follower)
+        chain[0].weight.data[...] = cases.reals((3, 3, 1, 1), 3)
+        seen = []
+        for index in hooked:
+            chain[index].register_forward_hook(lambda _, __, y: seen.append(y.data.copy()))
+        y = chain(lamina.Tensor(x))
+        names, node = [], y.grad_fn
+        while isinstance(node, lamina.autograd.Node):
+            names.append(node.name)
+            node = node.edges[0] and node.edges[0][0]
+        y.backward(seed)
+        return y.data, chain[0].weight.grad.data, names, seen
+
+    y, grad, names, _ = run(nn.BatchNorm2d(3), nn.ReLU(inplace=True))
+    assert names == ["BatchNormBackward", "ConvBackward"]
+    for norm, follower, hooked in (
+        (nn.BatchNorm2d(3, activation="relu"), nn.Identity(), []),
+        (nn.BatchNorm2d(3), Own(), []),
+        (nn.BatchNorm2d(3), nn.ReLU(), [1]),
+        (nn.BatchNorm2d(3), nn.ReLU(), [1, 2]),
+    ):
+        other, other_grad, names, seen = run(norm, follower, hooked)
+        assert len(names) == (2 if norm.activation else 3) and len(seen) == len(hooked)
+        assert_array_equal(other, y)
+        assert_array_equal(other_grad, grad)
+        if seen:
+            assert seen[0].min() < 0
+    assert repr(nn.BatchNorm1d(2, activation="relu")).endswith("activation='relu')")
+    norm = nn.BatchNorm2d(3, activation=("leaky_relu", 0.5))
+    assert_array_equal(
+        norm(x, residual=seed).data, F.leaky_relu(nn.BatchNorm2d(3)(x) + seed, 0.5).data
+    )
+
+
 def test_same_bits_for_any_thread_count():
     x = cases.reals((4, 6, 33, 7), 1)
     results = []
@@ -128,6 +238,7 @@ def test_same_bits_for_any_thread_count():
         lamina.set_num_threads(threads)
         t = lamina.tensor(x, requires_grad=True)
         y = F.batch_norm(F.group_norm(t, 3), None, None, training=True)
+        y = F.batch_norm(y, None, None, training=True, activation="relu", residual=t)
         y.backward(x)
         results.append(y.data.tobytes() + t.grad.data.tobytes())
     assert len(set(results)) == 1
@@ -262,6 +373,13 @@ BAD = [
     (lambda x: F.batch_norm(x, ONES, ONES, ONES.astype(float)), TypeError, "one dtype"),
     (lambda x: F.batch_norm(x, ONES, ONES, eps=-1), ValueError, "eps must not be negative"),
     (lambda x: F.batch_norm(x, ONES, ONES, eps="a"), TypeError, "eps must be a number"),
+    (
+        lambda x: F.batch_norm(x, ONES, ONES, residual=x[:1]),
+        ValueError,
+        "residual must have the sh",
+    ),
+    (lambda x: F.batch_norm(x, ONES, ONES, residual=x.astype(float)), TypeError, "one dtype"),
+    (lambda x: F.batch_norm(x, ONES, ONES, activation="bump"), ValueError, "activation must be"),
     (lambda x: F.batch_norm(x.astype(int), ONES, ONES), TypeError, "must be float32 or float64"),
     (lambda x: F.group_norm(x, 2), ValueError, "num_groups must divide the channels"),
     (lambda x: F.group_norm(x, 0), ValueError, "num_groups must be at least 1"),

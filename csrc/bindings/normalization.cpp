@@ -1,8 +1,10 @@
 #include "ops/normalization.h"
 
+#include "bindings/activation.h"
 #include "bindings/calls.h"
 #include "bindings/common.h"
 #include "bindings/numpy_array.h"
+#include "ops/epilogue_call.h"
 
 LAMINA_ARGS(BatchNormArgs)
 LAMINA_ARGS(GroupNormArgs)
@@ -20,26 +22,47 @@ ops::Scalar<T>* statistics(const Array& array, const char* name, int64_t element
                  : const_cast<S*>(input<S>(array, name, elements));
 }
 
+// Whether the kernels of batch norm apply f and f' themselves.
+bool takes(const ActivationName& name) {
+  return ops::applies_epilogue(ops::find_kernel("batch_norm", "dgrad"),
+                               activation_kind(std::get<0>(name)));
+}
+
+// With grad_y, an activation and no kernel that takes it, grad_residual must be given.
 void batch_norm(const Array& x, const Optional& weight, const Optional& bias, const Array& mean,
                 const Array& var, const Optional& grad_y, const Array& result,
                 const Optional& grad_weight, const Optional& grad_bias, int64_t n, int64_t c,
-                int64_t inner, bool training, double eps) {
+                int64_t inner, bool training, double eps, const ActivationName& name,
+                const Optional& residual, const Optional& y, const Optional& grad_residual) {
+  const auto& [kind, a, b] = name;
+  if (grad_y && grad_residual && !takes(name)) {
+    activation(activation_kind(kind), a, b, *y, grad_y, *grad_residual);
+    return batch_norm(x, weight, bias, mean, var, grad_residual, result, grad_weight, grad_bias, n,
+                      c, inner, training, eps, kNoActivation, {}, {}, {});
+  }
   visit_dtype(result, [&]<class T>(T) {
+    const int64_t size = n * c * inner;
     ops::BatchNormArgs<T> args;
     args.n = n, args.c = c, args.inner = inner, args.training = training;
     args.eps = static_cast<ops::Scalar<T>>(eps);
-    args.x = input<T>(x, "x", n * c * inner);
+    args.x = input<T>(x, "x", size);
     args.weight = optional_input<T>(weight, "weight", c);
     args.bias = optional_input<T>(bias, "bias", c);
     args.mean = statistics<T>(mean, "mean", c, training && !grad_y);
     args.var = statistics<T>(var, "var", c, training && !grad_y);
-    args.grad_y = optional_input<T>(grad_y, "grad_y", n * c * inner);
-    args.result = output<T>(result, "result", n * c * inner);
+    args.grad_y = optional_input<T>(grad_y, "grad_y", size);
+    args.result = output<T>(result, "result", size);
     args.grad_weight = optional_output<T>(grad_weight, "grad_weight", c);
     args.grad_bias = optional_output<T>(grad_bias, "grad_bias", c);
+    args.epilogue = epilogue<T>(name, residual, size);
+    args.y = optional_input<T>(y, "y", size);
+    args.grad_residual = optional_output<T>(grad_residual, "grad_residual", size);
     expect(!grad_y || (grad_weight && grad_bias), "grad_weight", "is missing");
+    expect(!grad_residual || y, "y", "is missing");
+    const ops::Kernel& kernel = ops::plan_kernel("batch_norm", grad_y ? "dgrad" : "fprop");
     py::gil_scoped_release release;
-    ops::run("batch_norm", grad_y ? "dgrad" : "fprop", args);
+    if (grad_y) return ops::call_kernel(kernel, args);
+    ops::call_with_epilogue(kernel, args, args.result, size);
   });
 }
 
@@ -88,43 +111,46 @@ void follow(const Optional& running, const Array& batch, double momentum, double
   batch.type() == ElementType::f64 ? update(double{}) : update(float{});
 }
 
-constexpr unsigned kStatisticsAreGiven = operand_bits(0, 1, 2);
+constexpr unsigned kWithoutStatistics = operand_bits(0, 1, 2, 5);
 
 Call batch_norm_call(std::vector<py::ssize_t> shape, int64_t n, int64_t c, int64_t inner,
-                     bool training, double momentum, double eps) {
-  if (!training)
-    return {std::move(shape),
-            [=](const Operands& given, const Array& y, Extras&) {
-              batch_norm(*given[0], given[1], given[2], *given[3], *given[4], {}, y, {}, {}, n, c,
-                         inner, false, eps);
-            },
-            {},
-            0,
-            {},
-            kStatisticsAreGiven};
+                     bool training, double momentum, double eps, const ActivationName& name,
+                     bool y_tells) {
+  const auto given_statistics = [=](const Operands& given, const Array& y, Extras&) {
+    batch_norm(*given[0], given[1], given[2], *given[3], *given[4], {}, y, {}, {}, n, c, inner,
+               false, eps, name, given[5], {}, {});
+  };
+  if (!training) return {std::move(shape), given_statistics, {}, 0, {}, kWithoutStatistics};
   const double count = static_cast<double>(n * inner);
-  return {std::move(shape),
-          [=](const Operands& given, const Array& y, Extras& extras) {
-            for (int i : {3, 4})
-              expect(!given[i] || (given[i]->writeable() && given[i]->type() == y.type()),
-                     "running", "is read-only or has another dtype");
-            for (Array& statistic : extras) statistic = new_vector(c, y.type());
-            batch_norm(*given[0], given[1], given[2], extras[0], extras[1], {}, y, {}, {}, n, c,
-                       inner, true, eps);
-            follow(given[3], extras[0], momentum, 1);
-            follow(given[4], extras[1], momentum, count / (count - 1));
-          },
-          [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
-            batch_norm(*kept.operands[0], kept.operands[1], {}, kept.extras[0], kept.extras[1],
-                       grad_y,
-                       gradients.wanted(0) ? gradients.make_over(0)
-                                           : new_vector(n * c * inner, grad_y.type()),
-                       gradient_of(gradients, 1, grad_y, c), gradient_of(gradients, 2, grad_y, c),
-                       n, c, inner, true, eps);
-          },
-          operand_bits(0, 1),
-          {},
-          kStatisticsAreGiven};
+  const auto forward = [=](const Operands& given, const Array& y, Extras& extras) {
+    for (int i : {3, 4})
+      expect(!given[i] || (given[i]->writeable() && given[i]->type() == y.type()), "running",
+             "is read-only or has another dtype");
+    for (Array& statistic : extras) statistic = new_vector(c, y.type());
+    batch_norm(*given[0], given[1], given[2], extras[0], extras[1], {}, y, {}, {}, n, c, inner,
+               true, eps, name, given[5], {}, {});
+    follow(given[3], extras[0], momentum, 1);
+    follow(given[4], extras[1], momentum, count / (count - 1));
+  };
+  Call call{std::move(shape), forward, {}, 0, {}, kWithoutStatistics};
+  if (!y_tells) return call;
+  const bool plain = name == kNoActivation;
+  call.keeps = operand_bits(0, 1) | (plain ? 0 : operand_bits(2) | kResult);
+  call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+    const bool has_residual = !gradients.shape(5).empty(), wanted = gradients.wanted(5);
+    const auto room = [&](int operand, bool over) -> Array {
+      if (!gradients.wanted(operand)) return new_vector(n * c * inner, grad_y.type());
+      return over ? gradients.make_over(operand) : gradients.make(operand);
+    };
+    Optional grad_residual, y;
+    if (!plain && (has_residual || !takes(name))) grad_residual = room(5, true), y = kept.result;
+    if (plain && wanted) gradients.share(5, grad_y);
+    batch_norm(*kept.operands[0], kept.operands[1], kept.operands[2], kept.extras[0],
+               kept.extras[1], grad_y, room(0, !wanted), gradient_of(gradients, 1, grad_y, c),
+               gradient_of(gradients, 2, grad_y, c), n, c, inner, true, eps, name, {}, y,
+               grad_residual);
+  };
+  return call;
 }
 
 Call group_norm_call(std::vector<py::ssize_t> shape, int64_t outer, int64_t groups,
@@ -151,11 +177,14 @@ LAMINA_BINDINGS(normalization) {
   module.def("batch_norm", &batch_norm, py::arg("x"), py::arg("weight"), py::arg("bias"),
              py::arg("mean"), py::arg("var"), py::arg("grad_y"), py::arg("result"),
              py::arg("grad_weight"), py::arg("grad_bias"), py::arg("n"), py::arg("c"),
-             py::arg("inner"), py::arg("training"), py::arg("eps"));
+             py::arg("inner"), py::arg("training"), py::arg("eps"),
+             py::arg("activation") = kNoActivation, py::arg("residual") = py::none(),
+             py::arg("y") = py::none(), py::arg("grad_residual") = py::none());
   module.def("batch_norm_call", &batch_norm_call,
-             "operands: x, weight, bias, running mean, running var", py::arg("shape"), py::arg("n"),
-             py::arg("c"), py::arg("inner"), py::arg("training"), py::arg("momentum"),
-             py::arg("eps"));
+             "operands: x, weight, bias, running mean, running var, residual; y_tells: the\n"
+             "activation's derivative follows from y",
+             py::arg("shape"), py::arg("n"), py::arg("c"), py::arg("inner"), py::arg("training"),
+             py::arg("momentum"), py::arg("eps"), py::arg("activation"), py::arg("y_tells"));
   module.def("group_norm", &group_norm, py::arg("x"), py::arg("weight"), py::arg("bias"),
              py::arg("mean"), py::arg("rstd"), py::arg("grad_y"), py::arg("result"),
              py::arg("grad_weight"), py::arg("grad_bias"), py::arg("outer"), py::arg("groups"),

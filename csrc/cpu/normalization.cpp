@@ -1,104 +1,28 @@
-// Batch, group, layer and instance norm: y = (x - mean) / sqrt(var + eps) * weight + bias.
+// Group, layer and instance norm: y = (x - mean) / sqrt(var + eps) * weight + bias.
 //
-// Method        batch norm: both moments in one pass about the mean of a channel's first elements
-//               (a second pass where that is more than a deviation off), then the result, backwards
-//               through what the cache still holds. Rows of the others: mean, then squared
-//               deviations, then the result. Gradients: both sums in one pass.
-// Partitioning  one task per channel, or several with short lines (batch norm; planes with given
-//               statistics), or per row (the others). Gradients to weight and bias: sums of rows or
-//               of blocks of rows, added in order.
+// Method        rows: both moments in one pass about the mean of a row's first elements (a second
+//               pass where that is more than a deviation off), then the result. Gradients: both
+//               sums in one pass.
+// Partitioning  one task per row. Gradients to weight and bias: sums of rows or of blocks of rows,
+//               added in order.
 // Numerics      lines are summed in vectors and a fixed tree, lines of a set in double precision.
 // Floor         one read and one write of the tensor (dgrad: two reads).
 #include "ops/normalization.h"
 
 #include <type_traits>
 
-#include "core/threads.h"
+#include "cpu/line_norm.h"
 #include "cpu/scratch.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
-using ops::BatchNormArgs;
 using ops::GroupNormArgs;
 
 inline constexpr int64_t kTaskElements = 16384;
-inline constexpr int64_t kMostChannels = 16, kRun = 2048;  // of a batch norm's task: kRun elements
-inline constexpr int64_t kColumns = 256;                   // a task of the sums over blocks of rows
-inline constexpr int64_t kCached = 32768;  // elements of each of three tensors that L2 holds
+inline constexpr int64_t kColumns = 256;  // a task of the sums over blocks of rows
 
-struct TwoSums {
-  double first = 0, second = 0;
-};
-// The same before the lanes are summed.
-template <class T>
-struct LaneSums {
-  Vec<T> first, second;
-  LAMINA_INLINE TwoSums total() const {
-    return {double(sum_lanes<T>(first)), double(sum_lanes<T>(second))};
-  }
-};
-// Two sums over i of what term(i, count, first, second) adds: a vector of elements at i.
-template <class T, class Term>
-LAMINA_INLINE LaneSums<T> two_sums(int64_t size, const Term& term) {
-  Vec<T> first[4] = {}, second[4] = {};
-  int64_t i = 0;
-  for (; i + 4 * kLanes<T> <= size; i += 4 * kLanes<T>)
-#pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) term(i + c * kLanes<T>, int64_t{kLanes<T>}, first[c], second[c]);
-  for (; i < size; i += kLanes<T>)
-    term(i, min_of<int64_t>(kLanes<T>, size - i), first[0], second[0]);
-  return {(first[0] + first[1]) + (first[2] + first[3]),
-          (second[0] + second[1]) + (second[2] + second[3])};
-}
-
-// The sums of a set of lines: lane by lane for some of them, in double precision from then on.
-template <class T>
-class LineSums {
- public:
-  LAMINA_INLINE void add(const LaneSums<T>& line) {
-    lanes_.first += line.first, lanes_.second += line.second;
-    if (++lines_ == kLines) flush();
-  }
-  LAMINA_INLINE TwoSums total() {
-    flush();
-    return sum_;
-  }
-
- private:
-  static constexpr int kLines = 16;
-  LAMINA_INLINE void flush() {
-    const TwoSums some = lanes_.total();
-    sum_.first += some.first, sum_.second += some.second;
-    lanes_ = LaneSums<T>{}, lines_ = 0;
-  }
-
-  LaneSums<T> lanes_ = {};
-  TwoSums sum_;
-  int lines_ = 0;
-};
-
-// Sums of x - shift and of its squares.
-template <class T>
-LAMINA_INLINE static LaneSums<T> moments(const T* x, T shift, int64_t size) {
-  return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& squares) {
-    const Vec<T> centred = load_first(x + i, count, shift) - shift;
-    sum += centred;
-    squares += centred * centred;
-  });
-}
-
-// Sums of grad_y and of grad_y (x - mean).
-template <class T>
-LAMINA_INLINE static LaneSums<T> slopes(const T* grad_y, const T* x, T mean, int64_t size) {
-  return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& dot) {
-    const Vec<T> g = load_first(grad_y + i, count);
-    sum += g;
-    dot += g * (load_first(x + i, count, mean) - mean);
-  });
-}
-
-// The same with grad_y * weight; asks for `wanted`, which is written next.
+// Sums of g = grad_y * weight and of g (x - mean); asks for `wanted`, which is written next.
 template <class T>
 static LaneSums<T> weighted_slopes(const T* grad_y, const T* weight, const T* x, T mean,
                                    const T* wanted, int64_t size) {
@@ -108,148 +32,6 @@ static LaneSums<T> weighted_slopes(const T* grad_y, const T* weight, const T* x,
     if (weight) g *= load_first(weight + i, count);
     sum += g;
     dot += g * (load_first(x + i, count, mean) - mean);
-  });
-}
-
-template <class T>
-LAMINA_INLINE T reciprocal_root(T value) {
-  return T(1 / __builtin_sqrt(double(value)));
-}
-
-// result = (x - mean) * scale + shift. Asks for `wanted`, which is read next.
-template <class T>
-static void affine_line(const T* x, T mean, T scale, T shift, T* result, int64_t size,
-                        bool streamed, const T* wanted) {
-  write_line(result, size, streamed, [&](int64_t i, int64_t count) {
-    __builtin_prefetch(wanted + i);
-    return (load_first(x + i, count) - mean) * scale + shift;
-  });
-}
-
-// result = grad_y * slope - ((x - mean) * dot + sum)
-template <class T>
-static void gradient_line(const T* grad_y, const T* x, T slope, T mean, T dot, T sum, T* result,
-                          int64_t size, bool streamed) {
-  write_line(result, size, streamed, [&](int64_t i, int64_t count) {
-    const Vec<T> centred = load_first(x + i, count) - mean;
-    return load_first(grad_y + i, count) * slope - (centred * dot + sum);
-  });
-}
-
-// Neighbouring channels of a task: their short lines are one run of memory in every image.
-static int64_t channels_of_task(int64_t inner) {
-  return min_of<int64_t>(kMostChannels, ceil_div(kRun, max_of<int64_t>(inner, 1)));
-}
-
-// The mean of a few elements, from which sums of squares lose no digits.
-template <class T>
-static T near_mean(const T* x, int64_t size, int64_t most) {
-  const int64_t sample = min_of(size, most);
-  return sample > 0 ? T(moments(x, T(0), sample).total().first / double(sample)) : T(0);
-}
-
-// Mean and variance of `count` elements from their moments about `shift`. False where that lies so
-// far from the mean that the difference of the sums has lost digits.
-template <class T>
-static bool take_moments(const TwoSums& sums, double count, T shift, T& mean, T& var) {
-  const double offset = sums.first / count, square = sums.second / count - offset * offset;
-  mean = T(shift + offset), var = square < 0 ? T(0) : T(square);
-  return offset * offset <= square;
-}
-
-// Means and variances of channels [begin, end): one pass about the mean of a channel's first
-// elements, and where that is too far off, a second one.
-template <class T>
-static void channel_statistics(const BatchNormArgs<T>& args, int64_t begin, int64_t end) {
-  const int64_t count = end - begin, image = args.c * args.inner;
-  T shift[kMostChannels];
-  bool again[kMostChannels];
-  for (int64_t c = 0; c < count; ++c) {
-    shift[c] = near_mean(args.x + (begin + c) * args.inner, args.inner, 256);
-    again[c] = true;
-  }
-  for (int pass = 0; pass < 2; ++pass) {
-    LineSums<T> sums[kMostChannels];
-    for (int64_t n = 0; n < args.n; ++n)
-      for (int64_t c = 0; c < count; ++c) {
-        if (!again[c]) continue;
-        const T* x = args.x + n * image + (begin + c) * args.inner;
-        if (args.inner < kRun && n + 1 < args.n) prefetch_line(x + image, args.inner);
-        sums[c].add(moments(x, shift[c], args.inner));
-      }
-    for (int64_t c = 0; c < count; ++c) {
-      if (!again[c]) continue;
-      T &mean = args.mean[begin + c], &var = args.var[begin + c];
-      again[c] = !take_moments(sums[c].total(), double(args.n * args.inner), shift[c], mean, var);
-      shift[c] = mean;
-    }
-  }
-}
-
-// Groups of channels, or with statistics that are given planes, in the order of memory.
-template <class T>
-void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
-  const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
-  auto scale_of = [&](int64_t c) {
-    return reciprocal_root<T>(args.var[c] + args.eps) * (args.weight ? args.weight[c] : T(1));
-  };
-  auto normalise = [&](int64_t n, int64_t c, T scale) {
-    const T shift = args.bias ? args.bias[c] : T(0);
-    const int64_t at = (n * args.c + c) * args.inner;
-    const bool fetch = args.training && args.inner < kRun && n > 0;  // the image before
-    affine_line(args.x + at, args.mean[c], scale, shift, args.result + at, args.inner, streamed,
-                args.x + (fetch ? at - args.c * args.inner : at));
-  };
-  if (!args.training) {
-    const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(args.inner, 1));
-    return parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t plane = begin; plane < end; ++plane)
-        normalise(plane / args.c, plane % args.c, scale_of(plane % args.c));
-      finish_streams(streamed);
-    });
-  }
-  parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
-    channel_statistics(args, begin, end);
-    T scale[kMostChannels];
-    for (int64_t c = begin; c < end; ++c) scale[c - begin] = scale_of(c);
-    // Backwards: the last planes are still in a cache.
-    for (int64_t n = args.n - 1; n >= 0; --n)
-      for (int64_t c = begin; c < end; ++c) normalise(n, c, scale[c - begin]);
-    finish_streams(streamed);
-  });
-}
-
-template <class T>
-void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
-  const bool streamed = args.result != args.grad_y && is_streamed<T>(args.n * args.c * args.inner);
-  const double m = double(args.n * args.inner);
-  parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
-    LineSums<T> sums[kMostChannels];
-    for (int64_t n = 0; n < args.n; ++n)
-      for (int64_t c = begin; c < end; ++c) {
-        const int64_t at = (n * args.c + c) * args.inner;
-        if (!streamed) prefetch_line(args.result + at, args.inner);
-        sums[c - begin].add(slopes(args.grad_y + at, args.x + at, args.mean[c], args.inner));
-      }
-    T slope[kMostChannels], of_dot[kMostChannels], of_sum[kMostChannels];
-    for (int64_t c = begin; c < end; ++c) {
-      const T rstd = reciprocal_root<T>(args.var[c] + args.eps);
-      const auto [sum, dot] = sums[c - begin].total();
-      const T own = rstd * (args.weight ? args.weight[c] : T(1));
-      args.grad_bias[c] = T(sum), args.grad_weight[c] = T(dot * rstd);
-      slope[c - begin] = own;
-      of_dot[c - begin] = args.training ? T(own * rstd * rstd * dot / m) : T(0);
-      of_sum[c - begin] = args.training ? T(own * sum / m) : T(0);
-    }
-    const bool cached = args.n * (end - begin) * args.inner <= kCached;
-    for (int64_t k = 0; k < args.n; ++k)
-      for (int64_t c = begin; c < end; ++c) {
-        const int64_t n = cached ? k : args.n - 1 - k;
-        const int64_t at = (n * args.c + c) * args.inner, own = c - begin;
-        gradient_line(args.grad_y + at, args.x + at, slope[own], args.mean[c], of_dot[own],
-                      of_sum[own], args.result + at, args.inner, streamed);
-      }
-    finish_streams(streamed);
   });
 }
 
@@ -283,7 +65,7 @@ static void group_norm_row(const GroupNormArgs<T>& args, int64_t row, bool strea
   for (int64_t c = 0; c < args.channels; ++c)
     affine_line(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
                 args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner, streamed,
-                x + size + c * args.inner);
+                x + size + c * args.inner, [](int64_t, int64_t, Vec<T> v) { return v; });
 }
 
 template <class T>
@@ -416,7 +198,7 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
       const double weight = args.weight ? double(args.weight[first + c]) : 1.0;
       const int64_t at = c * args.inner;
       if (!streamed) prefetch_line(args.result + row * size + at, args.inner);
-      const TwoSums line = slopes(grad_y + at, x + at, mean, args.inner).total();
+      const TwoSums line = slopes(x + at, mean, args.inner, StoredGradient<T>{grad_y + at}).total();
       sums[row * args.channels + c] = line;
       sum += weight * line.first, dot += weight * line.second;
     }
@@ -426,8 +208,8 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
       // What is larger than a cache is read backwards: its end is still there.
       const int64_t c = size <= kCached ? k : args.channels - 1 - k, at = c * args.inner;
       const T slope = rstd * (args.weight ? args.weight[first + c] : T(1));
-      gradient_line(grad_y + at, x + at, slope, mean, of_dot, of_sum, args.result + row * size + at,
-                    args.inner, streamed);
+      gradient_line(x + at, slope, mean, of_dot, of_sum, args.result + row * size + at, args.inner,
+                    streamed, StoredGradient<T>{grad_y + at});
     }
     finish_streams(streamed);
   });
@@ -446,8 +228,6 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
   });
 }
 
-LAMINA_INSTANTIATE(batch_norm_fprop_channels, BatchNormArgs)
-LAMINA_INSTANTIATE(batch_norm_dgrad_channels, BatchNormArgs)
 LAMINA_INSTANTIATE(group_norm_fprop_rows, GroupNormArgs)
 LAMINA_INSTANTIATE(group_norm_dgrad_rows, GroupNormArgs)
 

@@ -12,6 +12,8 @@ bool applies_epilogue(const Kernel& kernel, Activation kind) {
                                     {"conv", "implicit_gemm"},
                                     {"conv", "depthwise"},
                                     {"conv", "direct"}};
+  if (std::strcmp(kernel.op, "batch_norm") == 0)
+    return std::strcmp(kernel.backend, "cpu") == 0 && is_piecewise_linear(kind);
   if (std::strcmp(kernel.backend, "ref") == 0) return true;
   if (std::strcmp(kernel.backend, "cpu") != 0)
     return is_piecewise_linear(kind) || takes_a_gate(kind);

@@ -3,13 +3,15 @@
 
 #include <cstdint>
 
-#include "ops/scalar.h"
+#include "ops/epilogue.h"
 
 namespace lamina::ops {
 
 // batch_norm: one set per channel of x [n][c][inner]; var is biased (divided by the set's size m).
 //   fprop  training: mean and var are computed and written; else they are read.
-//   dgrad  with h = (x - mean) rstd, rstd = 1 / sqrt(var + eps):
+//          y = f(h weight + bias + residual), h = (x - mean) rstd, rstd = 1 / sqrt(var + eps)
+//   dgrad  of the argument of f, whose gradient is grad_residual = grad_y f'; f' follows from y
+//          where both are given, else, without a residual, from x. From here on grad_y is that:
 //          grad_bias = sum grad_y, grad_weight = sum grad_y h,
 //          grad_x = weight rstd (grad_y - grad_bias / m - h grad_weight / m)   in training,
 //                   weight rstd grad_y                                          with fixed
@@ -20,14 +22,17 @@ struct BatchNormArgs {
   bool training = false;
   Scalar<T> eps = 0;
   const T* x = nullptr;
-  const T* weight = nullptr;  // [c] or null: 1
-  const T* bias = nullptr;    // [c] or null: 0
-  Scalar<T>* mean = nullptr;  // [c]
-  Scalar<T>* var = nullptr;   // [c]
-  const T* grad_y = nullptr;  // dgrad
-  T* result = nullptr;        // y or grad_x, like x
-  T* grad_weight = nullptr;   // [c], dgrad
-  T* grad_bias = nullptr;     // [c], dgrad
+  const T* weight = nullptr;   // [c] or null: 1
+  const T* bias = nullptr;     // [c] or null: 0
+  Scalar<T>* mean = nullptr;   // [c]
+  Scalar<T>* var = nullptr;    // [c]
+  const T* grad_y = nullptr;   // dgrad
+  T* result = nullptr;         // y or grad_x, like x
+  T* grad_weight = nullptr;    // [c], dgrad
+  T* grad_bias = nullptr;      // [c], dgrad
+  Epilogue<T> epilogue;        // f and residual
+  const T* y = nullptr;        // dgrad, or null
+  T* grad_residual = nullptr;  // likewise; may be grad_y
 };
 
 // group_norm: one set per row of x [outer][groups][channels][inner], a row being (channels, inner).

@@ -94,12 +94,25 @@ def batch_norm(
     inner: int,
     training: bool,
     eps: float,
+    activation: tuple[str, float, float] = ("identity", 0.0, 0.0),
+    residual: NDArray | None = None,
+    y: NDArray | None = None,
+    grad_residual: NDArray | None = None,
 ) -> None: ...
 def batch_norm_call(
-    shape: Sequence[int], n: int, c: int, inner: int, training: bool, momentum: float, eps: float
+    shape: Sequence[int],
+    n: int,
+    c: int,
+    inner: int,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: tuple[str, float, float],
+    y_tells: bool,
 ) -> Call:
     """
-    operands: x, weight, bias, running mean, running var
+    operands: x, weight, bias, running mean, running var, residual; y_tells: the
+    activation's derivative follows from y
     """
 
 def bf16_unit() -> str:

@@ -52,6 +52,7 @@ def torch_twin(module: ModuleType) -> ModuleType:
     if source.count(ours) != 1:
         raise ValueError(f"networks: {module.__name__} must import nn alone, as {ours!r}")
     twin = ModuleType(f"{module.__name__}_on_torch")
+    twin.__package__ = module.__package__
     exec(compile(source.replace(ours, theirs), f"<{twin.__name__}>", "exec"), twin.__dict__)
     return twin
 

@@ -16,7 +16,9 @@ from .. import _C, arrays
 from ..autograd import Function
 from ..known import Known
 from ..tensor import array_of
+from . import _epilogue
 from ._arguments import check_rank, integer, normal_axis, real, same_dtype
+from .conv import as_operand
 from .distance import on_tensors, operands
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize", "rms_norm"]
@@ -53,29 +55,44 @@ class BatchNorm(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, eps: float
+        ctx: Any,
+        x: Any,
+        weight: Any,
+        bias: Any,
+        mean: Any,
+        var: Any,
+        residual: Any,
+        kind: _epilogue.Kind,
+        training: bool,
+        eps: float,
     ) -> Any:
         n, c, inner = x.shape[0], x.shape[1], math.prod(x.shape[2:])
-        ctx.layout = (n, c, inner, training, eps)
-        kept = arrays.arithmetic_dtype(x)
+        ctx.kind, ctx.layout = kind, (n, c, inner, training, eps)
+        dtype = arrays.arithmetic_dtype(x)
         mean, var = (
-            arrays.empty("batch_norm", (c,), kept, x) if training else fixed.astype(kept)
+            arrays.empty("batch_norm", (c,), dtype, x) if training else fixed.astype(dtype)
             for fixed in (mean, var)
         )
-        y = arrays.empty_like("batch_norm", x)
-        _C.batch_norm(x, weight, bias, mean, var, None, y, None, None, *ctx.layout)
-        ctx.save_for_backward(x, weight, mean, var)
+
+        def compute(kind: _epilogue.Kind) -> Any:
+            y = arrays.empty_like("batch_norm", x)
+            affine, rest = (x, weight, bias, mean, var), (*ctx.layout, kind, residual)
+            _C.batch_norm(*affine, None, y, None, None, *rest)
+            return y
+
+        y, kept = _epilogue.forward("batch_norm", ctx, kind, compute)
+        ctx.save_for_backward(x, weight, mean, var, kept)
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any, *_: Any) -> Any:
-        x, weight, mean, var = ctx.saved
-        grad_y = arrays.asarray("batch_norm", "grad_y", grad_y)
+        x, weight, mean, var, kept = ctx.saved
+        grad_y = _epilogue.backward("batch_norm", ctx.kind, kept, grad_y)
         affine = [arrays.empty("batch_norm", mean.shape, x.dtype, x) for _ in range(2)]
         grads = arrays.empty_like("batch_norm", x), *affine
         _C.batch_norm(x, weight, None, mean, var, grad_y, *(*grads, *ctx.layout))
-        return *grads, None, None, None, None
+        return *grads, None, None, grad_y, None, None, None
 
 
 def _running(op: str, name: str, value: Any, channels: int) -> Any:
@@ -89,7 +106,7 @@ def _running(op: str, name: str, value: Any, channels: int) -> Any:
     return array
 
 
-_known = Known(5, BatchNorm)
+_known = Known(6, BatchNorm)
 
 
 def batch_norm(
@@ -101,18 +118,23 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    activation: Any = None,
+    residual: Any = None,
 ) -> Any:
     """Normalises each channel of input [N, C, ...] over the batch and all positions.
 
     training: statistics of this batch, and running_mean and running_var [C] (arrays or Tensors,
     may be None) move towards them by `momentum`, in place. Otherwise they are the statistics.
-    weight, bias: [C] or None.
+    weight, bias: [C] or None. The result is activation(y + residual), as in conv2d.
     """
     op = "batch_norm"
-    asked = (input, weight, bias, running_mean, running_var, training, momentum, eps)
+    statistics = running_mean, running_var
+    asked = (input, weight, bias, *statistics, residual, training, momentum, eps, activation)
     y = _known.run(*asked)
     if y is not None:
         return y
+    kind = _epilogue.activation_kind(op, activation)
     x = _input(op, input, range(2, 65))
     c = x.shape[1]
     weight, bias = _tensors(op, x, weight, bias, (c,))
@@ -129,20 +151,24 @@ def batch_norm(
     fixed = [None if s is None else arrays.asarray(op, "running", s) for s in (mean, var)]
     if not training:
         same_dtype(op, input=x, running_mean=fixed[0], running_var=fixed[1])
-    y, used_mean, used_var = BatchNorm.apply(x, weight, bias, *fixed, bool(training), eps)
+    added = None if residual is None else as_operand(op, "residual", residual)
+    same_dtype(op, input=x, residual=added)
+    _epilogue.check_residual(op, added, x.shape)
+    options = (kind, bool(training), eps)
+    y, used_mean, used_var = BatchNorm.apply(x, weight, bias, *fixed, added, *options)
     if training:
         unbiased = array_of(used_var) * (count / (count - 1))
         for running, batch in ((mean, array_of(used_mean)), (var, unbiased)):
             if running is not None:
                 running += momentum * (batch - running)
-    rest = (x.shape[0], c, math.prod(x.shape[2:]), bool(training), momentum, eps)
-    return _known.remember(asked, y, _C.batch_norm_call, rest, (bool(training), eps))
+    tells = _epilogue.output_tells_kernel(kind)
+    layout = (x.shape[0], c, math.prod(x.shape[2:]))
+    rest = (*layout, bool(training), momentum, eps, kind, tells)
+    return _known.remember(asked, y, _C.batch_norm_call, rest, options)
 
 
 def _input(op: str, input: Any, ranks: Any) -> Any:
     """A contiguous array or Tensor of an accepted rank."""
-    from .conv import as_operand
-
     x = as_operand(op, "input", input)
     check_rank(op, "input", x, ranks)
     return x
@@ -150,8 +176,6 @@ def _input(op: str, input: Any, ranks: Any) -> Any:
 
 def _tensors(op: str, x: Any, weight: Any, bias: Any, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """weight and bias checked; Tensors stay Tensors so that gradients reach them."""
-    from .conv import as_operand
-
     _affine(op, array_of(x), array_of(weight), array_of(bias), shape)
     return tuple(
         None if value is None else as_operand(op, name, value)

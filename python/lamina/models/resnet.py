@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import nn
+from ..nn.normalization import normalised
 
 
 def _conv(c: int, k: int, kernel: int, stride: int = 1) -> Any:
@@ -42,9 +43,9 @@ class BasicBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Any) -> Any:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.conv2(normalised(self.bn1, self.conv1(x), self.relu))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return normalised(self.bn2, y, self.relu, shortcut)
 
     def fused(self) -> Any:
         return _fused((self.conv1, self.bn1), (self.conv2, self.bn2), shortcut=self.downsample)
@@ -65,10 +66,10 @@ class Bottleneck(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Any) -> Any:
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return self.relu(y + (x if self.downsample is None else self.downsample(x)))
+        y = self.conv2(normalised(self.bn1, self.conv1(x), self.relu))
+        y = self.conv3(normalised(self.bn2, y, self.relu))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return normalised(self.bn3, y, self.relu, shortcut)
 
     def fused(self) -> Any:
         pairs = (self.conv1, self.bn1), (self.conv2, self.bn2), (self.conv3, self.bn3)
@@ -100,7 +101,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(c, num_classes)
 
     def forward(self, x: Any) -> Any:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(normalised(self.bn1, self.conv1(x), self.relu))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(self.avgpool(x).flatten(1))
 

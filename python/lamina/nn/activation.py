@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..functional._epilogue import ACTIVATIONS
 from .module import Module
 from .parameter import Parameter
 
@@ -30,6 +31,17 @@ class _Activation(Module):
     def extra_repr(self) -> str:
         words = [f"{k}={getattr(self, k)!r}" for k in self._options if k != "inplace"]
         return ", ".join(words + ["inplace=True"] * getattr(self, "inplace", False))
+
+
+def activation_of(module: Module) -> Any:
+    """(name, parameters...) as `activation=` takes them, None if the module is no such layer."""
+    if not isinstance(module, _Activation):
+        return None
+    name = type(module).function.__name__
+    if name not in ACTIVATIONS:
+        return None
+    options = [getattr(module, option) for option in module._options if option != "inplace"]
+    return (name, *options) if options else name
 
 
 class _Plain(_Activation):

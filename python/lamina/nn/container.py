@@ -13,6 +13,7 @@ from ..functional._arguments import integer, normal_axis
 from ..functional.distance import on_tensors
 from ..tensor import Tensor
 from .module import Module
+from .normalization import taken_in
 from .parameter import Parameter
 
 __all__ = [
@@ -138,8 +139,14 @@ class Sequential(_Indexed):
         return self.extend(list(self) * (integer("Sequential", "times", times, 1) - 1))
 
     def forward(self, input: Any) -> Any:
-        for module in list(self._modules.values()):
-            input = module(input)
+        modules = list(self._modules.values())
+        while modules:
+            module = modules.pop(0)
+            if modules and (activation := taken_in(module, modules[0])) is not None:
+                input = module.normalised(input, activation)
+                del modules[0]
+            else:
+                input = module(input)
         return input
 
 

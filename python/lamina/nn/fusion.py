@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..arrays import module_of
-from ..functional._epilogue import ACTIVATIONS
-from .activation import _Activation
+from .activation import activation_of
 from .container import Sequential
 from .conv import _ConvNd
 from .linear import Linear
-from .module import Module
+from .module import Module, is_plain
 from .normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from .parameter import Parameter
 
@@ -103,6 +102,8 @@ def _with_bn(op: str, layer: Any, bn: Any, transpose: bool) -> Any:
         1 if transpose else 0,
     )
     fused.weight, fused.bias = weights
+    if bn.activation is not None:
+        fused.activation = bn.activation
     return fused
 
 
@@ -119,35 +120,20 @@ def fuse_linear_bn_eval(linear: Any, bn: Any) -> Any:
     return _with_bn("fuse_linear_bn_eval", linear, bn, False)
 
 
-def _activation_of(module: Module) -> Any:
-    """(name, parameters...) as `activation=` takes them, None if the module is no such layer."""
-    if not isinstance(module, _Activation):
-        return None
-    name = type(module).function.__name__
-    if name not in ACTIVATIONS:
-        return None
-    options = [getattr(module, option) for option in module._options if option != "inplace"]
-    return (name, *options) if options else name
-
-
-def _is_plain(module: Module) -> bool:
-    return not (module._forward_hooks or module._forward_pre_hooks)
-
-
 def _fuse_chain(chain: Sequential, uses: Counter[int]) -> None:
     names = list(chain._modules)
     while names:
         name = names.pop(0)
         layer = chain._modules[name]
-        if not isinstance(layer, _ConvNd | Linear) or not _is_plain(layer) or uses[id(layer)] > 1:
+        if not isinstance(layer, _ConvNd | Linear) or not is_plain(layer) or uses[id(layer)] > 1:
             continue
         if layer.activation is not None:
             continue
         while names:
             follower = chain._modules[names[0]]
-            if follower is None or not _is_plain(follower):
+            if follower is None or not is_plain(follower):
                 break
-            activation = _activation_of(follower)
+            activation = activation_of(follower)
             if activation is not None:
                 layer.activation = activation
             elif (
@@ -159,7 +145,7 @@ def _fuse_chain(chain: Sequential, uses: Counter[int]) -> None:
             else:
                 break
             del chain._modules[names.pop(0)]
-            if activation is not None:
+            if layer.activation is not None:
                 break
         chain._modules[name] = layer
 
@@ -178,11 +164,11 @@ def fuse(model: Any) -> Any:
     fused: Any = copy.deepcopy(model).eval()
     uses = Counter(id(module) for _, module in fused.named_modules(remove_duplicate=False))
     for module in list(fused.modules()):
-        if type(module).forward is Sequential.forward and _is_plain(module):
+        if type(module).forward is Sequential.forward and is_plain(module):
             _fuse_chain(module, uses)
     holder = Sequential(fused)
     for parent in reversed(list(holder.modules())):
         for name, child in parent.named_children():
-            if hasattr(type(child), "fused") and _is_plain(child) and uses[id(child)] == 1:
+            if hasattr(type(child), "fused") and is_plain(child) and uses[id(child)] == 1:
                 parent._modules[name] = child.fused()
     return holder[0]

@@ -381,6 +381,11 @@ class Module:
         return f"{type(self).__name__}(\n  " + "\n  ".join(body) + "\n)"
 
 
+def is_plain(module: Module) -> bool:
+    """Whether nobody sees what goes into the module and comes out of it: it has no hooks."""
+    return not (module._forward_hooks or module._forward_pre_hooks)
+
+
 def _register(hooks: dict[int, Callable], hook: Callable) -> RemovableHandle:
     handle = RemovableHandle(hooks)
     hooks[handle.key] = hook

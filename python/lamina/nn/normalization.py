@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from .. import functional as F
+from ..functional import _epilogue
 from ..functional._arguments import check_rank
 from ..tensor import Tensor
-from .module import Module
+from .activation import _Activation, activation_of
+from .module import Module, is_plain
 from .parameter import Parameter
 
 _COUNT = "num_batches_tracked"
@@ -26,7 +28,10 @@ def _reset_affine(module: Module) -> None:
 
 
 class _BatchNorm(Module):
-    """weight, bias [C]; buffers running_mean, running_var [C] and num_batches_tracked."""
+    """weight, bias [C]; buffers running_mean, running_var [C] and num_batches_tracked.
+
+    `activation` is as in functional.batch_norm; a call may name a `residual`.
+    """
 
     ranks: tuple[int, ...]
 
@@ -39,11 +44,13 @@ class _BatchNorm(Module):
         track_running_stats: bool = True,
         *,
         bias: bool = True,
+        activation: Any = None,
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
         self.num_features, self.eps, self.momentum = num_features, eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
+        self.activation = activation
         _register_affine(self, num_features, affine, affine and bias, dtype)
         for name, kind in (("running_mean", dtype), ("running_var", dtype), (_COUNT, np.int64)):
             shape = () if name == _COUNT else num_features
@@ -63,7 +70,11 @@ class _BatchNorm(Module):
         self.reset_running_stats()
         _reset_affine(self)
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: Any, *, residual: Any = None) -> Any:
+        return self.normalised(input, self.activation, residual)
+
+    def normalised(self, input: Any, activation: Any, residual: Any = None) -> Any:
+        """forward with the activation of the layer behind."""
         check_rank(type(self).__name__, "input", input, self.ranks)
         rate = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats:
@@ -80,14 +91,44 @@ class _BatchNorm(Module):
             self.training or not self.track_running_stats,
             rate,
             self.eps,
+            activation=activation,
+            residual=residual,
         )
 
     def extra_repr(self) -> str:
-        return (
+        words = (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, "
             f"affine={self.affine}, bias={self.bias is not None}, "
             f"track_running_stats={self.track_running_stats}"
         )
+        return words if self.activation is None else f"{words}, activation={self.activation!r}"
+
+
+def taken_in(norm: Any, follower: Any) -> Any:
+    """The follower as `activation=` of the batch norm before it, or None.
+
+    None where one of them has hooks or another forward(), and for activations whose gradient
+    needs more than their output.
+    """
+    if not isinstance(norm, _BatchNorm) or not isinstance(follower, _Activation):
+        return None
+    for module, base in ((norm, _BatchNorm), (follower, _Activation)):
+        if not is_plain(module) or getattr(module.forward, "__func__", None) is not base.forward:
+            return None
+    activation = activation_of(follower)
+    if activation is None or norm.activation is not None:
+        return None
+    kind = _epilogue.activation_kind("batch_norm", activation)
+    return activation if _epilogue.output_tells_kernel(kind) else None
+
+
+def normalised(norm: Any, x: Any, follower: Any, residual: Any = None) -> Any:
+    """follower(norm(x) + residual) for modules, in one call where that is the same."""
+    activation = taken_in(norm, follower)
+    if activation is not None:
+        return norm.normalised(x, activation, residual)
+    y = norm(x)
+    return follower(y if residual is None else y + residual)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -126,7 +167,7 @@ class _InstanceNorm(_BatchNorm):
             num_features, eps, momentum, affine, track_running_stats, bias=bias, dtype=dtype
         )
 
-    def forward(self, input: Any) -> Any:
+    def forward(self, input: Any) -> Any:  # type: ignore[override]
         name = type(self).__name__
         check_rank(name, "input", input, self.ranks, "(a batch axis is optional)")
         unbatched = len(input.shape) == min(self.ranks)
