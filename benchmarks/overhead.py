@@ -15,6 +15,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import lamina
@@ -319,7 +320,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--json", help="write the rows to this file")
+    parser.add_argument(
+        "--json", help="write the rows to this file, beside those of other numbers of threads"
+    )
     parser.add_argument("--large", action="store_true", help="operations on large tensors only")
     options = parser.parse_args()
     lamina.set_num_threads(options.threads)
@@ -336,9 +339,18 @@ def main() -> None:
             times = f"{row['lamina_us']:10.2f} {row['torch_us']:10.2f} {row['ratio']:7.2f}"
             print(f"{row['name']:32} {times}", flush=True)
     if options.json:
-        report = {"threads": options.threads, "cores": os.cpu_count(), "rows": rows}
-        with open(options.json, "w") as file:
-            json.dump(report, file, indent=1)
+        write(Path(options.json), options.threads, rows)
+
+
+def write(path: Path, threads: int, rows: list[dict[str, Any]]) -> None:
+    """Replaces the rows of that number of threads; those of others stay."""
+    earlier = json.loads(path.read_text())["threads"] if path.exists() else {}
+    digits = [
+        {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()}
+        for row in rows
+    ]
+    report = {"cores": os.cpu_count(), "threads": {**earlier, str(threads): digits}}
+    path.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,25 @@ def test_numbers_are_told_apart():
         x * "2"
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_powers(dtype):
+    a = np.abs(values(40, 30, dtype=dtype)) + dtype(0.25)
+    for exponent in (2, 0.5, -1, 0, 1, 3, 2.5, -0.75, values(30, dtype=dtype), values(40, 1)):
+        power = np.asarray(exponent, np.float64)
+        for _ in range(2):
+            x = lamina.tensor(a, requires_grad=True)
+            y = x**exponent
+            wide = a.astype(np.float64)
+            np.testing.assert_allclose(
+                y.detach().numpy(), wide**power, rtol=4 * np.finfo(dtype).eps
+            )
+            assert_array_equal(lamina.pow(a, exponent), y.detach().numpy(), strict=True)
+            y.backward(np.ones(y.shape, y.dtype))
+            slope = power * wide ** (power - 1)
+            np.testing.assert_allclose(x.grad.numpy(), slope, rtol=8 * np.finfo(dtype).eps)
+    assert_array_equal(lamina.pow(2, a), lamina.pow(dtype(2), a), strict=True)
+
+
 COMPARISONS = {
     "eq": np.equal,
     "ne": np.not_equal,

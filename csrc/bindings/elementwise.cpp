@@ -153,7 +153,7 @@ Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape
       differentiate_extremum(largest, pair, kept, grad_y, gradients);
     };
     call.keeps = operand_bits(0, 1);
-  } else {
+  } else if (op != "power") {
     call.constant = true;  // comparisons
   }
   return call;

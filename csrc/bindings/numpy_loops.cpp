@@ -100,12 +100,4 @@ void Loops::stretch(ElementType type, const void* x, void* y, int64_t count) con
   loop.run(data, &length, steps, loop.details);
 }
 
-void Loops::fold(ElementType type, const char* x, char* y, int64_t count, bool one_y) const {
-  const Loop& loop = at(type);
-  const auto bytes = static_cast<py::ssize_t>(bytes_of(type)), y_step = one_y ? 0 : bytes;
-  char* data[3] = {y, const_cast<char*>(x), y};
-  const py::ssize_t steps[3] = {y_step, bytes, y_step}, length = count;
-  loop.run(data, &length, steps, loop.details);
-}
-
 }  // namespace lamina::bindings

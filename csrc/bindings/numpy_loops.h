@@ -26,8 +26,6 @@ class Loops {
   void each(const Broadcast& shapes, const Array& a, const Array* b, const Array& y) const;
   // y[j] = f(x[j]) of one dtype, for j below count.
   void stretch(ElementType type, const void* x, void* y, int64_t count) const;
-  // y[j] = f(y[j], x[j]) for j below count; one_y: y = f(y, x[j]) for one j after another.
-  void fold(ElementType type, const char* x, char* y, int64_t count, bool one_y) const;
 
  private:
   const Loop& at(ElementType type) const;

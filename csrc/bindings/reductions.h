@@ -1,14 +1,13 @@
-// Sums and extrema over axes of arrays in C order.
+// Reductions over axes of NumPy arrays in C order (ops/reduce.h).
 #pragma once
 
 #include "bindings/array.h"
+#include "ops/reduce.h"
 
 namespace lamina::bindings {
 
-// Axes in runs: x [outer, n, inner, m] is reduced to y [outer, inner]. A run may be one element.
-struct Runs {
-  int64_t outer = 1, n = 1, inner = 1, m = 1;
-
+// The axes of an array as runs of reduced and kept ones. A run may be one element.
+struct Runs : ops::Axes {
   // Whether the axes form such runs; fills *this if so.
   bool read(const std::vector<py::ssize_t>& shape, const std::vector<bool>& reduced);
   // For an operand that was broadcast to `shape`: the axes along which its gradient is summed.

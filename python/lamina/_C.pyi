@@ -208,6 +208,16 @@ def cross_entropy_call(
     operands: x, target, weight
     """
 
+def cumsum(x: NDArray, y: NDArray, outer: int, n: int, inner: int, reversed: bool) -> None:
+    """
+    Running sums along n of x [outer, n, inner]
+    """
+
+def cumsum_call(shape: Sequence[int], outer: int, n: int, inner: int) -> Call:
+    """
+    operands: x
+    """
+
 def current_backend() -> str: ...
 def dropout(
     x: NDArray,
@@ -226,11 +236,36 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     A new array, its memory recycled; None for what lamina.arrays.empty has to look at
     """
 
+def extreme(
+    smallest: bool,
+    x: NDArray,
+    y: NDArray | None,
+    indices: NDArray | None,
+    shape: Sequence[int],
+    reduced: Sequence[bool],
+) -> None:
+    """
+    y, the first indices, or both; indices of adjacent axes only
+    """
+
 def extreme_call(
     shape: Sequence[int], op: str, x_shape: Sequence[int], reduced: Sequence[bool]
 ) -> Call:
     """
     operands: x
+    """
+
+def extreme_gradient(
+    x: NDArray | None,
+    y: NDArray | None,
+    indices: NDArray | None,
+    grad_y: NDArray,
+    grad_x: NDArray,
+    shape: Sequence[int],
+    reduced: Sequence[bool],
+) -> None:
+    """
+    From x and y, or from indices
     """
 
 def float32_precision() -> str: ...
@@ -298,7 +333,7 @@ def in_c_order(x: NDArray) -> Any:
 
 def in_runs(shape: Sequence[int], reduced: Sequence[bool]) -> bool:
     """
-    Whether the reduced axes form at most two runs that the loops take
+    Whether the reduced axes form at most two runs that the kernels take
     """
 
 def is_ready(x: Any) -> bool:
@@ -470,6 +505,37 @@ def prelu(
     c: int,
     inner: int,
 ) -> None: ...
+def reduce(
+    kind: str,
+    x: NDArray,
+    y: NDArray,
+    centre: NDArray | None,
+    shape: Sequence[int],
+    reduced: Sequence[bool],
+    divisor: float,
+) -> None:
+    """
+    y of x [shape] over the reduced axes, which are in_runs
+    """
+
+def reduce_call(
+    shape: Sequence[int], kind: str, x_shape: Sequence[int], reduced: Sequence[bool], divisor: float
+) -> Call:
+    """
+    operands: x
+    """
+
+def reduce_gradient(
+    kind: str,
+    x: NDArray | None,
+    y: NDArray | None,
+    centre: NDArray | None,
+    grad_y: NDArray,
+    grad_x: NDArray,
+    shape: Sequence[int],
+    reduced: Sequence[bool],
+    divisor: float,
+) -> None: ...
 def reduce_loss(
     loss: NDArray,
     target: NDArray,
@@ -516,18 +582,6 @@ def softmax(
     result: NDArray,
 ) -> None: ...
 def softmax_call(shape: Sequence[int], outer: int, axis: int, inner: int, log: bool) -> Call:
-    """
-    operands: x
-    """
-
-def sum_axes(x: NDArray, sums: NDArray, shape: Sequence[int], reduced: Sequence[bool]) -> None:
-    """
-    sums of x over the reduced axes, which are in_runs
-    """
-
-def sum_call(
-    shape: Sequence[int], x_shape: Sequence[int], reduced: Sequence[bool], count: float
-) -> Call:
     """
     operands: x
     """

@@ -29,7 +29,9 @@ from .timing import Call, interleaved, keep_memory
 
 CONV_FAMILIES = {"suite": SUITE, "held_out": HELD_OUT, "tiny": TINY}
 # The families of `lamina bench` that are not bound by arithmetic.
-MEMORY_FAMILIES = ("pool", "activation", "softmax", "norm", "resize", "unfold", "roi", "dropout")
+MEMORY_FAMILIES = (
+    *("pool", "activation", "softmax", "norm", "resize", "unfold", "roi", "dropout", "reduction"),
+)
 # Layers of the suite that a normalisation and a ReLU follow.
 FUSED = (
     *("vgg2_2", "vgg4_2", "rn_conv1", "rn_l1_3x3", "rn_l3_3x3", "rn_3x3s2_l2", "rn_1x1_l1r"),

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import ops
+from .. import operations, ops
 from ..functional._update import optimizer_step
 from ..random import manual_seed
 
@@ -283,6 +283,28 @@ def _channel_shuffle(x: Array) -> Array:
 _BOXES = np.array([[0.0, 0, 4, 4], [1, 1, 5, 5], [10, 10, 12, 12], [0, 0, 4, 5]])
 _IMAGE = (2, 6, 8, 10)
 
+
+def _reduction(
+    name: str, op: str, formula: Callable[..., Any], *arguments: Any, work: float = 1
+) -> dict[str, Definition]:
+    """`name` over all axes, the last, the first, and those of a batch's channels."""
+
+    def over(dim: Any) -> Definition:
+        given = (*arguments, dim) if dim is not None or arguments else ()
+
+        def call(F: Any, algo: str, x: Any) -> Any:
+            y = getattr(F, name, getattr(operations, name))(x, *given)
+            return y[0] if name == "max" else y
+
+        shape = (3, 5, 7, 9)[: 4 if isinstance(dim, tuple) else 2]
+        return Definition(call, lambda x: np.asarray(formula(x, dim)), (shape,), op, work)
+
+    axes = {"all": None, "last": -1, "first": 0, "channels": (0, 2, 3)}
+    if name == "max":
+        axes = {"last": -1, "first": 0}
+    return {f"{name}.{place}": over(dim) for place, dim in axes.items()}
+
+
 DEFINITIONS: dict[str, Definition] = {
     "gemm": Definition(
         lambda F, algo, a, b: F.linear(a, b), lambda a, b: a @ b.T, ((37, 130), (53, 130))
@@ -431,6 +453,27 @@ DEFINITIONS: dict[str, Definition] = {
     "adam": Definition(_call_adam, _adam, ((5, 37),) * 4, "optimizer_step", 14, peer=False),
     "gru_cell": Definition(
         lambda F, algo, *inputs: F.gru_cell(*inputs), _gru_cell, ((3, 5), (3, 7), (21, 5), (21, 7))
+    ),
+    **_reduction("sum", "reduce", np.sum),
+    **_reduction("mean", "reduce", np.mean),
+    **_reduction("var", "reduce", lambda x, dim: x.var(dim, ddof=1), work=3),
+    **_reduction("std", "reduce", lambda x, dim: x.std(dim, ddof=1), work=3),
+    **_reduction("norm", "reduce", lambda x, dim: np.sqrt((x * x).sum(dim)), 2, work=2),
+    **_reduction("amax", "extreme", np.max),
+    **_reduction("max", "extreme", np.max),
+    "cumsum.last": Definition(
+        lambda F, algo, x: getattr(F, "cumsum", operations.cumsum)(x, -1),
+        lambda x: x.cumsum(-1),
+        ((5, 37),),
+        "cumsum",
+        1,
+    ),
+    "cumsum.first": Definition(
+        lambda F, algo, x: getattr(F, "cumsum", operations.cumsum)(x, 0),
+        lambda x: x.cumsum(0),
+        ((5, 37),),
+        "cumsum",
+        1,
     ),
 }
 

@@ -308,6 +308,27 @@ DROPOUT = (
     PlainLayer("alexnet.dropout6", "dropout", ((128, 9216),)),
     PlainLayer("transformer.dropout", "dropout", ((512, 512),)),
 )
+# A matrix of 1 K, 64 K, 1 M and 16 M elements, and images of as many.
+REDUCTION = tuple(
+    PlainLayer(
+        f"{name}.{place}_{label}", f"{name}.{place}", (image if place == "channels" else matrix,)
+    )
+    for label, matrix, image in (
+        ("1k", (32, 32), (2, 8, 8, 8)),
+        ("64k", (256, 256), (4, 16, 32, 32)),
+        ("1m", (1024, 1024), (16, 64, 32, 32)),
+        ("16m", (4096, 4096), (16, 256, 64, 64)),
+    )
+    for name, places in (
+        ("sum", ("all", "last", "first", "channels")),
+        ("var", ("all", "last", "first", "channels")),
+        ("norm", ("all", "last")),
+        ("amax", ("all", "channels")),
+        ("max", ("last", "first")),
+        ("cumsum", ("last", "first")),
+    )
+    for place in places
+)
 
 # family -> its layers
 FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
@@ -323,4 +344,5 @@ FAMILIES: dict[str, tuple[ConvLayer, ...] | tuple[PlainLayer, ...]] = {
     "unfold": UNFOLD,
     "roi": ROI,
     "dropout": DROPOUT,
+    "reduction": REDUCTION,
 }

@@ -133,28 +133,31 @@ def shapes_of(*operands: Any) -> list[tuple[int, ...]]:
     return [getattr(x, "shape", ()) for x in operands]
 
 
-def axis_runs(shape: tuple[int, ...], dims: tuple[int, ...]) -> list[bool] | None:
-    """Which axes are reduced, if the compiled loops take them."""
-    reduced = [d in dims for d in range(len(shape))]
-    return reduced if dims and _C.in_runs(shape, reduced) else None
+def reduced_axes(x: Any, dims: tuple[int, ...]) -> list[bool] | None:
+    """Which axes are reduced, where the kernels reduce them: of NumPy arrays of floats."""
+    if type(getattr(x, "_data", x)) is not np.ndarray or x.dtype not in FLOATS:
+        return None
+    reduced = [d in dims for d in range(len(x.shape))]
+    return reduced if dims and _C.in_runs(x.shape, reduced) else None
 
 
-def wide_sum(x: Any, dims: tuple[int, ...], keepdim: bool = False) -> Any:
+def kept_shape(shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> tuple[int, ...]:
+    """The shape of a reduction's result."""
+    return tuple(1 if d in dims else n for d, n in enumerate(shape) if keepdim or d not in dims)
+
+
+def wide_sum(x: Any, dims: tuple[int, ...], keepdim: bool = False, divisor: float = 1.0) -> Any:
     """Sum with float32 (and smaller) added in float64, so that its error does not grow."""
-    if type(x) is np.ndarray and x.dtype in FLOATS:
-        reduced = axis_runs(x.shape, dims)
-        if reduced is not None:
-            kept = [1 if gone else size for size, gone in zip(x.shape, reduced, strict=True)]
-            sums = empty("sum", kept, x.dtype)
-            _C.sum_axes(asarray("sum", "x", x), sums, x.shape, reduced)
-            return sums if keepdim else sums.reshape(_without(x.shape, dims))
-    if x.dtype.kind == "f" and x.dtype.itemsize < 8:
-        return x.sum(dims, dtype=np.float64, keepdims=keepdim).astype(x.dtype)
-    return x.sum(dims, keepdims=keepdim)
-
-
-def _without(shape: tuple[int, ...], dims: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for d, size in enumerate(shape) if d not in dims)
+    axes = reduced_axes(x, dims)
+    if axes is not None:
+        y = empty("sum", kept_shape(x.shape, dims, keepdim), x.dtype)
+        _C.reduce("sum", asarray("sum", "x", x), y, None, x.shape, axes, divisor)
+        return y
+    wide = np.float64 if x.dtype.kind == "f" and x.dtype.itemsize < 8 else None
+    y = x.sum(dims, dtype=wide, keepdims=keepdim)
+    if divisor != 1:  # of floats, where it may be NaN
+        y = y / divisor
+    return y if wide is None else y.astype(x.dtype)
 
 
 def unbroadcast(gradient: Any, shape: tuple[int, ...]) -> Any:

@@ -306,6 +306,7 @@ _known_pairs = {
     "maximum": Known(2, Maximum, True, "copied"),
     "minimum": Known(2, Minimum, True, "copied"),
 }
+_known_powers = Known(2, Pow, True, "copied")
 _known_negatives = Known(1, Neg)
 _known_absolutes = Known(1, Abs, layouts="copied")
 _known_sigmoids = Known(1, Sigmoid, layouts="copied")
@@ -353,9 +354,22 @@ def div(a: Any, b: Any) -> Any:
 
 def pow(a: Any, b: Any) -> Any:
     """a ** b, broadcast. Raises as `add`."""
-    if type(b) in (int, float) and b == 2 and getattr(a, "dtype", None) in FLOATS:
-        return mul(a, a)
-    return Pow.apply(a, b)
+    if type(b) in (int, float) and getattr(a, "dtype", None) in FLOATS:
+        if b == 2:
+            return mul(a, a)
+        if b == 0.5:
+            return sqrt(a)
+        if b == -1:
+            return div(1, a)
+        if b in (0, 1):  # NumPy has other loops for them
+            return Pow.apply(a, b)
+    y = _known_powers.run(a, b)
+    if y is not None:
+        return y
+    y = Pow.apply(a, b)
+    if are_alike((a, b), (y.dtype,)) and y.dtype in FLOATS:
+        _known_powers.remember((a, b), y, _C.binary_call, ("power", *shapes_of(a, b)), ())
+    return y
 
 
 def maximum(a: Any, b: Any) -> Any:

@@ -1,7 +1,9 @@
 """Reductions over one, several or all dimensions, and running sums.
 
-Sums of float32 are added in float64. Ties: `amax` and `amin` share the gradient among the equal
-elements, `max` and `min` with a dimension give it to the first. NaN wins every comparison.
+NumPy arrays of floats go to the kernels of csrc/ops/reduce.h, where their axes form few runs;
+others are reduced by their own library. Sums of float32 are added in float64. Ties: `amax` and
+`amin` share the gradient among the equal elements, `max` and `min` with a dimension give it to the
+first. NaN wins every comparison.
 """
 
 from __future__ import annotations
@@ -13,16 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _C
-from ..arrays import FLOATS, INT64, is_floating, module_of
+from ..arrays import asarray, empty, is_floating, module_of
 from ..autograd import Context, Function
 from ..known import Known
 from ._common import (
     all_dims,
     as_array,
     as_float,
-    axis_runs,
-    is_known_array,
+    kept_shape,
     one_dim,
+    reduced_axes,
     restored,
     wide_sum,
 )
@@ -49,6 +51,23 @@ def _refuse_empty(op: str, shape: tuple[int, ...], dims: tuple[int, ...]) -> Non
         )
 
 
+def _gradient(
+    kind: str,
+    x: Any,
+    y: Any,
+    centre: Any,
+    grad_y: Any,
+    shape: Any,
+    axes: list[bool],
+    divisor: float,
+) -> Any:
+    """grad_x of a reduction by the kernels."""
+    grad_x = empty(kind, shape, grad_y.dtype)
+    grad_y = asarray(kind, "grad_y", grad_y)
+    _C.reduce_gradient(kind, x, y, centre, grad_y, grad_x, shape, axes, divisor)
+    return grad_x
+
+
 class Sum(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
@@ -73,10 +92,12 @@ def _mean_count(shape: tuple[int, ...], dims: tuple[int, ...]) -> float:
 class Mean(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
-        total = Sum.forward(ctx, x, dim, keepdim)
-        shape, dims, _ = ctx.geometry
-        ctx.count = total.dtype.type(_mean_count(shape, dims))
-        return module_of(total).asarray(total / ctx.count)
+        dims = all_dims("mean", dim, x.ndim)
+        ctx.geometry = (x.shape, dims, keepdim)
+        ctx.count = x.dtype.type(_mean_count(x.shape, dims))
+        if not dims:
+            return x.copy()
+        return module_of(x).asarray(wide_sum(x, dims, keepdim, _mean_count(x.shape, dims)))
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
@@ -90,7 +111,12 @@ class Prod(Function):
         dims = all_dims("prod", dim, x.ndim)
         ctx.geometry = (dims, keepdim)
         ctx.save_for_backward(x)
-        return x.prod(dims, keepdims=keepdim)
+        axes = reduced_axes(x, dims)
+        if axes is None:
+            return x.prod(dims, keepdims=keepdim)
+        y = empty("prod", kept_shape(x.shape, dims, keepdim), x.dtype)
+        _C.reduce("product", asarray("prod", "x", x), y, None, x.shape, axes, 1.0)
+        return y
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
@@ -119,17 +145,27 @@ class Amax(Function):
         x = as_array(op, x)
         dims = all_dims(op, dim, x.ndim)
         _refuse_empty(op, x.shape, dims)
-        kept = getattr(module_of(x), op)(x, axis=dims, keepdims=True)
-        ctx.save_for_backward(x, kept)
+        ctx.axes = reduced_axes(x, dims)
         ctx.geometry = (dims, keepdim)
-        return (
-            kept if keepdim else kept.reshape([s for d, s in enumerate(x.shape) if d not in dims])
-        )
+        y: Any
+        if ctx.axes is not None:
+            x, y = asarray(op, "x", x), empty(op, kept_shape(x.shape, dims, keepdim), x.dtype)
+            _C.extreme(op == "amin", x, y, None, x.shape, ctx.axes)
+        else:
+            y = module_of(x).asarray(getattr(module_of(x), op)(x, axis=dims, keepdims=keepdim))
+        ctx.save_for_backward(x, y)
+        return y
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
-        x, kept = ctx.saved
+        x, y = ctx.saved
         dims, keepdim = ctx.geometry
+        if ctx.axes is not None:
+            grad_x = empty("amax", x.shape, x.dtype)
+            grad_y = asarray("amax", "grad_y", grad_y)
+            _C.extreme_gradient(x, y, None, grad_y, grad_x, x.shape, ctx.axes)
+            return grad_x, None, None
+        kept = restored(y, dims, keepdim)
         chosen = (x == kept) | (kept != kept) & (x != x)
         count = chosen.sum(dims, keepdims=True).astype(grad_y.dtype)
         return restored(grad_y, dims, keepdim) / count * chosen, None, None
@@ -150,10 +186,18 @@ class _AlongDim(Function):
         xp = module_of(x)
         _refuse_empty(op, x.shape or (1,), (axis,))
         wide = x if x.ndim else x.reshape(1)
-        indices = xp.expand_dims(getattr(xp, "arg" + op)(wide, axis=axis), axis)
-        values = xp.take_along_axis(wide, indices, axis)
+        values: Any
+        axes = reduced_axes(wide, (axis,))
+        if axes is not None:
+            kept = kept_shape(wide.shape, (axis,), True)
+            values, indices = empty(op, kept, x.dtype), empty(op, kept, np.int64)
+            _C.extreme(op == "min", asarray(op, "x", wide), values, indices, wide.shape, axes)
+        else:
+            indices = xp.expand_dims(getattr(xp, "arg" + op)(wide, axis=axis), axis)
+            values = xp.take_along_axis(wide, indices, axis)
         ctx.save_for_backward(indices)
-        ctx.geometry = (x.shape, axis, keepdim)
+        ctx.geometry = (wide.shape, axes, axis)
+        ctx.shape = x.shape
         if x.ndim == 0:
             values, indices = values.reshape(()), indices.reshape(())
         elif not keepdim:
@@ -164,11 +208,16 @@ class _AlongDim(Function):
     @staticmethod
     def backward(ctx: Context, grad_values: Any, grad_indices: Any) -> Any:
         (indices,) = ctx.saved
-        shape, axis, keepdim = ctx.geometry
+        shape, axes, axis = ctx.geometry
         xp = module_of(grad_values)
-        grad_x = xp.zeros(shape or (1,), grad_values.dtype)
-        xp.put_along_axis(grad_x, indices, grad_values.reshape(indices.shape), axis)
-        return grad_x.reshape(shape), None, None
+        if axes is not None:
+            grad_x = empty("max", shape, grad_values.dtype)
+            grad_values = asarray("max", "grad_values", grad_values)
+            _C.extreme_gradient(None, None, indices, grad_values, grad_x, shape, axes)
+        else:
+            grad_x = xp.zeros(shape, grad_values.dtype)
+            xp.put_along_axis(grad_x, indices, grad_values.reshape(indices.shape), axis)
+        return grad_x.reshape(ctx.shape), None, None
 
 
 class Max(_AlongDim):
@@ -180,41 +229,59 @@ class Min(_AlongDim):
 
 
 class Var(Function):
-    @staticmethod
-    def forward(ctx: Context, x: Any, dim: Any, correction: float, keepdim: bool) -> Any:
-        x = as_float("var", x)
-        dims = all_dims("var", dim, x.ndim)
-        count = _count(x.shape, dims)
+    kind = "variance"
+
+    @classmethod
+    def forward(cls, ctx: Context, x: Any, dim: Any, correction: float, keepdim: bool) -> Any:
+        op = cls.__name__.lower()
+        x = as_float(op, x)
+        xp, dims = module_of(x), all_dims(op, dim, x.ndim)
+        divisor = _var_divisor(x.shape, dims, correction)
+        axes = reduced_axes(x, dims)
+        ctx.geometry = (dims, keepdim, divisor, axes)
+        y: Any
+        if axes is not None:
+            shape = kept_shape(x.shape, dims, keepdim)
+            x, y, centre = asarray(op, "x", x), empty(op, shape, x.dtype), np.empty(shape)
+            _C.reduce(cls.kind, x, y, centre, x.shape, axes, divisor)
+            ctx.save_for_backward(x, y if cls.kind == "deviation" else None, centre)
+            return y
         wide = x.astype(np.float64)
-        centred = wide - wide.mean(dims, keepdims=True) if count else wide
-        ctx.geometry = (dims, keepdim, count - correction)
-        ctx.save_for_backward(centred.astype(x.dtype))
-        # Fewer elements than the correction have no variance: NaN, as in torch.
-        divisor = np.maximum(count - correction, 0)
-        y = (centred * centred).sum(dims, keepdims=keepdim) / np.float64(divisor)
-        return module_of(x).asarray(y, x.dtype)
-
-    @staticmethod
-    def backward(ctx: Context, grad_y: Any) -> Any:
-        (centred,) = ctx.saved
-        dims, keepdim, divisor = ctx.geometry
-        scale = grad_y.dtype.type(2.0) / grad_y.dtype.type(divisor)
-        return restored(grad_y, dims, keepdim) * centred * scale, None, None, None
-
-
-class Root(Function):
-    """sqrt of a variance: the gradient at 0 is 0, not infinite."""
-
-    @staticmethod
-    def forward(ctx: Context, x: Any) -> Any:
-        y = module_of(x).asarray(module_of(x).sqrt(x), x.dtype)
-        ctx.save_for_backward(y)
+        centred = wide - wide.mean(dims, keepdims=True) if wide.size else wide
+        with np.errstate(divide="ignore", invalid="ignore"):
+            y = (centred * centred).sum(dims, keepdims=keepdim) / np.float64(divisor)
+        y = xp.asarray(xp.sqrt(y) if cls.kind == "deviation" else y, x.dtype)
+        ctx.save_for_backward(centred.astype(x.dtype), y, None)
         return y
 
-    @staticmethod
-    def backward(ctx: Context, grad_y: Any) -> Any:
-        (y,) = ctx.saved
-        return module_of(y).where(y == 0, 0, grad_y / (2 * y)).astype(y.dtype)
+    @classmethod
+    def backward(cls, ctx: Context, grad_y: Any) -> Any:
+        x, y, centre = ctx.saved
+        dims, keepdim, divisor, axes = ctx.geometry
+        if axes is not None:
+            grad_x = _gradient(cls.kind, x, y, centre, grad_y, x.shape, axes, divisor)
+            return grad_x, None, None, None
+        slope = grad_y / grad_y.dtype.type(divisor)
+        if cls.kind == "deviation":
+            slope = module_of(y).where(y == 0, 0, slope / y).astype(y.dtype)
+        else:
+            slope = 2 * slope
+        return restored(slope, dims, keepdim) * x, None, None, None
+
+
+class Std(Var):
+    """The root of a variance: the gradient at 0 is 0, not infinite."""
+
+    kind = "deviation"
+
+
+def _var_divisor(shape: tuple[int, ...], dims: tuple[int, ...], correction: float) -> float:
+    """0 for fewer elements than the correction: they have no variance, but NaN, as in torch."""
+    count = _count(shape, dims) - correction
+    return float(count) if count > 0 else 0.0
+
+
+_NORMS = {1.0: "absolute", 2.0: "euclidean"}  # those that kernels compute
 
 
 class Norm(Function):
@@ -225,6 +292,16 @@ class Norm(Function):
         x = as_float("norm", x)
         dims = all_dims("norm", dim, x.ndim)
         xp = module_of(x)
+        axes = reduced_axes(x, dims) if p in _NORMS else None
+        ctx.geometry = (p, dims, keepdim, axes)
+        if axes is not None:
+            x, y = (
+                asarray("norm", "x", x),
+                empty("norm", kept_shape(x.shape, dims, keepdim), x.dtype),
+            )
+            _C.reduce(_NORMS[p], x, y, None, x.shape, axes, 1.0)
+            ctx.save_for_backward(x, y)
+            return y
         size = xp.abs(x).astype(np.float64)
         if math.isinf(p):
             _refuse_empty("norm", x.shape, dims)
@@ -234,7 +311,6 @@ class Norm(Function):
         else:
             kept = (size**p).sum(dims, keepdims=True) ** (1 / p)
         kept = xp.asarray(kept, x.dtype)
-        ctx.geometry = (p, dims, keepdim)
         ctx.save_for_backward(x, kept)
         return (
             kept if keepdim else kept.reshape([s for d, s in enumerate(x.shape) if d not in dims])
@@ -243,7 +319,11 @@ class Norm(Function):
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
         x, kept = ctx.saved
-        p, dims, keepdim = ctx.geometry
+        p, dims, keepdim, axes = ctx.geometry
+        if axes is not None:
+            y = kept if p == 2 else None
+            grad_x = _gradient(_NORMS[p], x, y, None, grad_y, x.shape, axes, 1.0)
+            return grad_x, None, None, None
         xp = module_of(x)
         grad_y = restored(grad_y, dims, keepdim)
         size, sign = xp.abs(x), xp.sign(x)
@@ -265,6 +345,12 @@ class Cumsum(Function):
         ctx.dim = one_dim("cumsum", dim, x.ndim)
         if x.ndim == 0:
             return x.astype(np.int64) if x.dtype.kind in "biu" else x.copy()
+        ctx.lines = _lines(x, ctx.dim)
+        if ctx.lines is not None:
+            y = empty("cumsum", x.shape, x.dtype)
+            outer, n, inner = ctx.lines
+            _C.cumsum(asarray("cumsum", "x", x), y, outer, n, inner, False)
+            return y
         if is_floating(x.dtype):
             return module_of(x).cumsum(x, axis=ctx.dim, dtype=np.float64).astype(x.dtype)
         return module_of(x).cumsum(x, axis=ctx.dim)
@@ -273,10 +359,23 @@ class Cumsum(Function):
     def backward(ctx: Context, grad_y: Any) -> Any:
         if grad_y.ndim == 0:
             return grad_y, None
+        if ctx.lines is not None:
+            grad_x = empty("cumsum", grad_y.shape, grad_y.dtype)
+            outer, n, inner = ctx.lines
+            _C.cumsum(asarray("cumsum", "grad_y", grad_y), grad_x, outer, n, inner, True)
+            return grad_x, None
         xp = module_of(grad_y)
         turned = xp.flip(grad_y, ctx.dim)
         total = xp.cumsum(turned, axis=ctx.dim, dtype=np.float64).astype(grad_y.dtype)
         return xp.flip(total, ctx.dim), None
+
+
+def _lines(x: Any, dim: int) -> tuple[int, int, int] | None:
+    """[outer, n, inner] of the dimension, for the kernel."""
+    shape = x.shape
+    if reduced_axes(x, (dim,)) is None:
+        return None
+    return math.prod(shape[:dim]), shape[dim], math.prod(shape[dim + 1 :])
 
 
 class Test(Function):
@@ -293,43 +392,56 @@ class Test(Function):
         dims = tuple(range(x.ndim)) if axis is None else (axis,) if x.ndim else ()
         _refuse_empty(op, x.shape, dims)
         axis = axis if x.ndim else None
+        axes = reduced_axes(x, dims)
+        if axes is not None:
+            y = empty(op, kept_shape(x.shape, dims, keepdim), np.int64)
+            _C.extreme(op == "argmin", asarray(op, "x", x), None, y, x.shape, axes)
+            return y
         return xp.asarray(getattr(xp, op)(x, axis=axis, keepdims=keepdim))
 
 
-_known_sums = Known(1, Sum, layouts="copied")
-_known_means = Known(1, Mean, layouts="copied")
-
-
-_run_sum, _run_mean = _known_sums.run, _known_means.run
-_known_extremes = {
+_known = {
     name: Known(1, function, layouts="copied")
-    for name, function in (("amax", Amax), ("amin", Amin), ("max", Max), ("min", Min))
+    for name, function in (
+        *(("sum", Sum), ("mean", Mean), ("prod", Prod), ("var", Var), ("std", Std), ("norm", Norm)),
+        *(("amax", Amax), ("amin", Amin), ("max", Max), ("min", Min)),
+        *(("argmax", Test), ("argmin", Test), ("cumsum", Cumsum)),
+    )
 }
-_known_extremes["argmax"] = Known(1, Test, layouts="copied")
-_known_extremes["argmin"] = Known(1, Test, layouts="copied")
+_run_sum, _run_mean = _known["sum"].run, _known["mean"].run
 
 
-def _loops_take(x: Any, op: str, dim: Any) -> list[bool] | None:
-    """Which axes of x `dim` names, where the compiled loops reduce them."""
-    if not is_known_array(x, FLOATS):
-        return None
-    return axis_runs(x.shape, all_dims(op, dim, x.ndim))
+def _dims_and_axes(op: str, x: Any, dim: Any) -> tuple[tuple[int, ...], list[bool] | None]:
+    """The dimensions, and which axes of x they are where the kernels reduce them."""
+    if not hasattr(x, "shape"):
+        return (), None
+    dims = all_dims(op, dim, len(x.shape))
+    return dims, reduced_axes(x, dims)
+
+
+def _remember(
+    op: str, kind: str, asked: tuple[Any, ...], y: Any, divisor: float, record: tuple[Any, ...]
+) -> Any:
+    """A reduction of asked[0] over asked[1], to be known from now on; returns y."""
+    x = asked[0]
+    _, axes = _dims_and_axes(op, x, asked[1])
+    if axes is not None:
+        rest = (kind, x.shape, axes, divisor)
+        _known[op].remember(asked, y, _C.reduce_call, rest, record)
+    return y
 
 
 def _extreme(op: str, x: Any, dim: Any, keepdim: Any, run: Callable[[], Any]) -> Any:
-    """A known call of one of `_known_extremes`, or run(), to be known from now on."""
-    known = _known_extremes[op]
+    """A known call, or run(), to be known from now on."""
+    known = _known[op]
     y = known.run(x, dim, keepdim)
     if y is not None:
         return y
     y = run()
-    if is_known_array(x, (*FLOATS, INT64)):
-        dims = all_dims(op, dim, x.ndim)
-        reduced = axis_runs(x.shape, dims)
-        adjacent = bool(dims) and dims[-1] - dims[0] == len(dims) - 1
-        if reduced is not None and adjacent and type(keepdim) is bool:
-            first = y[0] if isinstance(y, tuple) else y
-            known.remember((x, dim, keepdim), first, _C.extreme_call, (op, x.shape, reduced), ())
+    _, axes = _dims_and_axes(op, x, dim)
+    if axes is not None and type(keepdim) is bool:
+        first = y[0] if isinstance(y, tuple) else y
+        known.remember((x, dim, keepdim), first, _C.extreme_call, (op, x.shape, axes), ())
     return y
 
 
@@ -339,10 +451,7 @@ def sum(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     if y is not None:
         return y
     y = Sum.apply(x, dim, keepdim)
-    if (reduced := _loops_take(x, "sum", dim)) is not None:
-        rest = (x.shape, reduced, 1.0)
-        _known_sums.remember((x, dim, keepdim), y, _C.sum_call, rest, (dim, keepdim))
-    return y
+    return _remember("sum", "sum", (x, dim, keepdim), y, 1.0, (dim, keepdim))
 
 
 def mean(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
@@ -357,15 +466,17 @@ def mean(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         got = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"mean: x must be floating, got {got}; convert it to float32")
     y = Mean.apply(x, dim, keepdim)
-    if (reduced := _loops_take(x, "mean", dim)) is not None:
-        rest = (x.shape, reduced, _mean_count(x.shape, all_dims("mean", dim, x.ndim)))
-        _known_means.remember((x, dim, keepdim), y, _C.sum_call, rest, (dim, keepdim))
-    return y
+    count = _mean_count(x.shape, all_dims("mean", dim, x.ndim))
+    return _remember("mean", "sum", (x, dim, keepdim), y, count, (dim, keepdim))
 
 
 def prod(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The product over `dim` (None: all). Raises as `sum`."""
-    return Prod.apply(x, dim, keepdim)
+    y = _known["prod"].run(x, dim, keepdim)
+    if y is not None:
+        return y
+    y = Prod.apply(x, dim, keepdim)
+    return _remember("prod", "product", (x, dim, keepdim), y, 1.0, (dim, keepdim))
 
 
 def amax(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
@@ -412,18 +523,32 @@ def all(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return Test.apply(x, "all", dim, keepdim)
 
 
+def _variance(op: str, x: Any, dim: Any, unbiased: bool, keepdim: bool, correction: Any) -> Any:
+    if correction is None:
+        correction = float(unbiased)
+    y = _known[op].run(x, dim, correction, keepdim)
+    if y is not None:
+        return y
+    function = Std if op == "std" else Var
+    y = function.apply(x, dim, correction, keepdim)
+    dims, _ = _dims_and_axes(op, x, dim)
+    divisor = _var_divisor(getattr(x, "shape", ()), dims, correction)
+    rest = (dim, correction, keepdim)
+    return _remember(op, function.kind, (x, *rest), y, divisor, rest)
+
+
 def var(
     x: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None
 ) -> Any:
     """The variance over `dim`: squares summed, divided by the count less `correction` (1)."""
-    return Var.apply(x, dim, float(unbiased) if correction is None else correction, keepdim)
+    return _variance("var", x, dim, unbiased, keepdim, correction)
 
 
 def std(
     x: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None
 ) -> Any:
     """The square root of `var`, with the gradient 0 where it is 0."""
-    return Root.apply(var(x, dim, unbiased, keepdim, correction=correction))
+    return _variance("std", x, dim, unbiased, keepdim, correction)
 
 
 def norm(x: Any, p: float | str = 2, dim: Any = None, keepdim: bool = False) -> Any:
@@ -431,12 +556,27 @@ def norm(x: Any, p: float | str = 2, dim: Any = None, keepdim: bool = False) -> 
 
     Raises ValueError for `p` and `dim`.
     """
+    y = _known["norm"].run(x, dim, p, keepdim)
+    if y is not None:
+        return y
     power = 2.0 if p == "fro" else p
     if isinstance(power, str) or math.isnan(power):
         raise ValueError(f"norm: p must be a number or 'fro', got p={p!r}")
-    return Norm.apply(x, float(power), dim, keepdim)
+    y = Norm.apply(x, float(power), dim, keepdim)
+    if power not in _NORMS:
+        return y
+    record = (float(power), dim, keepdim)
+    return _remember("norm", _NORMS[power], (x, dim, p, keepdim), y, 1.0, record)
 
 
 def cumsum(x: Any, dim: int) -> Any:
     """Running sums along `dim`. Raises as `sum`."""
-    return Cumsum.apply(x, dim)
+    known = _known["cumsum"]
+    y = known.run(x, dim)
+    if y is not None:
+        return y
+    y = Cumsum.apply(x, dim)
+    dims, axes = _dims_and_axes("cumsum", x, dim)
+    if axes is not None and (lines := _lines(x, *dims)) is not None:
+        known.remember((x, dim), y, _C.cumsum_call, lines, (dim,))
+    return y

@@ -1,0 +1,188 @@
+// What reductions share: vectors of doubles made of elements, and the partition of lines and
+// columns.
+//
+// Partitioning  a line [n][m] is cut in pieces of kPiece elements, whose partial results are joined
+//               in order; columns (m == 1) are taken in tiles of neighbours, and rows in blocks
+//               where there are few tiles. All of it follows from the shape.
+#pragma once
+
+#include "core/threads.h"
+#include "cpu/scratch.h"
+#include "cpu/simd.h"
+#include "ops/reduce.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+inline constexpr int64_t kPiece = 65536;     // elements a task
+inline constexpr int64_t kColumnTasks = 64;  // more are not worth their partial results
+
+using Wide = Vec<double>;
+inline constexpr int kWide = kLanes<double>;
+typedef float Narrow __attribute__((vector_size(LAMINA_VECTOR_BYTES / 2)));
+
+// GCC 12 converts half a vector at a time, and warns of the intrinsics without a mask.
+LAMINA_INLINE Wide widened(Narrow v) {
+#if defined(__AVX512F__)
+  return (Wide)_mm512_maskz_cvtps_pd(__mmask8(-1), (__m256)v);
+#elif defined(__AVX2__)
+  return (Wide)_mm256_cvtps_pd((__m128)v);
+#else
+  return __builtin_convertvector(v, Wide);
+#endif
+}
+LAMINA_INLINE Narrow narrowed(Wide v) {
+#if defined(__AVX512F__)
+  return (Narrow)_mm512_maskz_cvtpd_ps(__mmask8(-1), (__m512d)v);
+#elif defined(__AVX2__)
+  return (Narrow)_mm256_cvtpd_ps((__m256d)v);
+#else
+  return __builtin_convertvector(v, Narrow);
+#endif
+}
+template <class T>
+LAMINA_INLINE Wide load_wide(const T* p) {
+  if constexpr (sizeof(T) == 8) {
+    return load(p);
+  } else {
+    Narrow v;
+    __builtin_memcpy(&v, p, sizeof v);
+    return widened(v);
+  }
+}
+// The first n of a vector's elements, or all; the others are 0 and not read.
+template <class T>
+LAMINA_INLINE Wide load_wide(const T* p, int64_t n) {
+  if (n >= kWide) return load_wide(p);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return widened((Narrow)_mm256_maskz_loadu_ps(__mmask8((1u << n) - 1), p));
+#endif
+  if constexpr (sizeof(T) == 8) return load_first(p, n);
+  T lanes[kWide] = {};
+  for (int64_t i = 0; i < n; ++i) lanes[i] = p[i];
+  return load_wide(lanes);
+}
+template <class T>
+LAMINA_INLINE void store_wide(T* p, int64_t n, Wide v) {
+  if constexpr (sizeof(T) == 8) {
+    store_first(p, n, v);
+  } else {
+    const Narrow narrow = narrowed(v);
+    if (n >= kWide)
+      __builtin_memcpy(p, &narrow, sizeof narrow);
+    else
+      for (int64_t i = 0; i < n; ++i) p[i] = narrow[i];
+  }
+}
+// Asks for what lies kPrefetchBytes behind p, once a cache line: element `place` of a whole number
+// of lines. Streams that end with a page are slow to start again.
+template <class T>
+LAMINA_INLINE void fetch_ahead(const T* p, int place) {
+  constexpr int kLine = 64 / sizeof(T);
+  if (place % kLine == 0) __builtin_prefetch(p + kPrefetchBytes / sizeof(T));
+}
+LAMINA_INLINE Wide first_lanes(Wide v, int64_t n, double other) {
+  return lane_numbers<double>() < n ? v : broadcast(other);
+}
+
+// State: add(first element, its place in the line, count), join(the next piece's State).
+// finish(line, state) of every line.
+template <class State, class T, class Finish>
+static void reduce_lines(const ops::Axes& axes, const T* x, const State& start,
+                         const Finish& finish) {
+  const int64_t n = axes.n, m = axes.m, lines = axes.lines(), length = axes.length();
+  const auto add_rows = [&](State& state, int64_t line, int64_t begin, int64_t end) {
+    const T* run = x + (n == 1 ? line * m : axes.at(line, begin));  // most without divisions
+    for (int64_t row = begin; row < end; ++row, run += axes.inner * m) state.add(run, row * m, m);
+  };
+  if (length <= kPiece) {
+    const int64_t grain = kPiece / max_of<int64_t>(length, 1);
+    return parallel_ranges(lines, grain, [&](int64_t begin, int64_t end) {
+      for (int64_t line = begin; line < end; ++line) {
+        State state = start;
+        add_rows(state, line, 0, n);
+        finish(line, state);
+      }
+    });
+  }
+  const int64_t cuts = ceil_div(m, kPiece);             // of a run
+  const int64_t rows = max_of<int64_t>(kPiece / m, 1);  // of a piece
+  const int64_t pieces = cuts > 1 ? n * cuts : ceil_div(n, rows);
+  const Scratch<State> parts(lines * pieces);
+  parallel_for(lines * pieces, [&](int64_t task) {
+    const int64_t line = task / pieces, piece = task % pieces;
+    State state = start;
+    if (cuts > 1) {
+      const int64_t row = piece / cuts, from = piece % cuts * kPiece;
+      state.add(x + axes.at(line, row) + from, row * m + from, min_of(kPiece, m - from));
+    } else {
+      add_rows(state, line, piece * rows, min_of(n, (piece + 1) * rows));
+    }
+    parts[task] = state;
+  });
+  for (int64_t line = 0; line < lines; ++line) {
+    State state = parts[line * pieces];
+    for (int64_t piece = 1; piece < pieces; ++piece) state.join(parts[line * pieces + piece]);
+    finish(line, state);
+  }
+}
+
+// Columns: kWidth of them; start(count), add(x, rows, first row, distance of rows, count), join(the
+// next block's, count). finish(line of the first column, count, columns).
+template <class Columns, class T, class Finish>
+static void reduce_columns(const ops::Axes& axes, const T* x, const Finish& finish) {
+  const int64_t n = axes.n, inner = axes.inner, width = min_of(inner, Columns::kWidth);
+  const int64_t tiles = ceil_div(inner, width), places = axes.outer * tiles;
+  const int64_t most = min_of(ceil_div(n * width, kPiece), ceil_div(kColumnTasks, places));
+  const int64_t rows = max_of<int64_t>(ceil_div(n, max_of<int64_t>(most, 1)), 1);
+  const int64_t blocks = max_of<int64_t>(ceil_div(n, rows), 1);
+  const auto add_block = [&](Columns& columns, int64_t place, int64_t block) {
+    const int64_t column = place % tiles * width, outer = place / tiles, row = block * rows;
+    const int64_t count = min_of(width, inner - column);
+    columns.start(count);
+    columns.add(x + (outer * n + row) * inner + column, min_of(rows, n - row), row, inner, count);
+  };
+  const auto finish_place = [&](const Columns& columns, int64_t place) {
+    const int64_t column = place % tiles * width;
+    finish(place / tiles * inner + column, min_of(width, inner - column), columns);
+  };
+  if (blocks == 1)
+    return parallel_ranges(places, max_of<int64_t>(kPiece / max_of<int64_t>(n * width, 1), 1),
+                           [&](int64_t begin, int64_t end) {
+                             const Scratch<Columns> columns(1);
+                             for (int64_t place = begin; place < end; ++place) {
+                               add_block(columns[0], place, 0);
+                               finish_place(columns[0], place);
+                             }
+                           });
+  const Scratch<Columns> parts(places * blocks);
+  parallel_for(places * blocks,
+               [&](int64_t task) { add_block(parts[task], task / blocks, task % blocks); });
+  parallel_for(places, [&](int64_t place) {
+    Columns& columns = parts[place * blocks];
+    const int64_t count = min_of(width, inner - place % tiles * width);
+    for (int64_t block = 1; block < blocks; ++block)
+      columns.join(parts[place * blocks + block], count);
+    finish_place(columns, place);
+  });
+}
+
+template <class T>
+LAMINA_INLINE bool in_columns(const T& args) {
+  return args.axes.m == 1 && args.axes.n > 1;
+}
+
+// Calls body(run, from, to) for the runs of `length` elements that `total` elements consist of, cut
+// where tasks begin.
+template <class Body>
+LAMINA_INLINE void for_each_stretch(int64_t total, int64_t length, const Body& body) {
+  parallel_ranges(total, kPiece, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end;) {
+      const int64_t run = i / length, stop = min_of(end, (run + 1) * length);
+      body(run, i - run * length, stop - run * length);
+      i = stop;
+    }
+  });
+}
+
+LAMINA_CPU_NAMESPACE_END
