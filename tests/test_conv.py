@@ -150,6 +150,20 @@ def test_cut_convolutions_exact(algo, case):
     assert_equal(algo, tensors[1].grad.numpy(), expected, grad_y, x)
 
 
+@pytest.mark.parametrize("width", [256, 250])
+def test_results_past_the_caches(width):
+    """Large results are stored past the caches: the same bits as a few of their channels."""
+    x, weight = cases.reals((1, 2, 270, width), 1), cases.normal((84, 2, 3, 3), 2)
+    bias = cases.reals((84,), 3)
+    with lamina.backend("cpu"):
+        y = F.conv2d(x, weight, bias, padding=1, algo="direct")
+        assert y.nbytes > 20 << 20
+        for k in range(0, 84, 28):
+            few = slice(k, k + 28)
+            part = F.conv2d(x, weight[few], bias[few], padding=1, algo="direct")
+            assert_array_equal(y[:, few], part)
+
+
 @pytest.mark.parametrize("case", cases.CONV_TRANSPOSE, ids=str)
 @pytest.mark.parametrize("kernel", lamina.kernels("conv", "dgrad"), ids=str)
 def test_conv_transpose_exact(kernel, case):

@@ -12,7 +12,7 @@
 // Floor         x and grad_y once through the caches, and the products at the FMA peak.
 #include "cpu/depthwise.h"
 #include "cpu/depthwise_slide.h"
-#include "cpu/direct.h"
+#include "cpu/direct_wgrad.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN

@@ -8,7 +8,7 @@
 // Partitioning  group, block of output channels, block of input channels; all images.
 // Numerics      a sum runs over the positions of a band of an image, then the bands in order.
 // Floor         the products at the FMA peak; every one loads its factor from L1.
-#include "cpu/direct.h"
+#include "cpu/direct_wgrad.h"
 #include "cpu/outer_sums.h"
 #include "ops/instantiate.h"
 

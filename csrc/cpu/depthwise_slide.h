@@ -9,7 +9,7 @@
 
 #include "core/threads.h"
 #include "cpu/activate.h"
-#include "cpu/direct.h"
+#include "cpu/direct_wgrad.h"
 #include "cpu/scratch.h"
 #include "ops/conv.h"
 

@@ -4,10 +4,8 @@
 //               whichever takes fewer of them; Lanes output channels times Vectors vectors of sums
 //               stay in registers over all input channels and taps. Every tap is a shifted load
 //               from a padded copy (cpu/phase_plane.h).
-// Partitioning  image, group, output depth, band of rows, block of output channels; the weight
-//               gradient: group, block of input channels, block of output channels.
-// Numerics      an output element sums (c, r) in order, in runs of about 256 terms. The weight
-//               gradient sums within a band lane by lane, then the bands of all images in order.
+// Partitioning  image, group, output depth, band of rows, block of output channels.
+// Numerics      an output element sums (c, r) in order, in runs of about 256 terms.
 #pragma once
 
 #include "core/threads.h"
@@ -25,9 +23,9 @@ inline constexpr int64_t kFewUnits = 16;           // fewer are cut further
 inline constexpr int64_t kRunTerms = 256;          // products summed in registers at a stretch
 inline constexpr int64_t kTaskTerms = 1 << 18;     // products that are worth a task
 
-struct Tap {
-  int64_t offset;  // in the phase plane
-  int64_t index;   // in the filter's kernel[0..2], flattened
+// A product of a sum: an input channel and a tap.
+struct Term {
+  int64_t x, weight;  // from a position of the copy, from the first weight of an output channel
 };
 
 // Output rows per band so that the copies of all channels of a group fit kBandElements.
@@ -57,38 +55,155 @@ struct DirectPass {
   int64_t y_offset[3];
 };
 
-// tile[Lanes][Vectors] = the sums over channels and taps at the positions x[0..Vectors). Runs of
-// about kRunTerms terms are summed in registers and then added up in the tile: rounding grows with
-// the run and the number of runs.
-template <class T, int Lanes, int Vectors>
-[[gnu::noinline]] static void direct_tile(const T* const (&x)[Vectors], int64_t x_step,
-                                          int64_t channels, const Tap* taps, int64_t count,
-                                          const T* weight, int64_t lane_step, int64_t channel_step,
-                                          T* tile) {
-  const int64_t run = max_of<int64_t>(kRunTerms / max_of<int64_t>(count, 1), 1);
-  int64_t channel = 0;  // in the copy
-  for (int64_t begin = 0; begin == 0 || begin < channels; begin += run) {
-    const int64_t end = min_of(begin + run, channels);
-    Vec<T> sum[Lanes][Vectors] = {};
-    for (int64_t c = begin; c < end; ++c, channel += x_step, weight += channel_step)
-      for (int64_t r = 0; r < count; ++r) {
-        const int64_t place = channel + taps[r].offset;
-        const T* factor = weight + taps[r].index;
-        Vec<T> line[Vectors];
-#pragma GCC unroll 8
-        for (int j = 0; j < Vectors; ++j) line[j] = load(x[j] + place);
-#pragma GCC unroll 8
-        for (int i = 0; i < Lanes; ++i)
-#pragma GCC unroll 8
-          for (int j = 0; j < Vectors; ++j) sum[i][j] += factor[i * lane_step] * line[j];
+// Where a unit's work lies: the padded copy of a band, the terms, and output channel 0 of the
+// group.
+template <class T>
+struct DirectBand {
+  const T* x;
+  const Term* term;
+  int64_t terms, run;  // of a sum in registers
+  const T* weight;
+  const T* bias;  // or null
+  T* y;
+  int64_t y_plane;
+  bool simple;    // sums of one run, vectors of neighbours, no epilogue but a ReLU:
+  bool streamed;  // past the caches,
+  T least;        // cut off below
+};
+
+template <class T>
+static void find_terms(const DirectPass<T>& pass, const PhasePlane& plane, Term* terms) {
+  const ops::ConvShape& s = pass.shape;
+  const int64_t taps = s.kernel_size();
+  for (int64_t r = 0; r < taps; ++r) {
+    const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
+                          r % s.kernel[2]};
+    const int64_t offset = plane.offset(s, t[0], t[1], t[2]);
+    int64_t index = 0;
+    for (int axis = 0; axis < 3; ++axis)
+      index = index * pass.kernel[axis] + pass.tap_first[axis] + t[axis] * pass.tap_step[axis];
+    for (int64_t c = 0; c < s.c_per_group(); ++c)
+      terms[c * taps + r] = {c * plane.size + offset, c * pass.weight_channel + index};
+  }
+}
+
+// `count` positions of an output row in a vector of a band, from lane `from` on; y + to.
+struct PositionRun {
+  int64_t from, to, count;
+};
+
+// The vectors of positions of a band of `rows` rows of a padded copy, and where their sums go.
+template <class T>
+class BandVectors {
+ public:
+  int64_t count;
+
+  BandVectors(const DirectPass<T>& pass, const PhasePlane& plane, int64_t rows)
+      : count(vectors_of(plane, pass.shape.out[2], rows)), places_(count + 1), runs_(count + rows) {
+    const int64_t columns = pass.shape.out[2], pitch = plane.pitch;
+    const bool by_rows = follows_rows(plane, columns, rows);
+    int64_t row = 0, column = 0, run = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      places_[i] = {row * pitch + column, run};
+      for (int64_t done = 0; done < kLanes<T> && row < rows;) {
+        const int64_t some = min_of<int64_t>(columns - column, kLanes<T> - done);
+        if (some > 0)
+          runs_[run++] = {done, row * pass.y_step[1] * pass.y_size[2] + column * pass.y_step[2],
+                          some};
+        const int64_t step =
+            min_of<int64_t>((by_rows ? columns : pitch) - column, kLanes<T> - done);
+        done += by_rows ? kLanes<T> : step, column += step;
+        if (column == (by_rows ? columns : pitch)) column = 0, ++row;
       }
+    }
+    places_[count] = {0, run};
+    neighbours = run == count;
+  }
+  bool neighbours;  // every vector has one run
+
+  LAMINA_INLINE int64_t first(int64_t i) const { return places_[i].x; }
+  LAMINA_INLINE const PositionRun* runs(int64_t i) const { return &runs_[places_[i].run]; }
+
+ private:
+  struct Place {
+    int64_t x, run;  // in the copy; the first of its runs
+  };
+  Scratch<Place> places_;
+  Scratch<PositionRun> runs_;
+
+  static bool follows_rows(const PhasePlane& plane, int64_t columns, int64_t rows) {
+    return rows * ceil_div(columns, kLanes<T>) <= ceil_div(rows * plane.pitch, kLanes<T>);
+  }
+  static int64_t vectors_of(const PhasePlane& plane, int64_t columns, int64_t rows) {
+    return min_of(rows * ceil_div(columns, kLanes<T>), ceil_div(rows * plane.pitch, kLanes<T>));
+  }
+};
+
+// sum[Lanes][Vectors] = the terms [term, end) of Lanes output channels at the positions of x.
+template <class T, int Lanes, int Vectors>
+LAMINA_INLINE void add_terms(const T* const (&x)[Vectors], const Term* term, const Term* end,
+                             const T* weight, int64_t lane_step, Vec<T> (&sum)[Lanes][Vectors]) {
+  for (; term != end; ++term) {
+    const T* factor = weight + term->weight;
+    Vec<T> line[Vectors];
+#pragma GCC unroll 8
+    for (int j = 0; j < Vectors; ++j) line[j] = load(x[j] + term->x);
 #pragma GCC unroll 8
     for (int i = 0; i < Lanes; ++i)
 #pragma GCC unroll 8
-      for (int j = 0; j < Vectors; ++j) {
-        T* place = tile + (i * Vectors + j) * kLanes<T>;
-        store(place, begin == 0 ? sum[i][j] : load(place) + sum[i][j]);
-      }
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += factor[i * lane_step] * line[j];
+  }
+}
+
+// tile[Lanes][Vectors] = a run of terms, or its sums with what the tile holds.
+template <class T, int Lanes, int Vectors>
+[[gnu::noinline]] static void direct_tile(const T* const (&x)[Vectors], const Term* term,
+                                          const Term* end, const T* weight, int64_t lane_step,
+                                          T* tile, bool add) {
+  Vec<T> sum[Lanes][Vectors] = {};
+  add_terms<T, Lanes, Vectors>(x, term, end, weight, lane_step, sum);
+#pragma GCC unroll 8
+  for (int i = 0; i < Lanes; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Vectors; ++j) {
+      T* place = tile + (i * Vectors + j) * kLanes<T>;
+      store(place, add ? load(place) + sum[i][j] : sum[i][j]);
+    }
+}
+
+// Where whole vectors of sums go, bias added and cut off below `least`.
+template <class T, int Vectors>
+struct TileRows {
+  T* y[Vectors];
+  int64_t plane;  // from an output channel to the next
+  const T* bias;  // or null
+  T least;
+};
+
+// One run of terms, from the registers to y. `to` is read afterwards: it would take registers.
+template <class T, int Lanes, int Vectors, bool Streamed>
+[[gnu::noinline]] static void direct_rows(const T* const (&x)[Vectors], const Term* term,
+                                          const Term* end, const T* weight, int64_t lane_step,
+                                          const TileRows<T, Vectors>* to) {
+  Vec<T> sum[Lanes][Vectors] = {};
+  add_terms<T, Lanes, Vectors>(x, term, end, weight, lane_step, sum);
+  __asm__("" : "+r"(to));
+  const Vec<T> least = broadcast(to->least);
+  T* y[Vectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < Vectors; ++j) y[j] = to->y[j];
+#pragma GCC unroll 8
+  for (int i = 0; i < Lanes; ++i) {
+    const Vec<T> bias = broadcast(to->bias ? to->bias[i] : T(0));
+#pragma GCC unroll 8
+    for (int j = 0; j < Vectors; ++j, y[j - 1] += to->plane) {
+      const Vec<T> value = sum[i][j] + bias;
+      const Vec<T> result = value <= least ? least : value;
+      if constexpr (Streamed)
+        store_result(y[j], kLanes<T>, result, true);
+      else
+        store(y[j], result);
+    }
   }
 }
 
@@ -109,127 +224,77 @@ LAMINA_INLINE void store_epilogue(const DirectPass<T>& pass, Vec<T> sums, T* y, 
   for (int64_t j = 0; j < count; ++j) y[j * step] = lanes[j];
 }
 
-// The vectors of positions of a band of `rows` rows of a padded copy.
-template <class T>
-struct BandVectors {
-  int64_t pitch, columns, positions;
-  int64_t per_row;  // 0 if they follow each other across the rows
-  int64_t count;
-
-  LAMINA_INLINE BandVectors(int64_t pitch, int64_t columns, int64_t rows)
-      : pitch(pitch), columns(columns), positions(rows * pitch) {
-    const int64_t flat = ceil_div(positions, kLanes<T>);
-    per_row = ceil_div(columns, kLanes<T>);
-    if (rows * per_row > flat) per_row = 0;
-    count = per_row ? rows * per_row : flat;
-  }
-  LAMINA_INLINE int64_t first(int64_t i) const {
-    return per_row ? i / per_row * pitch + i % per_row * kLanes<T> : i * kLanes<T>;
-  }
-};
-
-// Where the sums of a tile go: `count` of them from `from` on, to y + to.
-struct SumRun {
-  int64_t from, to, count;
-};
-
-// The runs of a tile's vectors within rows, for positions q[0..Vectors); their number.
-template <class T, int Vectors>
-static int find_runs(const DirectPass<T>& pass, const BandVectors<T>& band,
-                     const int64_t (&q)[Vectors], SumRun* runs) {
-  int count = 0;
-  for (int j = 0; j < Vectors; ++j) {
-    int64_t row = q[j] / band.pitch, column = q[j] % band.pitch;
-    for (int64_t done = 0; done < kLanes<T> && q[j] + done < band.positions;) {
-      const int64_t some = min_of<int64_t>(band.columns - column, kLanes<T> - done);
-      if (some > 0)
-        runs[count++] = {j * kLanes<T> + done,
-                         row * pass.y_step[1] * pass.y_size[2] + column * pass.y_step[2], some};
-      if (band.per_row) break;
-      done += band.pitch - column, column = 0, ++row;
-    }
-  }
-  return count;
-}
-
-template <class T>
-static void find_taps(const DirectPass<T>& pass, const PhasePlane& plane, Tap* taps) {
-  const ops::ConvShape& s = pass.shape;
-  for (int64_t r = 0; r < s.kernel_size(); ++r) {
-    const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
-                          r % s.kernel[2]};
-    taps[r] = {plane.offset(s, t[0], t[1], t[2]), 0};
-    for (int axis = 0; axis < 3; ++axis)
-      taps[r].index =
-          taps[r].index * pass.kernel[axis] + pass.tap_first[axis] + t[axis] * pass.tap_step[axis];
-  }
-}
-
-// Where a unit's work lies: the padded copy of a band, its taps, and output channel 0 of the group.
-template <class T>
-struct DirectBand {
-  const T* x;
-  const Tap* taps;
-  int64_t plane, channels, count;  // size of a plane, taps
-  const T* weight;
-  const T* bias;  // or null
-  T* y;
-  int64_t y_plane;
-};
-
-// Stores the runs of tile[lanes][Vectors], the sums of output channels from k on.
-template <class T, int Vectors>
-[[gnu::noinline]] static void store_tile(const DirectPass<T>& pass, const DirectBand<T>& band,
-                                         const SumRun* runs, int count, const T* tile, int64_t k,
-                                         int64_t lanes) {
-  const auto store_all = [&](const auto& store_run) {
-    for (int64_t i = 0; i < lanes; ++i, tile += Vectors * kLanes<T>) {
-      const Vec<T> bias = broadcast(band.bias ? band.bias[k + i] : T(0));
-      T* y = band.y + (k + i) * band.y_plane;
-      for (int j = 0; j < count; ++j)
-        store_run(load(tile + runs[j].from) + bias, y + runs[j].to, runs[j].count);
-    }
-  };
-  const int64_t step = pass.y_step[2];
-  if (step == 1 && !pass.epilogue.residual)
-    store_all([&](Vec<T> sums, T* y, int64_t some) {
-      store_first(y, some, activate(pass.epilogue, sums));
-    });
-  else
-    store_all([&](Vec<T> sums, T* y, int64_t some) { store_epilogue(pass, sums, y, step, some); });
-}
-
-// Vectors [first, last) of a band for the output channels [lane, last_lane).
+// Stores the runs of tile[Lanes][Vectors], the sums of output channels from k on.
 template <class T, int Lanes, int Vectors>
-static void direct_vectors(const DirectPass<T>& pass, const DirectBand<T>& band,
-                           const BandVectors<T>& vectors, int64_t first, int64_t last, int64_t lane,
-                           int64_t last_lane, T* tile) {
-  for (; first + Vectors <= last; first += Vectors) {
-    const T* x[Vectors];
-    int64_t q[Vectors];
-    for (int j = 0; j < Vectors; ++j) q[j] = vectors.first(first + j), x[j] = band.x + q[j];
-    SumRun runs[Vectors * kLanes<T>];
-    const int count = find_runs(pass, vectors, q, runs);
-    for (int64_t k = lane; k < last_lane;) {
-      const bool full = k + Lanes <= last_lane;
-      const T* factor = band.weight + k * pass.weight_lane;
-      for (int64_t i = 0; i < (full ? Lanes : 1); ++i)
-        for (int j = 0; j < count; ++j)
-          __builtin_prefetch(band.y + (k + i) * band.y_plane + runs[j].to, 1);
-      if (full)
-        direct_tile<T, Lanes, Vectors>(x, band.plane, band.channels, band.taps, band.count, factor,
-                                       pass.weight_lane, pass.weight_channel, tile);
-      else
-        direct_tile<T, 1, Vectors>(x, band.plane, band.channels, band.taps, band.count, factor,
-                                   pass.weight_lane, pass.weight_channel, tile);
-      store_tile<T, Vectors>(pass, band, runs, count, tile, k, full ? Lanes : 1);
-      k += full ? Lanes : 1;
-    }
+[[gnu::noinline]] static void store_tile(const DirectPass<T>& pass, const DirectBand<T>& band,
+                                         const BandVectors<T>& vectors, int64_t first, int64_t k,
+                                         const T* tile) {
+  const int64_t step = pass.y_step[2];
+  const bool rows = step == 1 && !pass.epilogue.residual;
+  for (int i = 0; i < Lanes; ++i) {
+    const Vec<T> bias = broadcast(band.bias ? band.bias[k + i] : T(0));
+    T* const y = band.y + (k + i) * band.y_plane;
+    for (int j = 0; j < Vectors; ++j, tile += kLanes<T>)
+      for (auto run = vectors.runs(first + j); run < vectors.runs(first + j + 1); ++run) {
+        const Vec<T> sums = load(tile + run->from) + bias;
+        if (rows)
+          store_first(y + run->to, run->count, activate(pass.epilogue, sums));
+        else
+          store_epilogue(pass, sums, y + run->to, step, run->count);
+      }
   }
+}
+
+// Vectors [first, first + Vectors) for the output channels [k, k + Lanes).
+template <class T, int Lanes, int Vectors>
+static void direct_sums(const DirectPass<T>& pass, const DirectBand<T>& band,
+                        const BandVectors<T>& vectors, int64_t first, int64_t k, T* tile) {
+  const T* const weight = band.weight + k * pass.weight_lane;
+  const Term* const end = band.term + band.terms;
+  const T* x[Vectors];
+  for (int j = 0; j < Vectors; ++j) x[j] = band.x + vectors.first(first + j);
+  if (band.simple) {
+    TileRows<T, Vectors> to;
+    to.plane = band.y_plane, to.bias = band.bias ? band.bias + k : nullptr, to.least = band.least;
+    bool whole = true, aligned = band.streamed;
+    for (int j = 0; j < Vectors; ++j) {
+      const PositionRun* run = vectors.runs(first + j);
+      to.y[j] = band.y + k * band.y_plane + run->to;
+      whole &= run->count == kLanes<T>;
+      aligned &= reinterpret_cast<uintptr_t>(to.y[j]) % kVectorBytes == 0;
+    }
+    if (whole && aligned)
+      return direct_rows<T, Lanes, Vectors, true>(x, band.term, end, weight, pass.weight_lane, &to);
+    if (whole)
+      return direct_rows<T, Lanes, Vectors, false>(x, band.term, end, weight, pass.weight_lane,
+                                                   &to);
+  }
+  const Term* term = band.term;
+  do {
+    const Term* const last = end - term > band.run ? term + band.run : end;
+    direct_tile<T, Lanes, Vectors>(x, term, last, weight, pass.weight_lane, tile,
+                                   term != band.term);
+    term = last;
+  } while (term != end);
+  store_tile<T, Lanes, Vectors>(pass, band, vectors, first, k, tile);
+}
+
+// Vectors [first, last) of a band for some of `lanes` output channels from k on; how many.
+template <class T, int Lanes, int Vectors>
+static int64_t direct_vectors(const DirectPass<T>& pass, const DirectBand<T>& band,
+                              const BandVectors<T>& vectors, int64_t first, int64_t last, int64_t k,
+                              int64_t lanes, T* tile) {
+  if constexpr (Lanes > 1)
+    if (lanes < Lanes)
+      return direct_vectors<T, Lanes / 2, Vectors>(pass, band, vectors, first, last, k, lanes,
+                                                   tile);
+  for (; first + Vectors <= last; first += Vectors)
+    direct_sums<T, Lanes, Vectors>(pass, band, vectors, first, k, tile);
   if constexpr (Vectors > 1)
     if (first < last)
       direct_vectors<T, Lanes, (Vectors > 3 ? Vectors / 2 : Vectors - 1)>(
-          pass, band, vectors, first, last, lane, last_lane, tile);
+          pass, band, vectors, first, last, k, Lanes, tile);
+  return Lanes;
 }
 
 // How a convolution is cut: bands of output rows whose copy, and blocks of output channels whose
@@ -271,11 +336,17 @@ static void direct_convolution(const DirectPass<T>& pass) {
   const int64_t block = cut.block, blocks = cut.blocks, height = cut.height, bands = cut.bands;
   const PhasePlane largest(s, height);
   const int64_t work = height * largest.pitch * min_of(lanes, block) * channels * taps;
+  const bool streamed = is_streamed<T>(s.n * s.k * s.out_size());
+  const auto kind = pass.epilogue.kind;
+  const int64_t run = max_of<int64_t>(kRunTerms / max_of<int64_t>(taps, 1), 1) * taps;
+  const bool simple = pass.y_step[2] == 1 && !pass.epilogue.residual && channels * taps <= run &&
+                      (kind == ops::Activation::identity || kind == ops::Activation::relu);
+  const T least = kind == ops::Activation::identity ? -T(__builtin_inf()) : T(0);
   const int64_t grain = max_of<int64_t>(kTaskTerms / max_of<int64_t>(work, 1), 1);
   parallel_ranges(cut.count, grain, [&](int64_t begin, int64_t end) {
     const int64_t slack = kLanes<T> + largest.slack;
     Scratch<T> x(channels * largest.size + slack), tile((Lanes * Vectors + 1) * kLanes<T>);
-    Scratch<Tap> tap(taps);
+    Scratch<Term> term(channels * taps);
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t first_lane = unit % blocks * block;
       const int64_t row = unit / blocks % bands * height, o0 = unit / (blocks * bands) % s.out[0];
@@ -287,25 +358,30 @@ static void direct_convolution(const DirectPass<T>& pass) {
       for (int64_t c = 0; c < channels; ++c)
         fill_phase_plane(s, plane, pass.x + (n * s.c + g * channels + c) * s.in_size(), o0, row,
                          &x[c * plane.size]);
-      find_taps(pass, plane, tap.get());
+      find_terms(pass, plane, term.get());
       const int64_t y_plane = pass.y_size[0] * pass.y_size[1] * pass.y_size[2];
       const int64_t first_row = pass.y_offset[1] + row * pass.y_step[1];
       T* y =
           pass.y + (n * s.k + g * lanes) * y_plane + pass.y_offset[2] +
           ((pass.y_offset[0] + o0 * pass.y_step[0]) * pass.y_size[1] + first_row) * pass.y_size[2];
+      const BandVectors<T> vectors(pass, plane, rows);
       const DirectBand<T> band = {x.get(),
-                                  tap.get(),
-                                  plane.size,
-                                  channels,
-                                  taps,
+                                  term.get(),
+                                  channels * taps,
+                                  run,
                                   pass.weight + g * pass.weight_group,
                                   pass.bias ? pass.bias + g * lanes : nullptr,
                                   y,
-                                  y_plane};
-      const BandVectors<T> vectors(plane.pitch, s.out[2], rows);
-      direct_vectors<T, Lanes, Vectors>(pass, band, vectors, 0, vectors.count, first_lane,
-                                        min_of(lanes, first_lane + block), tile.get());
+                                  y_plane,
+                                  simple && vectors.neighbours,
+                                  streamed,
+                                  least};
+      const int64_t last_lane = min_of(lanes, first_lane + block);
+      for (int64_t k = first_lane; k < last_lane;)
+        k += direct_vectors<T, Lanes, Vectors>(pass, band, vectors, 0, vectors.count, k,
+                                               last_lane - k, tile.get());
     }
+    finish_streams(streamed);
   });
 }
 
@@ -369,128 +445,6 @@ static void direct_dgrad(const ops::ConvArgs<T>& args) {
     else
       direct_convolution<T, Lanes, Vectors>(pass);
   }
-}
-
-// sum[i][j] += over q of grad_y[i][q] * x[q + taps[j]], lanes added up at the end.
-template <class T, int Lanes, int Taps>
-[[gnu::noinline]] static void direct_dot(const T* grad_y, int64_t lane_step, const T* x,
-                                         const Tap* taps, int64_t length, T* sums) {
-  Vec<T> sum[Lanes][Taps] = {};
-  for (int64_t q = 0; q < length; q += kLanes<T>) {
-    Vec<T> line[Taps];
-#pragma GCC unroll 8
-    for (int j = 0; j < Taps; ++j) line[j] = load(x + taps[j].offset + q);
-#pragma GCC unroll 8
-    for (int i = 0; i < Lanes; ++i) {
-      const Vec<T> y = load(grad_y + i * lane_step + q);
-#pragma GCC unroll 8
-      for (int j = 0; j < Taps; ++j) sum[i][j] += y * line[j];
-    }
-  }
-  for (int i = 0; i < Lanes; ++i)
-    for (int j = 0; j < Taps; ++j) sums[i * Taps + j] = sum_lanes<T>(sum[i][j]);
-}
-
-// One element of the weight gradient from the formula. The vectors above multiply the zeros between
-// rows of grad_y with whatever x holds there; only Inf and NaN show it, and then this decides.
-template <class T>
-[[maybe_unused]] static T exact_weight_gradient(const ops::ConvArgs<T>& args, int64_t k, int64_t c,
-                                                int64_t r) {
-  const ops::ConvShape& s = args.shape;
-  const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
-                        r % s.kernel[2]};
-  T sum = 0;
-  for (int64_t n = 0; n < s.n; ++n)
-    for (int64_t o = 0; o < s.out_size(); ++o) {
-      const int64_t at[3] = {o / (s.out[1] * s.out[2]), o / s.out[2] % s.out[1], o % s.out[2]};
-      int64_t i = 0;
-      bool inside = true;
-      for (int axis = 0; axis < 3; ++axis) {
-        const int64_t p = at[axis] * s.stride[axis] - s.pad[axis] + t[axis] * s.dilation[axis];
-        inside &= p >= 0 && p < s.in[axis];
-        i = i * s.in[axis] + p;
-      }
-      if (inside)
-        sum += args.grad_y[(n * s.k + k) * s.out_size() + o] *
-               args.x[(n * s.c + k / s.k_per_group() * s.c_per_group() + c) * s.in_size() + i];
-    }
-  return sum;
-}
-
-template <class T, int Lanes, int Taps>
-static void direct_wgrad(const ops::ConvArgs<T>& args) {
-  const ops::ConvShape& s = args.shape;
-  const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
-  constexpr int64_t kChannelBlock = 4, kKBlock = 32;
-  const int64_t c_blocks = ceil_div(channels, kChannelBlock), k_blocks = ceil_div(lanes, kKBlock);
-  const int64_t band = band_rows(s, min_of(channels, kChannelBlock));
-  parallel_for(s.groups * c_blocks * k_blocks, [&](int64_t task) {
-    const int64_t c0 = task / k_blocks % c_blocks * kChannelBlock, k0 = task % k_blocks * kKBlock;
-    const int64_t g = task / (k_blocks * c_blocks);
-    const int64_t c_count = min_of(channels - c0, kChannelBlock);
-    const int64_t k_count = min_of(lanes - k0, kKBlock);
-    T* grad_weight = args.result + ((g * lanes + k0) * channels + c0) * taps;
-    for (int64_t k = 0; k < k_count; ++k)
-      for (int64_t i = 0; i < c_count * taps; ++i) grad_weight[k * channels * taps + i] = 0;
-    const PhasePlane whole(s, band);
-    const int64_t room = ceil_div(band * whole.pitch, kLanes<T>) * kLanes<T>;
-    Scratch<T> x(c_count * whole.size + whole.slack + kLanes<T>), y(Lanes * room);
-    Scratch<Tap> tap(taps);
-    T sums[Lanes * Taps];
-    for (int64_t n = 0; n < s.n; ++n)
-      for (int64_t o0 = 0; o0 < s.out[0]; ++o0)
-        for (int64_t row = 0; row < s.out[1]; row += band) {
-          const int64_t rows = min_of(band, s.out[1] - row);
-          const PhasePlane plane(s, rows);
-          const int64_t length = ceil_div(rows * plane.pitch, kLanes<T>) * kLanes<T>;
-          for (int64_t c = 0; c < c_count; ++c)
-            fill_phase_plane(s, plane, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(), o0,
-                             row, &x[c * plane.size]);
-          for (int64_t j = 0; j < plane.slack + kLanes<T>; ++j) x[c_count * plane.size + j] = 0;
-          for (int64_t r = 0; r < taps; ++r)
-            tap[r] = {plane.offset(s, r / (s.kernel[1] * s.kernel[2]),
-                                   r / s.kernel[2] % s.kernel[1], r % s.kernel[2]),
-                      r};
-          for (int64_t k = 0; k < k_count; k += Lanes) {
-            const int64_t some = min_of<int64_t>(Lanes, k_count - k);
-            for (int64_t i = 0; i < some; ++i) {  // grad_y at the plane's pitch, zeros between rows
-              const T* source = args.grad_y + (n * s.k + g * lanes + k0 + k + i) * s.out_size() +
-                                (o0 * s.out[1] + row) * s.out[2];
-              T* line = &y[i * length];
-              for (int64_t h = 0; h < rows; ++h, line += plane.pitch, source += s.out[2]) {
-                __builtin_memcpy(line, source, sizeof(T) * s.out[2]);
-                for (int64_t j = s.out[2]; j < plane.pitch; ++j) line[j] = 0;
-              }
-              for (int64_t j = rows * plane.pitch; j < length; ++j) y[i * length + j] = 0;
-            }
-            for (int64_t c = 0; c < c_count; ++c)
-              for (int64_t r = 0; r < taps;) {
-                const bool full = some == Lanes && r + Taps <= taps;
-                const int64_t lane_count = full ? Lanes : 1, tap_count = full ? Taps : 1;
-                T* destination = grad_weight + (k * channels + c) * taps + r;
-                for (int64_t first = 0; first < some; first += lane_count) {
-                  const T* line = &y[first * length];
-                  if (full)
-                    direct_dot<T, Lanes, Taps>(line, length, &x[c * plane.size], &tap[r], length,
-                                               sums);
-                  else
-                    direct_dot<T, 1, 1>(line, length, &x[c * plane.size], &tap[r], length, sums);
-                  for (int64_t i = 0; i < lane_count; ++i)
-                    for (int64_t j = 0; j < tap_count; ++j)
-                      destination[(first + i) * channels * taps + j] += sums[i * tap_count + j];
-                }
-                r += tap_count;
-              }
-          }
-        }
-    for (int64_t k = 0; k < k_count; ++k)
-      for (int64_t c = 0; c < c_count; ++c)
-        for (int64_t r = 0; r < taps; ++r) {
-          T& value = grad_weight[(k * channels + c) * taps + r];
-          if (!(value - value == T(0)))
-            value = exact_weight_gradient(args, g * lanes + k0 + k, c0 + c, r);
-        }
-  });
 }
 
 LAMINA_CPU_NAMESPACE_END

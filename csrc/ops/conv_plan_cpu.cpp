@@ -105,7 +105,7 @@ double filters(const ConvShape& s) {
 
 // ---- direct and depthwise
 
-// Vectors of 8 output channels; those left over run one at a time, at a third of the speed.
+// Vectors of 8 output channels; those left over run four, two and one at a time.
 // Positions come in vectors along a row or, between the rows of the padded copy too, across rows.
 // Filters are read where they lie: beyond L2 that costs, most of all for dgrad, whose neighbours
 // lie far apart. A single tap does not pay for the copy; strides that vectors cannot split make it
@@ -150,11 +150,15 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const int64_t lines = s.n * s.groups * shape.out[0] * shape.out[1];  // what tasks are made of
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
   const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
-  return macs * static_cast<double>(lanes + 2 * (lanes % 8)) / static_cast<double>(lanes) *
-             computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
+  // Few terms and whole vectors of a row: the sums leave from the registers.
+  constexpr int64_t kRunTerms = 256;
+  const bool at_once = pass == ConvPass::fprop && s.out[2] % vector_lanes() == 0 &&
+                       s.c_per_group() * s.kernel_size() <= kRunTerms;
+  return macs * static_cast<double>(lanes + lanes % 8 / 2) / static_cast<double>(lanes) * computed /
+             plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
              (s.kernel_size() == 1 ? 1.4 : per_product * crowded) *
              (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * (lines < 4 ? 2 : 1) +
-         kMacsPerDirectResult * results(pass, s) + kMacsPerCopied * copied;
+         (at_once ? 8 : kMacsPerDirectResult) * results(pass, s) + kMacsPerCopied * copied;
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
