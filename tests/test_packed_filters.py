@@ -15,8 +15,8 @@ import weakref
 import lamina
 import numpy as np
 import pytest
+from lamina import _C, nn, optim
 from lamina import functional as F
-from lamina import nn, optim
 from lamina.functional.conv import ALGORITHMS
 
 GENERATOR = np.random.default_rng(0)
@@ -83,6 +83,13 @@ SHAPES = [
 ]
 
 
+@pytest.fixture(params=["highest", "medium"])
+def _precision(request):
+    with lamina.set_float32_precision(request.param):
+        yield
+
+
+@pytest.mark.usefixtures("_precision")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_bits_of_convolutions_are_those_of_filters_packed_anew(algo, dtype):
@@ -118,6 +125,7 @@ def test_inputs_of_other_sizes_and_other_options_take_turns():
             np.testing.assert_array_equal(found, F.conv2d(x, plain, **options))
 
 
+@pytest.mark.usefixtures("_precision")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("m", [1, 4, 5, 8, 100, 600])
 @pytest.mark.parametrize(("n", "k"), [(33, 300), (10, 1), (256, 256), (1, 700), (97, 513)])
@@ -135,6 +143,31 @@ def test_a_batch_of_another_size_after_a_linear_layer_packed():
     for m in (8, 8, 2, 2, 8, 64, 2, 1000, 8):
         x = normal(m, 300)
         np.testing.assert_array_equal(run(layer, x), F.linear(x, weight, bias))
+
+
+@pytest.mark.skipif(not _C.bf16_unit(), reason="needs a unit for bfloat16")
+@pytest.mark.parametrize("extreme", [np.inf, np.nan, 1e38, 1e-38])
+def test_blocks_that_bfloat16_cannot_hold_are_the_same_with_kept_pieces(extreme):
+    weight = normal(600, 320)
+    for place in (5, 450):
+        weight[place, 7], weight[place, 300] = extreme, 1.0
+    image = normal(1, 320, 6, 6)
+    image[0, 40, 3, 3] = extreme
+    with lamina.set_float32_precision("medium"):
+        for x, w, call in (
+            (normal(40, 320), weight, F.linear),
+            (image, weight.reshape(600, 320, 1, 1), bf16_convolution),
+            (normal(3, 320, 20, 20), weight.reshape(600, 320, 1, 1), bf16_convolution),
+        ):
+            kept = lamina.tensor(w)
+            plain = call(x, w)
+            for _ in range(3):
+                np.testing.assert_array_equal(call(lamina.Tensor(x), kept).numpy(), plain)
+            assert kept._packed is not None
+
+
+def bf16_convolution(x, weight):
+    return F.conv2d(x, weight, algo="implicit_gemm_bf16")
 
 
 # ---- Never stale

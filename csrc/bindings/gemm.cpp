@@ -5,6 +5,7 @@
 #include "bindings/filter_store.h"
 #include "ops/bf16_unit.h"
 #include "ops/epilogue_call.h"
+#include "shared/implicit_gemm.h"
 
 LAMINA_ARGS(GemmArgs)
 
@@ -14,10 +15,13 @@ namespace {
 template <class T>
 ops::PackedLayout packed_layout(const ops::Kernel& kernel, const ops::GemmArgs<T>& args) {
   constexpr int64_t kMostRows = 256;  // more of them hide the packing
-  const bool dots = args.m <= ops::kFewDots && args.trans_b && !args.trans_a;
-  const bool split = 3 - static_cast<int>(args.precision) <= ops::most_pieces();
   ops::PackedLayout layout{&kernel};
-  if (std::strcmp(kernel.backend, "cpu") == 0 && !dots && !split && args.m <= kMostRows)
+  if (std::strcmp(kernel.backend, "cpu") != 0 || args.m > kMostRows) return layout;
+  const bool dots = args.m <= ops::kFewDots && args.trans_b && !args.trans_a;
+  if constexpr (std::is_same_v<T, float>) layout.pieces = ops::gemm_pieces(args);
+  if (layout.pieces > 0)
+    layout.elements = args.batch * split_elements(args.n, args.k, layout.pieces);
+  else if (!dots)
     layout.elements = ops::packed_elements(args.batch, args.n, args.k);
   return layout;
 }

@@ -162,9 +162,13 @@ static void convolve(const ConvArgs<T>& args, int pieces, ConvPass pass, const T
                            const T* sums, int64_t step) {
       store_part(args, stored, size, s.groups * m, g * m + i, rows, j, cols, sums, step);
     };
+    SplitShare share;
+    (plan.pack_input ? share.columns : share.rows).words = args.workspace;
+    if (args.packed) share.rows = {args.packed->data, !plan.pack_input, args.packed->ready};
     split_products<T>(pieces, s.groups, m, plan.positions, plan.depth, rows_of, columns_of,
-                      row_lines, column_lines, store, {args.workspace, !plan.pack_input});
+                      row_lines, column_lines, store, share);
   });
+  if (args.packed) args.packed->ready = true;
 }
 
 // Panels [position][kCols] of positions [p, p + depth) and columns (c, r) from j on: rows of the

@@ -11,31 +11,17 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::GemmArgs;
 
-// How a product is split, if it is.
-struct SplitPlan {
-  int pieces = 0;           // by precision; 0: not worth it
-  int64_t rows_memory = 0;  // words for a, split once for all tasks; 0 if that is too much
-};
+// Words for all of a, split once for all tasks; 0 if that is too much.
 template <class T>
-static SplitPlan split_plan(const GemmArgs<T>& args) {
+static int64_t rows_memory(const GemmArgs<T>& args, int pieces) {
   constexpr int64_t kMostWords = int64_t{1} << 23;
-  SplitPlan plan;
-  const int pieces = 3 - static_cast<int>(args.precision);
-  if (sizeof(T) != sizeof(float) || pieces > ops::most_pieces()) return plan;
-  if (args.m < kSplitSide || args.n < kSplitSide || args.k < 1) return plan;  // mostly padding
   const int64_t words = args.batch * split_elements(args.m, args.k, pieces);
-  if (words <= kMostWords) plan.rows_memory = words;
-  const SplitBlock block(args.batch, args.m, args.n, words <= kMostWords, false);
-  const int64_t times = plan.rows_memory ? 1 : ceil_div(args.n, block.cols);
-  const auto split = static_cast<double>(args.m * times + args.n * ceil_div(args.m, block.rows));
-  const double saved = (1 - ops::split_product_macs(pieces)) * static_cast<double>(args.m * args.n);
-  if (saved > ops::split_element_macs(pieces) * split) plan.pieces = pieces;
-  return plan;
+  return words <= kMostWords ? words : 0;
 }
 
 template <class T>
-static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
-  if (skinny_gemm(args)) return;
+static void packed_gemm(const GemmArgs<T>& args, int pieces) {
+  if (pieces == 0 && skinny_gemm(args)) return;
   using Tile = GemmTile<T>;
   const int64_t a_row = args.trans_a ? 1 : args.lda, a_col = args.trans_a ? args.lda : 1;
   const int64_t b_row = args.trans_b ? 1 : args.ldb, b_col = args.trans_b ? args.ldb : 1;
@@ -58,8 +44,8 @@ static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
         store_sum(args, index, i + r, j + q, cols - q, load(sums + q));
   };
   if constexpr (sizeof(T) == sizeof(float))
-    if (plan.pieces > 0) {
-      Scratch<uint32_t> rows(plan.rows_memory);
+    if (pieces > 0) {
+      Scratch<uint32_t> rows(rows_memory(args, pieces));
       const auto row_lines = [&](int64_t index, int64_t i, int64_t, int64_t p, int64_t depth, T*) {
         const T* a = args.a + index * args.stride_a + i * a_row + p * a_col;
         return FactorLines<T>{a, args.lda, depth, args.trans_a};
@@ -69,9 +55,13 @@ static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
         const T* b = args.b + index * args.stride_b + p * b_row + j * b_col;
         return FactorLines<T>{b, args.ldb, depth, !args.trans_b};
       };
-      return split_blocks(plan.pieces, args.batch, args.m, args.n, args.k, rows_of, columns_of,
-                          row_lines, column_lines, store_block,
-                          {plan.rows_memory ? rows.get() : nullptr, true});
+      SplitShare share;
+      if (rows_memory(args, pieces) > 0) share.rows.words = rows.get();
+      if (args.packed) share.columns = {args.packed->data, false, args.packed->ready};
+      split_blocks(pieces, args.batch, args.m, args.n, args.k, rows_of, columns_of, row_lines,
+                   column_lines, store_block, share);
+      if (args.packed) args.packed->ready = true;
+      return;
     }
   if (!args.packed)
     return gemm_blocks<T>(args.batch, args.m, args.n, args.k, rows_of, columns_of, store_block);
@@ -99,13 +89,16 @@ static void packed_gemm(const GemmArgs<T>& args, SplitPlan plan) {
 
 template <class T>
 void gemm(const GemmArgs<T>& args) {
-  packed_gemm(args, {});
+  packed_gemm(args, 0);
 }
 LAMINA_INSTANTIATE(gemm, GemmArgs)
 
 template <class T>
 void gemm_fprop_packed(const GemmArgs<T>& args) {
-  packed_gemm(args, split_plan(args));
+  if constexpr (sizeof(T) == sizeof(float))
+    packed_gemm(args, ops::gemm_pieces(args));
+  else
+    packed_gemm(args, 0);
 }
 LAMINA_INSTANTIATE(gemm_fprop_packed, GemmArgs)
 

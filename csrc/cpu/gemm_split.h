@@ -7,7 +7,7 @@
 // Method        blocks of 32x32 sums stay in four tiles over a k block, or 12 rows of one in vector
 //               registers; operands come from the same functions as those of gemm_blocks, or lie
 //               along k already, and are split and laid out as tiles (cpu/split_pieces.h), once
-//               for all tasks where the caller has memory for that.
+//               for all tasks where the caller has memory for that, or once for many calls.
 // Partitioning  one task per block of rows and columns of c, as the shape says.
 // Numerics      What the pieces leave out of a product is at most 2^-23 (three), 3 2^-16 (two) or
 //               2^-7 (one) of it. Sums are float32: of runs of 32 products on tiles, of two on
@@ -95,10 +95,14 @@ LAMINA_INLINE void block_product(Bf16Vectors& unit, int64_t rows, int64_t depth,
 }
 #endif
 
-// Memory for an operand that is split once for all tasks.
+// Memory for an operand that is split once for all tasks (shared/implicit_gemm.h says how much).
+struct SplitMemory {
+  void* words = nullptr;
+  bool cuts = true;    // tasks are cut for it; not if another call would have to cut otherwise
+  bool ready = false;  // split by an earlier call
+};
 struct SplitShare {
-  void* memory = nullptr;  // shared/implicit_gemm.h says how much
-  bool rows = false;       // the left factor, else the right one
+  SplitMemory rows, columns;  // of the left and of the right factor
 };
 
 // Rows and columns of a task; few tasks are cut further, an operand that is shared first.
@@ -147,14 +151,14 @@ class SplitProduct {
         columns_of_(columns_of),
         row_lines_(row_lines),
         column_lines_(column_lines),
-        share_(share),
-        words_(static_cast<uint32_t*>(share.memory)) {}
+        rows_(share.rows, m, batch, k),
+        columns_(share.columns, n, batch, k) {}
 
   template <class Store>
   void run(const Store& store_block) const {
-    if (rows_shared()) split_all_rows();
-    if (cols_shared()) split_all_columns();
-    const SplitBlock block(batch_, m_, n_, rows_shared(), cols_shared());
+    if (rows_.to_fill()) split_all_rows();
+    if (columns_.to_fill()) split_all_columns();
+    const SplitBlock block(batch_, m_, n_, rows_.cuts(), columns_.cuts());
     const int64_t blocks_m = ceil_div(m_, block.rows), blocks_n = ceil_div(n_, block.cols);
     parallel_for(batch_ * blocks_m * blocks_n, [&](int64_t task) {
       const int64_t index = task / (blocks_m * blocks_n);
@@ -187,46 +191,62 @@ class SplitProduct {
   static constexpr int64_t block_words(int64_t depth) {  // of 32 lines
     return ceil_div(depth, kSplitDepth) * kStepWords;
   }
-  bool rows_shared() const { return share_.memory && share_.rows; }
-  bool cols_shared() const { return share_.memory && !share_.rows; }
-  int64_t shared_blocks() const { return ceil_div(share_.rows ? m_ : n_, kSplitSide); }
-  uint32_t* shared_words(int64_t index, int64_t line, int64_t p) const {
-    return words_ + shared_blocks() * (index * block_words(k_) + block_words(p)) +
-           line / kSplitSide * block_words(min_of(kDepth, k_ - p));
-  }
-  Magnitudes& shared_magnitudes(int64_t index, int64_t line, int64_t p) const {
-    const int64_t runs = ceil_div(k_, kDepth), blocks = shared_blocks();
-    return reinterpret_cast<Magnitudes*>(
-        words_ + batch_ * blocks *
-                     block_words(k_))[(index * runs + p / kDepth) * blocks + line / kSplitSide];
-  }
-  Magnitudes shared_magnitudes(int64_t index, int64_t first, int64_t lines, int64_t p) const {
-    Magnitudes all;
-    for (int64_t line = 0; line < lines; line += kSplitSide)
-      all.merge(shared_magnitudes(index, first + line, p));
-    return all;
-  }
+
+  // A factor that is split once, all of it: block of depth by block of depth.
+  class Shared {
+   public:
+    Shared(const SplitMemory& memory, int64_t lines, int64_t batch, int64_t k)
+        : memory_(memory), blocks_(ceil_div(lines, kSplitSide)), batch_(batch), k_(k) {}
+    bool there() const { return memory_.words != nullptr; }
+    bool to_fill() const { return there() && !memory_.ready; }
+    bool cuts() const { return there() && memory_.cuts; }
+    int64_t blocks() const { return blocks_; }
+    uint32_t* words(int64_t index, int64_t line, int64_t p) const {
+      return first() + blocks_ * (index * block_words(k_) + block_words(p)) +
+             line / kSplitSide * block_words(min_of(kDepth, k_ - p));
+    }
+    Magnitudes& magnitudes(int64_t index, int64_t line, int64_t p) const {
+      const int64_t runs = ceil_div(k_, kDepth);
+      return reinterpret_cast<Magnitudes*>(
+          first() + batch_ * blocks_ *
+                        block_words(k_))[(index * runs + p / kDepth) * blocks_ + line / kSplitSide];
+    }
+    Magnitudes magnitudes(int64_t index, int64_t line, int64_t lines, int64_t p) const {
+      Magnitudes all;
+      for (const int64_t end = line + lines; line < end; line += kSplitSide)
+        all.merge(magnitudes(index, line, p));
+      return all;
+    }
+
+   private:
+    uint32_t* first() const { return static_cast<uint32_t*>(memory_.words); }
+
+    SplitMemory memory_;
+    int64_t blocks_, batch_, k_;
+  };
 
   void split_all_rows() const {
-    const int64_t blocks = shared_blocks();
+    const int64_t blocks = rows_.blocks();
     parallel_for(batch_ * blocks, [&](int64_t task) {
       const int64_t index = task / blocks, i = task % blocks * kSplitSide;
       for (int64_t p = 0; p < k_; p += kDepth) {
         Magnitudes seen;
-        row_block(index, i, p, shared_words(index, i, p), seen);
-        shared_magnitudes(index, i, p) = seen;
+        row_block(index, i, p, rows_.words(index, i, p), seen);
+        rows_.magnitudes(index, i, p) = seen;
       }
     });
   }
   void split_all_columns() const {
-    const int64_t chunks = ceil_div(n_, kChunk), runs = ceil_div(k_, kDepth);
+    // Blocks of a task see their own magnitudes, with what is kept and without it.
+    const int64_t chunk = columns_.cuts() ? kChunk : kSplitSide;
+    const int64_t chunks = ceil_div(n_, chunk), runs = ceil_div(k_, kDepth);
     parallel_for(batch_ * chunks * runs, [&](int64_t task) {
-      const int64_t index = task / (chunks * runs), j = task / runs % chunks * kChunk;
+      const int64_t index = task / (chunks * runs), j = task / runs % chunks * chunk;
       const int64_t p = task % runs * kDepth;
       Magnitudes seen;
-      column_blocks(index, j, min_of(kChunk, n_ - j), p, shared_words(index, j, p), seen);
-      for (int64_t line = j; line < min_of(j + kChunk, n_); line += kSplitSide)
-        shared_magnitudes(index, line, p) = seen;
+      column_blocks(index, j, min_of(chunk, n_ - j), p, columns_.words(index, j, p), seen);
+      for (int64_t line = j; line < min_of(j + chunk, n_); line += kSplitSide)
+        columns_.magnitudes(index, line, p) = seen;
     });
   }
 
@@ -323,31 +343,37 @@ class SplitProduct {
                 int64_t next_j, const Store& store_block) const {
     const int64_t width = ceil_div(cols, kSplitSide) * kSplitSide, most = min_of(kDepth, k_);
     // Rows that nobody has split yet may be the reason to store nothing.
-    const bool at_once = rows_shared(), kept = k_ > kDepth || !at_once;
+    const bool at_once = rows_.there(), kept = k_ > kDepth || !at_once;
     Scratch<float> sums((kept ? ceil_div(rows, kSplitSide) : 1) * kSplitSide * width);
-    Scratch<uint32_t> a_words(rows_shared() ? 0 : block_words(most));
-    Scratch<uint32_t> b_words(cols_shared() ? 0 : width / kSplitSide * block_words(most));
+    Scratch<uint32_t> a_words(rows_.there() ? 0 : block_words(most));
+    Scratch<uint32_t> b_words(columns_.there() ? 0 : width / kSplitSide * block_words(most));
     Magnitudes a_seen, b_seen;
     Unit unit;
     for (int64_t p = 0; p == 0 || p < k_; p += kDepth) {  // k == 0: the sum is zero
       const int64_t depth = min_of(kDepth, k_ - p);
       const bool last = p + depth >= k_;
-      const uint32_t* b = cols_shared() ? shared_words(index, j, p) : b_words.get();
-      if (cols_shared() && depth > 0)
-        b_seen.merge(shared_magnitudes(index, j, cols, p));
+      const uint32_t* b = columns_.there() ? columns_.words(index, j, p) : b_words.get();
+      if (columns_.there() && depth > 0)
+        b_seen.merge(columns_.magnitudes(index, j, cols, p));
       else if (depth > 0)
         column_blocks(index, j, cols, p, b_words.get(), b_seen);
-      if (rows_shared() && depth > 0) a_seen.merge(shared_magnitudes(index, i, rows, p));
+      if (rows_.there() && depth > 0) a_seen.merge(rows_.magnitudes(index, i, rows, p));
       if (last && at_once && !keeps_all(a_seen, b_seen)) return false;
       for (int64_t r = 0; r < rows; r += kSplitSide) {
-        const uint32_t* a = rows_shared() ? shared_words(index, i + r, p) : a_words.get();
-        if (!rows_shared() && depth > 0) row_block(index, i + r, p, a_words.get(), a_seen);
+        const uint32_t* a = rows_.there() ? rows_.words(index, i + r, p) : a_words.get();
+        if (!rows_.there() && depth > 0) row_block(index, i + r, p, a_words.get(), a_seen);
         const int64_t count = min_of(kSplitSide, rows - r);
         float* strip_sums = sums.get() + (kept ? r * width : 0);
         for (int64_t q = 0; q < width; q += kSplitSide) {
           const int64_t strip = r / kSplitSide, strips = ceil_div(rows, kSplitSide);
-          const BlockAhead columns = last ? columns_ahead(next_index, next_j + q, 0, strip, strips)
-                                          : columns_ahead(index, j + q, p + kDepth, strip, strips);
+          const bool more = q + kSplitSide < width;
+          const BlockAhead columns =
+              columns_.there() && r == 0
+                  ? words_ahead(columns_, index, more ? j + q + kSplitSide : j,
+                                more ? p : p + kDepth, 0, 1)
+              : columns_.there() ? BlockAhead{}
+              : last             ? columns_ahead(next_index, next_j + q, 0, strip, strips)
+                                 : columns_ahead(index, j + q, p + kDepth, strip, strips);
           const int64_t part = q / kSplitSide, parts = width / kSplitSide;
           const BlockAhead others = r + kSplitSide < rows
                                         ? rows_ahead(index, i + r + kSplitSide, p, part, parts)
@@ -374,13 +400,24 @@ class SplitProduct {
     return {lines.first + from * lines.step, (units * (part + 1) / parts - from) * run, run, run,
             lines.step - run * kSplitDepth};
   }
+  // A part of 32 lines that were split before.
+  BlockAhead words_ahead(const Shared& factor, int64_t index, int64_t line, int64_t p, int64_t part,
+                         int64_t parts) const {
+    constexpr int64_t kPair = 32;  // words
+    if (!Unit::kRounds || p >= k_) return {};
+    const int64_t pairs = block_words(min_of(kDepth, k_ - p)) / kPair, from = pairs * part / parts;
+    const uint32_t* words = factor.words(index, line, p) + from * kPair;
+    const int64_t count = pairs * (part + 1) / parts - from;
+    return {reinterpret_cast<const float*>(words), count, count, count};
+  }
   BlockAhead columns_ahead(int64_t index, int64_t j, int64_t p, int64_t part, int64_t parts) const {
-    if (!Unit::kRounds || cols_shared() || j >= n_) return {};
+    if (!Unit::kRounds || j >= n_) return {};
     const int64_t count = min_of(kSplitSide, n_ - j), depth = min_of(kDepth, k_ - p);
     return lines_ahead(column_lines_(index, j, count, p, depth, nullptr), count, part, parts);
   }
   BlockAhead rows_ahead(int64_t index, int64_t i, int64_t p, int64_t part, int64_t parts) const {
-    if (!Unit::kRounds || rows_shared()) return {};
+    if (rows_.there()) return words_ahead(rows_, index, i, p, part, parts);
+    if (!Unit::kRounds) return {};
     const int64_t count = min_of(kSplitSide, m_ - i), depth = min_of(kDepth, k_ - p);
     return lines_ahead(row_lines_(index, i, count, p, depth, nullptr), count, part, parts);
   }
@@ -390,8 +427,7 @@ class SplitProduct {
   const Columns& columns_of_;
   const RowLines& row_lines_;
   const ColumnLines& column_lines_;
-  const SplitShare share_;
-  uint32_t* words_;
+  const Shared rows_, columns_;
 };
 
 // gemm_blocks with products of `pieces` bfloat16 pieces. `rows` and `columns` are the functions of

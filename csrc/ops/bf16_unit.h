@@ -7,6 +7,8 @@
 //   model    the instructions of AMX in plain C++ (cpu/amx.h), for tests on any processor
 #pragma once
 
+#include "ops/gemm.h"
+
 namespace lamina::ops {
 
 enum class Bf16Unit { none, model, vectors, tiles };
@@ -34,5 +36,8 @@ inline double split_product_macs(int pieces) {
 inline double split_element_macs(int pieces) {
   return bf16_unit() == Bf16Unit::vectors ? 8 : 10 + 8 * pieces;
 }
+
+// Pieces of the factors of a matrix product; 0: float32 itself is as fast.
+int gemm_pieces(const GemmArgs<float>& args);
 
 }  // namespace lamina::ops

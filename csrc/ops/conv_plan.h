@@ -53,6 +53,7 @@ struct PackedLayout {
   const Kernel* kernel = nullptr;
   int64_t elements = 0;  // 0: the kernel packs nothing, or keeping it does not pay
   int64_t groups = 1;
+  int pieces = 0;  // in bfloat16, of a matrix product
   bool operator==(const PackedLayout&) const = default;
 };
 PackedLayout conv_packed_layout(const Kernel& kernel, ConvPass pass, const ConvShape& shape);
