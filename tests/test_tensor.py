@@ -131,6 +131,9 @@ DIFFERENTIABLE = {
     "index_picks": (lambda a, i: a[i], [A, PICKS]),
     "index_pairs": (lambda a, i, j: a[i, j], [A, PICKS, PICKS + 1]),
     "index_mixed": (lambda a, i: a[:, i, 1:], [CUBE, np.array([0, 0, -1])]),
+    "index_integer_and_picks": (lambda a, i: a[1, :, i], [CUBE, np.array([0, 0, -1])]),
+    "index_picks_and_integer": (lambda a, i: a[i, ..., 0], [CUBE, np.array([0, 1, 1])]),
+    "index_integer_and_mask": (lambda a, m: a[-1, :, m], [CUBE, np.arange(4) != 2]),
     "gather": (lambda a, i: a.gather(1, i), [A, np.array([[0, 0], [3, 1], [2, 2]])]),
 }
 FUNCTIONS = {
@@ -151,6 +154,21 @@ def test_gradient(name):
 def test_gradient_of_function(name):
     fn, inputs = FUNCTIONS[name]
     assert gradcheck(lambda *args: fn(lamina, *args), inputs)
+
+
+def test_integers_choose_before_arrays_do():
+    """As in torch: the arrays' dimension stays where it is."""
+    picks, mask = np.array([0, 0, -1]), np.arange(4) != 2
+    x = Tensor(CUBE)
+    np.testing.assert_array_equal(x[1, :, picks].data, CUBE[1][:, picks])
+    np.testing.assert_array_equal(x[-1, :, mask].data, CUBE[-1][:, mask])
+    np.testing.assert_array_equal(
+        x[picks % 2, ..., None, 0].data, CUBE[..., 0][picks % 2][..., None]
+    )
+    y, expected = Tensor(CUBE.copy()), CUBE.copy()
+    y[1, :, picks] = 7.0
+    expected[1][:, picks] = 7.0
+    np.testing.assert_array_equal(y.data, expected)
 
 
 def _versus_torch(mine, theirs, inputs, dtype):

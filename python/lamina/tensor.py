@@ -535,7 +535,12 @@ class Tensor(Methods):
     def __setitem__(self, index: Any, value: Any) -> None:
         key = indexing.array_index("setitem", self._data, index)
         array = to_device("setitem", _array_of("setitem", value), self.device)
-        self._writable("setitem", value)[key] = array
+        target = self._writable("setitem", value)
+        first, rest = indexing.in_steps(key)
+        if first:
+            target[first][rest] = array
+        else:
+            target[key] = array
 
     __hash__ = object.__hash__
 

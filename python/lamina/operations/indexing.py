@@ -51,8 +51,25 @@ def _item(op: str, x: Any, item: Any) -> Any:
     )
 
 
-def _is_basic(key: tuple[Any, ...]) -> bool:
-    return not any(is_array(item) or isinstance(item, (bool, np.bool_)) for item in key)
+def in_steps(key: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """What integers choose, a view, and then the rest: x[first][rest] is torch's x[key].
+
+    NumPy counts an integer beside an array among the arrays: where a slice comes between them, it
+    puts their dimension in front.
+    """
+    arrays = any(is_array(item) for item in key)
+    if not arrays or not any(type(item) is int for item in key):
+        return (), key
+    first: list[Any] = []
+    for item in key:
+        if type(item) is int or item is Ellipsis:
+            first.append(item)
+        elif item is not None and not isinstance(item, (bool, np.bool_)):
+            taken = item.ndim if is_array(item) and item.dtype == bool else 1
+            first += [slice(None)] * taken
+    if Ellipsis not in first:
+        first.append(Ellipsis)  # a view also where no dimension is left
+    return tuple(first), tuple(item for item in key if type(item) is not int)
 
 
 def _is_mask_of(x: Any, item: Any) -> bool:
@@ -78,8 +95,9 @@ class Index(Function):
         ctx.shape, ctx.key = x.shape, key
         if len(key) == 1 and _is_mask_of(x, key[0]):
             return _C.masked(x, key[0])
+        first, rest = in_steps(key)
         try:
-            return module_of(x).asarray(x[key])
+            return module_of(x).asarray(x[first][rest] if first else x[key])
         except IndexError as error:
             raise IndexError(
                 f"getitem: index must lie within the tensor, got x.shape={x.shape}: {error}"
@@ -89,12 +107,12 @@ class Index(Function):
     def backward(ctx: Context, grad_y: Any) -> Any:
         xp = module_of(grad_y)
         grad_x = xp.zeros(ctx.shape, grad_y.dtype)
-        if _is_basic(ctx.key) or all(
-            not is_array(item) or item.dtype == bool for item in ctx.key
-        ):  # no element is picked twice
-            grad_x[ctx.key] = grad_y
+        first, rest = in_steps(ctx.key)
+        part = grad_x[first] if first else grad_x
+        if all(not is_array(item) or item.dtype == bool for item in rest):
+            part[rest] = grad_y  # no element is picked twice
         else:
-            xp.add.at(grad_x, ctx.key, grad_y)
+            xp.add.at(part, rest, grad_y)
         return grad_x, None
 
 
