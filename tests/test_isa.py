@@ -30,6 +30,16 @@ def test_isa_is_capped(isa):
     assert SETS.index(chosen) <= SETS.index(isa)
 
 
+def test_unknown_names_are_refused():
+    done = subprocess.run(
+        [sys.executable, "-c", "import lamina; lamina.isa()"],
+        env={**os.environ, "LAMINA_ISA": "avx1024"},
+        capture_output=True,
+        text=True,
+    )
+    assert "ValueError: LAMINA_ISA must be baseline" in done.stderr and "'avx1024'" in done.stderr
+
+
 @pytest.mark.parametrize("isa", SETS)
 def test_kernels_agree_with_numpy(isa):
     code = "from rich.console import Console; from lamina.bench.check import run_checks"

@@ -5,6 +5,10 @@ The runtime itself is tested in simt/, with kernels of its own.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import lamina
 import lamina.runtime
 import numpy as np
@@ -136,10 +140,18 @@ def test_findings_are_printed_and_fail(monkeypatch):
     assert "race-shared x7  kernel some_kernel: thread 0 at x.cu:3" in result.output
 
 
+def test_command_runs_the_samples_that_an_algorithm_takes():
+    result = run("conv", "--algo", "winograd", "--pass", "dgrad", "--no-lines")
+    assert result.exit_code == 0, result.output
+    assert "conv3x3 dgrad winograd" in result.output and "conv5x5" not in result.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (["nonsense"], "nonsense"),
+        (["conv", "--algo", "nonsense"], "algo='nonsense'"),
+        (["--x", "1x4x8x8", "--weight", "4x4x5x5", "--algo", "winograd"], "needs a 3x3 filter"),
         (["relu", "--pass", "sideways"], "sideways"),
         (["relu", "--dtype", "int8"], "int8"),
         (["relu", "--schedule", "sideways"], "sideways"),
@@ -160,3 +172,23 @@ def test_layers_are_scaled_to_what_can_be_watched():
                 assert small.c <= 32 and small.k <= 32 and not small.transposed
                 assert min(small.y_shape(1)) >= 1
                 assert (small.kernel, small.stride) == (layer.kernel, layer.stride)
+
+
+CALL = """
+import numpy as np, lamina
+from lamina import functional as F
+F.relu(np.ones(3, np.float32))
+print(lamina.last_plan().backend)
+"""
+
+
+@pytest.mark.parametrize(("name", "said"), [("simt", "simt\n"), ("cuda?", "got name='cuda?'")])
+def test_environment_names_the_backend(name, said):
+    """From the first call on; an unknown one ends the import."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALL],
+        env={**os.environ, "LAMINA_BACKEND": name},
+        capture_output=True,
+        text=True,
+    )
+    assert said in (done.stderr if done.returncode else done.stdout)

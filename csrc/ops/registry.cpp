@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <mutex>
+#include <set>
+#include <stdexcept>
 #include <utility>
 
 #include "ops/bf16_unit.h"
@@ -154,8 +156,17 @@ Isa detect_isa() {
   Isa cap = Isa::avx512;
   if (const char* text = std::getenv("LAMINA_ISA")) {
     const std::string name = text;
-    if (name == "scalar" || name == "baseline") cap = Isa::baseline;
-    if (name == "avx2") cap = Isa::avx2;
+    static const std::set<std::string> best = {"", "avx512", "avx512-bf16", "amx", "amx-model"};
+    if (name == "scalar" || name == "baseline") {
+      cap = Isa::baseline;
+    } else if (name == "avx2") {
+      cap = Isa::avx2;
+    } else if (best.count(name) == 0) {
+      throw std::invalid_argument(
+          "LAMINA_ISA must be baseline (or scalar), avx2, avx512, avx512-bf16, amx or amx-model, "
+          "got '" +
+          name + "'");
+    }
   }
   for (Isa isa : {Isa::avx512, Isa::avx2, Isa::baseline})
     if (isa <= cap && compiled(isa) && processor_has(isa)) return isa;

@@ -9,6 +9,7 @@ Arrays go in and come out; a `lamina.Tensor` around an array adds gradients.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 from . import autograd, operations
@@ -100,3 +101,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if os.environ.get("LAMINA_BACKEND"):  # its kernels must be there before the first call
+    importlib.import_module(".runtime", __name__)

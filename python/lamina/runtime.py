@@ -71,7 +71,10 @@ def load_backend(name: str) -> Any:
             from . import cuda
 
             cuda.require()
-        raise ValueError(f"backend: name must be one of {list(_backends())}, got name={name!r}")
+        raise ValueError(
+            f"backend: name must be one of {list(_backends())}, got name={name!r} "
+            "(of lamina.backend or LAMINA_BACKEND)"
+        )
     if name in _MODULES and name not in _loaded:
         module = importlib.import_module(f".{_MODULES[name]}", __package__)
         module.set_num_threads(_C.num_threads())
@@ -176,7 +179,7 @@ def set_packed_filter_limit(bytes: int) -> int:
     return before
 
 
-if os.environ.get("LAMINA_BACKEND") in _MODULES:
+if os.environ.get("LAMINA_BACKEND"):
     load_backend(os.environ["LAMINA_BACKEND"])
 
 

@@ -84,23 +84,27 @@ def conv_subjects(
     passes: Sequence[str],
     algo: str = "",
     dtype: str = "float32",
+    strict: bool = False,
 ) -> Iterator[Subject]:
-    """Every kernel of the passes that can run the shape, or the one named `algo`."""
+    """Every kernel of the passes that can run the shape, or of those the one named `algo`.
+
+    strict: ValueError where that one cannot.
+    """
     x, weight = tuple(x_shape), tuple(weight_shape)
     shape = conv_shape(geometry, x, weight)
     sizes = x, weight, (x[0], weight[0], *output_size(geometry, x[2:], weight[2:]))
     for pass_ in passes:
         for kernel in lamina.kernels("conv", pass_, "simt_check"):
-            if algo in ("", kernel.algo) and _accepts(pass_, shape, kernel.algo, bool(algo)):
+            if algo in ("", kernel.algo) and _accepts(pass_, shape, kernel.algo, strict):
                 yield _conv_subject(name, shape, sizes, pass_, kernel.algo, dtype)
 
 
-def _accepts(pass_: str, shape: Any, algo: str, asked: bool) -> bool:
+def _accepts(pass_: str, shape: Any, algo: str, strict: bool) -> bool:
     with lamina.backend("simt_check"):
         try:
             _C.conv_plan("simt", pass_, shape, algo)
         except ValueError:
-            if asked:
+            if strict:
                 raise
             return False
     return True
@@ -156,7 +160,8 @@ def shape_subjects(
     x_shape, weight_shape, geometry = parse_geometry(x, weight, stride, padding, dilation, groups)
     passes = CONV_PASSES if pass_ in ("all", "train") else (pass_,)
     name = f"conv{len(x_shape) - 2}d"
-    return list(conv_subjects(name, x_shape, weight_shape, geometry, passes, algo, dtype))
+    options = algo, dtype, bool(algo)
+    return list(conv_subjects(name, x_shape, weight_shape, geometry, passes, *options))
 
 
 # Everything else
@@ -233,6 +238,8 @@ def choose(names: Sequence[str], pass_: str, algo: str, dtype: str) -> list[Subj
             wanted = name in (key, op) or key in used or name == "all"
             if wanted and op != "conv" and _has_kernel(op):
                 found.append(definition_subject(key, definition, train, algo or "auto", dtype))
+        if not found and algo:
+            raise ValueError(f"simt: no kernel with algo={algo!r} can run the shapes of {name!r}")
         if not found:
             known = sorted({*FAMILIES, *DEFINITIONS})
             raise ValueError(f"simt: nothing is called {name!r} or has it in its name; try {known}")
