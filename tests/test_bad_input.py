@@ -31,6 +31,8 @@ BAD = {
 # Functions whose first array holds indices, or whose integers and numbers are legal.
 TAKES_INTEGERS = {"one_hot", "embedding", "embedding_bag"}
 TAKES_ANYTHING_REAL = {"pad"}
+IMAGE, TABLE = np.full((1, 2, 4, 4), 0.5), np.zeros((3, 2))
+LOG_P = np.full((4, 2, 3), np.log(1 / 3))
 ALIASES = {
     "upsample": "interpolate",
     "upsample_nearest": "interpolate",
@@ -80,3 +82,64 @@ def test_inputs_are_never_written(name):
         for index, (before, after) in enumerate(zip(kept, plain, strict=True)):
             if isinstance(after, np.ndarray) and not (name in running and index in (1, 2)):
                 assert before.tobytes() == after.tobytes()
+
+
+FLAGS = {
+    "avg_pool2d": ({"kernel_size": 2}, ("ceil_mode", "count_include_pad")),
+    "max_pool2d": ({"kernel_size": 2}, ("ceil_mode", "return_indices")),
+    "lp_pool2d": ({"norm_type": 2, "kernel_size": 2}, ("ceil_mode",)),
+    "adaptive_max_pool2d": ({"output_size": 2}, ("return_indices",)),
+    "fractional_max_pool2d": ({"kernel_size": 2, "output_size": 2}, ("return_indices",)),
+    "interpolate": (
+        {"scale_factor": 2, "mode": "bilinear"},
+        ("align_corners", "recompute_scale_factor", "antialias"),
+    ),
+    "batch_norm": ({"running_mean": None, "running_var": None}, ("training",)),
+    "instance_norm": ({}, ("use_input_stats",)),
+    "dropout": ({}, ("training",)),
+    "rrelu": ({}, ("training",)),
+    "kl_div": ({"target": IMAGE}, ("log_target",)),
+    "poisson_nll_loss": ({"target": IMAGE}, ("log_input", "full")),
+    "gaussian_nll_loss": ({"target": IMAGE, "var": 1.0}, ("full",)),
+    "pairwise_distance": ({"x2": IMAGE}, ("keepdim",)),
+    "triplet_margin_loss": ({"positive": IMAGE, "negative": IMAGE}, ("swap",)),
+}
+
+
+@pytest.mark.parametrize("value", ["False", 0, None, [], np.float64(1), (True,)], ids=repr)
+@pytest.mark.parametrize("name", FLAGS)
+def test_flags(name, value):
+    """A word is true whatever it says, so only True and False are taken."""
+    options, flags = FLAGS[name]
+    for flag in flags:
+        if value is None and flag in ("align_corners", "recompute_scale_factor"):
+            continue
+        with pytest.raises(TypeError) as caught:
+            getattr(F, name)(IMAGE, **options, **{flag: value})
+        expected = f"{name}: {flag} must be True or False, got {flag}={value!r}"
+        assert str(caught.value) == expected
+
+
+INDICES = np.zeros((2, 3), np.int64)
+OTHERS = [
+    (lambda: F.embedding(INDICES, TABLE, scale_grad_by_freq="no"), "scale_grad_by_freq must be"),
+    (lambda: F.embedding(INDICES, TABLE, sparse=0), "sparse must be True or False, got sparse=0"),
+    (lambda: F.embedding_bag(INDICES[0], TABLE, INDICES[0], include_last_offset=1), "got include"),
+    (lambda: F.ctc_loss(LOG_P, INDICES + 1, [4, 4], [2, 2], zero_infinity=0), "zero_infinity=0"),
+    (lambda: F.batch_norm(IMAGE, [0.0], None, training=True), "running_mean must be an array"),
+    (lambda: F.cross_entropy(TABLE, TABLE, [1.0, 1.0]), "weight must be an array"),
+    (lambda: F.interpolate(IMAGE, scale_factor=b"x"), "scale_factor must be a number"),
+    (lambda: F.poisson_nll_loss(IMAGE, IMAGE, eps="a"), "eps must be a number, got eps='a'"),
+    (lambda: F.max_pool2d(IMAGE, 2, np.float64(2)), "stride must be an integer, got stride="),
+    (
+        lambda: F.fractional_max_pool2d(IMAGE, 2, 2, _random_samples="x"),
+        "_random_samples must be an array",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "text"), OTHERS, ids=range(len(OTHERS)))
+def test_kinds_of_other_arguments(call, text):
+    with pytest.raises(TypeError) as caught:
+        call()
+    assert text in str(caught.value) and "got" in str(caught.value)

@@ -30,6 +30,13 @@ def integer(op: str, name: str, value: Any, minimum: int | None = None) -> int:
     return number
 
 
+def flag(op: str, name: str, value: Any) -> bool:
+    """value as a Python bool. TypeError for anything but True and False: words are always true."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{op}: {name} must be True or False, got {name}={value!r}")
+    return bool(value)
+
+
 def tuple_of(op: str, name: str, value: Any, n: int, minimum: int | None = None) -> tuple[int, ...]:
     """An integer, or a sequence of 1 or n integers, as a tuple of n integers."""
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
@@ -42,6 +49,13 @@ def tuple_of(op: str, name: str, value: Any, n: int, minimum: int | None = None)
             )
         return items
     return (integer(op, name, value, minimum),) * n
+
+
+def strides_of(op: str, stride: Any, kernel: tuple[int, ...]) -> tuple[int, ...]:
+    """Of windows: those of the kernel for None and for ()."""
+    if stride is None or (isinstance(stride, tuple) and not stride):
+        return kernel
+    return tuple_of(op, "stride", stride, len(kernel), minimum=1)
 
 
 def real(op: str, name: str, value: Any) -> float:

@@ -18,7 +18,7 @@ from .. import _C, arrays
 from ..autograd import Function, is_grad_enabled, is_recorded
 from ..known import Known
 from ..tensor import Tensor
-from ._arguments import check_rank, normal_axis, real, same_dtype
+from ._arguments import check_rank, flag, normal_axis, real, same_dtype
 
 __all__ = [
     "celu",
@@ -361,7 +361,7 @@ def rrelu(
     low, high = real("rrelu", "lower", lower), real("rrelu", "upper", upper)
     if low > high:
         raise ValueError(f"rrelu: lower must not exceed upper, got lower={low}, upper={high}")
-    if not training:
+    if not flag("rrelu", "training", training):
         return _apply("rrelu", input, "leaky_relu", (low + high) / 2, inplace=inplace)
     return RandomRelu.apply(input, low, high)
 

@@ -13,7 +13,7 @@ from .. import _C, arrays
 from ..autograd import Function
 from ..tensor import array_of
 from . import _windows
-from ._arguments import integer, real, tuple_of
+from ._arguments import flag, integer, real, tuple_of
 from .pooling import AvgPool, max_pool, spatial_size, three_windows
 
 __all__ = [
@@ -60,6 +60,7 @@ def _adaptive_avg(n: int, x: Any, output_size: Any) -> Any:
 
 def _adaptive_max(n: int, x: Any, output_size: Any, return_indices: bool) -> Any:
     op = f"adaptive_max_pool{n}d"
+    return_indices = flag(op, "return_indices", return_indices)
     windows, out = _adaptive_sizes(op, n, x, output_size)
     y, index = max_pool(x, op, windows, out, return_indices)
     return (y, index) if return_indices else y
@@ -126,10 +127,14 @@ def _fractional(
     samples: Any,
 ) -> Any:
     op = f"fractional_max_pool{n}d"
+    return_indices = flag(op, "return_indices", return_indices)
     size = spatial_size(op, n, x)
     kernel = tuple_of(op, "kernel_size", kernel_size, n, minimum=1)
     if (output_size is None) == (output_ratio is None):
-        raise ValueError(f"{op}: give output_size or output_ratio, and not both")
+        raise ValueError(
+            f"{op}: give output_size or output_ratio, and not both, got "
+            f"output_size={output_size!r}, output_ratio={output_ratio!r}"
+        )
     if output_size is None:
         ratios = output_ratio if isinstance(output_ratio, tuple | list) else (output_ratio,) * n
         ratios = tuple(real(op, "output_ratio", r) for r in ratios)
@@ -149,6 +154,7 @@ def _fractional(
         from ..random import generator
 
         samples = generator().random((*batched, n))
+    arrays.check_float(op, "_random_samples", array_of(samples))
     samples = arrays.to_numpy(array_of(samples)).astype(x.dtype, copy=False)
     if samples.shape != (*batched, n):
         raise ValueError(

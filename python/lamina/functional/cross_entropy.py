@@ -34,15 +34,20 @@ def _classes_first(op: str, x: Any, target: Any, weight: Any) -> tuple[Any, Any,
             f"got target.shape={target.shape}, input.shape={x.shape}"
         )
     if weight is not None:
-        weight = arrays.asarray(op, "weight", weight)
-        same_dtype(op, input=x, weight=weight)
-        if weight.shape != (classes,):
-            raise ValueError(
-                f"{op}: weight must have one element per class, ({classes},), "
-                f"got weight.shape={weight.shape}"
-            )
+        weight = _class_weight(op, x, weight, classes)
     layout = (x.shape[0] if x.ndim > 1 else 1, classes, math.prod(x.shape[2:]))
     return x, target, weight, layout
+
+
+def _class_weight(op: str, x: Any, weight: Any, classes: int) -> Any:
+    weight = arrays.asarray(op, "weight", weight)
+    same_dtype(op, input=x, weight=weight)
+    if weight.shape != (classes,):
+        raise ValueError(
+            f"{op}: weight must have one element per class, ({classes},), "
+            f"got weight.shape={weight.shape}"
+        )
+    return weight
 
 
 def _no_position(x: Any) -> Any:
@@ -181,6 +186,8 @@ class ProbabilityCrossEntropy(Function):
             )
         axis = min(1, x.ndim - 1)
         classes = x.shape[axis]
+        if weight is not None:
+            weight = _class_weight("cross_entropy", x, weight, classes)
         q = (1 - smoothing) * q + x.dtype.type(smoothing / max(classes, 1))
         column = [1] * x.ndim
         column[axis] = classes

@@ -17,7 +17,7 @@ from .. import arrays
 from ..autograd import Function
 from ..operations import where
 from ..tensor import Tensor, array_of
-from ._arguments import integer, one_of
+from ._arguments import flag, integer, one_of
 from .distance import on_tensors, operands
 
 __all__ = ["ctc_loss"]
@@ -153,7 +153,7 @@ def ctc_loss(
                 f"{row.tolist()}"
             )
     loss = _Ctc.apply(x, rows, inputs, empty)
-    if zero_infinity:
+    if flag(op, "zero_infinity", zero_infinity):
         loss = where(loss == np.inf, 0.0, loss)
     if reduction == "mean":
         return (loss / np.maximum(sizes, 1).astype(loss.dtype)).mean()

@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import arrays
 from ..tensor import Tensor
-from ._arguments import normal_axis, real, same_dtype
+from ._arguments import flag, normal_axis, real, same_dtype
 
 __all__ = ["cosine_similarity", "pairwise_distance", "pdist"]
 
@@ -68,6 +68,7 @@ def pairwise_distance(
     first, second = operands("pairwise_distance", x1=x1, x2=x2)
     difference = first - second + real("pairwise_distance", "eps", eps)
     normal_rank("pairwise_distance", x1=difference)
+    keepdim = flag("pairwise_distance", "keepdim", keepdim)
     return difference.norm(real("pairwise_distance", "p", p), -1, keepdim)
 
 

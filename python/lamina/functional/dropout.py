@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from .. import _C, arrays
 from ..autograd import Function
 from ..random import next_words
-from ._arguments import check_rank, real
+from ._arguments import check_rank, flag, real
 from .conv import as_operand
 
 __all__ = [
@@ -77,7 +77,7 @@ def _dropout(
     p = real(op, "p", p)
     if not 0 <= p <= 1:
         raise ValueError(f"{op}: p must be from 0 to 1, got p={p}")
-    if not training or p == 0:
+    if not flag(op, "training", training) or p == 0:
         return input
     rows = math.prod(x.shape if channel_axes is None else x.shape[:channel_axes])
     inner = 1 if channel_axes is None else math.prod(x.shape[channel_axes:])

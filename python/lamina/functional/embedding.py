@@ -17,7 +17,7 @@ from .. import arrays
 from ..autograd import Function
 from ..tensor import Tensor, array_of
 from . import _taps
-from ._arguments import check_rank, integer, one_of, real, same_dtype
+from ._arguments import check_rank, flag, integer, one_of, real, same_dtype
 from .conv import as_operand
 
 __all__ = ["embedding", "embedding_bag", "one_hot"]
@@ -107,7 +107,7 @@ def _limited(op: str, weight: Any, used: Any, max_norm: Any, norm_type: Any) -> 
 
 
 def _no_sparse(op: str, sparse: bool) -> None:
-    if sparse:
+    if flag(op, "sparse", sparse):
         raise ValueError(f"{op}: sparse gradients are not offered, got sparse=True; use False")
 
 
@@ -143,7 +143,7 @@ def embedding(
     places, ones = np.arange(len(flat)), np.ones(len(flat))
     forward = _taps.from_entries(rows, len(flat), places, flat, ones).forward
     kept = slice(None) if padding is None else flat != padding
-    scale = _frequencies(flat, rows, bool(scale_grad_by_freq))
+    scale = _frequencies(flat, rows, flag(op, "scale_grad_by_freq", scale_grad_by_freq))
     backward = _taps.from_entries(rows, len(flat), places[kept], flat[kept], scale[kept]).backward
     y = Rows.apply(op, weight, forward, backward)
     return y.reshape(*indices.shape, weight.shape[1])
@@ -155,13 +155,15 @@ def _bag_bounds(
     """[bags + 1]: where each bag begins in the flat indices."""
     if indices.ndim == 2:
         if offsets is not None:
-            raise ValueError(f"{op}: offsets must be None for an input of 2 dimensions")
+            raise ValueError(
+                f"{op}: offsets must be None for an input of 2 dimensions, got offsets={offsets!r}"
+            )
         return np.arange(len(indices) + 1) * indices.shape[1]
     if offsets is None:
-        raise ValueError(f"{op}: offsets must be given for an input of 1 dimension")
+        raise ValueError(f"{op}: offsets must be given for an input of 1 dimension, got None")
     bounds = arrays.to_numpy(arrays.asindices(op, "offsets", array_of(offsets)))
     check_rank(op, "offsets", bounds, (1,))
-    if not include_last_offset:
+    if not flag(op, "include_last_offset", include_last_offset):
         bounds = np.append(bounds, len(indices))
     if len(bounds) == 0 or bounds[0] != 0:
         raise ValueError(f"{op}: offsets must begin with 0, got offsets={bounds[:1]}")
@@ -268,7 +270,7 @@ def embedding_bag(
     counts = np.bincount(bag, minlength=bags)
     scale = 1 / counts[bag] if mode == "mean" else np.ones(len(flat))
     forward = _taps.from_entries(rows, bags, bag, flat, scale).forward
-    scale = scale * _frequencies(flat, rows, bool(scale_grad_by_freq))
+    scale = scale * _frequencies(flat, rows, flag(op, "scale_grad_by_freq", scale_grad_by_freq))
     backward = _taps.from_entries(rows, bags, bag, flat, scale).backward
     return Rows.apply(op, weight, forward, backward)
 

@@ -16,7 +16,7 @@ from ..autograd import Function, no_grad
 from ..creation import full_like
 from ..operations import where
 from ..tensor import Tensor
-from ._arguments import one_of, real
+from ._arguments import flag, one_of, real
 from .distance import on_tensors, operands
 
 __all__ = [
@@ -193,7 +193,7 @@ def kl_div(
     """
     op = "kl_div"
     x, t = operands(op, input=input, target=target)
-    if log_target:
+    if flag(op, "log_target", log_target):
         loss = t.exp() * (t - x)
     else:
         loss = t * where(t == 0, 1.0, t).log() - t * x
@@ -269,8 +269,9 @@ def poisson_nll_loss(
     """
     op = "poisson_nll_loss"
     x, t = operands(op, input=input, target=target)
-    loss = x.exp() - t * x if log_input else x - t * (x + real(op, "eps", eps)).log()
-    if full:
+    least = real(op, "eps", eps)
+    loss = x.exp() - t * x if flag(op, "log_input", log_input) else x - t * (x + least).log()
+    if flag(op, "full", full):
         safe = where(t > 1, t, 1.0)
         stirling = safe * safe.log() - safe + 0.5 * (2 * math.pi * safe).log()
         loss = loss + where(t > 1, stirling, 0.0)
@@ -306,4 +307,6 @@ def gaussian_nll_loss(
         lift = v.clamp(min=least) - v
     v = v + lift.detach()  # the gradient passes the limit, as in torch
     loss = 0.5 * (v.log() + (x - t).square() / v)
-    return reduced(op, loss + 0.5 * math.log(2 * math.pi) if full else loss, reduction)
+    if flag(op, "full", full):
+        loss = loss + 0.5 * math.log(2 * math.pi)
+    return reduced(op, loss, reduction)

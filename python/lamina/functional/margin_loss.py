@@ -14,7 +14,7 @@ import numpy as np
 from .. import arrays
 from ..operations import minimum, where
 from ..tensor import array_of
-from ._arguments import real
+from ._arguments import flag, real
 from .distance import normal_rank, on_tensors, operands, pairwise_distance
 from .loss import Softplus, check_same_shape, reduced
 
@@ -287,6 +287,6 @@ def _triplet(
     if not real(op, "margin", margin) > 0:
         raise ValueError(f"{op}: margin must be above 0, got margin={margin}")
     far = distance(a, negative)
-    if swap:
+    if flag(op, "swap", swap):
         far = minimum(far, distance(positive, negative))
     return reduced(op, (margin + distance(a, positive) - far).clamp(min=0), *reduction)

@@ -17,7 +17,7 @@ from ..autograd import Function
 from ..known import Known
 from ..tensor import array_of
 from . import _epilogue
-from ._arguments import check_rank, integer, normal_axis, real, same_dtype
+from ._arguments import check_rank, flag, integer, normal_axis, real, same_dtype
 from .conv import as_operand
 from .distance import on_tensors, operands
 
@@ -98,6 +98,8 @@ class BatchNorm(Function):
 def _running(op: str, name: str, value: Any, channels: int) -> Any:
     """The array of running statistics, which training updates in place."""
     array = array_of(value)
+    if array is not None:
+        arrays.check_float(op, name, array)
     if array is not None and array.shape != (channels,):
         raise ValueError(
             f"{op}: {name} must have one element per channel, ({channels},), "
@@ -141,8 +143,10 @@ def batch_norm(
     mean = _running(op, "running_mean", running_mean, c)
     var = _running(op, "running_var", running_var, c)
     eps, momentum = _epsilon(op, eps), real(op, "momentum", momentum)
-    if not training and (mean is None or var is None):
-        raise ValueError(f"{op}: running_mean and running_var are needed when not training")
+    if not flag(op, "training", training) and (mean is None or var is None):
+        raise ValueError(
+            f"{op}: running_mean and running_var are needed when not training, got None"
+        )
     count = x.shape[0] * math.prod(x.shape[2:])
     if training and count < 2:
         raise ValueError(
@@ -302,7 +306,7 @@ def instance_norm(
     running_var [C] by `momentum`, in place. Otherwise those are the statistics, as in batch_norm.
     """
     op = "instance_norm"
-    if not use_input_stats:
+    if not flag(op, "use_input_stats", use_input_stats):
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     x = _input(op, input, range(3, 65))
     n, c, size = x.shape[0], x.shape[1], math.prod(x.shape[2:])

@@ -15,7 +15,7 @@ from ..autograd import Function
 from ..known import Known
 from ..tensor import array_of
 from . import _windows
-from ._arguments import check_rank, integer, real, tuple_of
+from ._arguments import check_rank, flag, integer, real, strides_of, tuple_of
 
 __all__ = [
     "avg_pool1d",
@@ -129,14 +129,16 @@ def _max_pool(
         if y is not None:
             return y
     op = f"max_pool{n}d"
+    ceil_mode = flag(op, "ceil_mode", ceil_mode)
+    return_indices = flag(op, "return_indices", return_indices)
     size = spatial_size(op, n, x)
     kernel = tuple_of(op, "kernel_size", kernel_size, n, minimum=1)
-    strides = kernel if stride in (None, ()) else tuple_of(op, "stride", stride, n, minimum=1)
+    strides = strides_of(op, stride, kernel)
     pads = tuple_of(op, "padding", padding, n, minimum=0)
     dilations = tuple_of(op, "dilation", dilation, n, minimum=1)
     _check_half(op, kernel, pads, dilations)
     out = tuple(
-        _windows.strided_size(op, *options, bool(ceil_mode))
+        _windows.strided_size(op, *options, ceil_mode)
         for options in zip(size, kernel, strides, pads, dilations, strict=True)
     )
     windows = tuple(
@@ -175,14 +177,16 @@ def _avg_pool(
     if y is not None:
         return y
     op = op or f"avg_pool{n}d"
+    ceil_mode = flag(op, "ceil_mode", ceil_mode)
+    count_include_pad = flag(op, "count_include_pad", count_include_pad)
     size = spatial_size(op, n, x)
     kernel = tuple_of(op, "kernel_size", kernel_size, n, minimum=1)
-    strides = kernel if stride in (None, ()) else tuple_of(op, "stride", stride, n, minimum=1)
+    strides = strides_of(op, stride, kernel)
     pads = tuple_of(op, "padding", padding, n, minimum=0)
     ones = (1,) * n
     _check_half(op, kernel, pads, ones)
     out = tuple(
-        _windows.strided_size(op, *options, bool(ceil_mode))
+        _windows.strided_size(op, *options, ceil_mode)
         for options in zip(size, kernel, strides, pads, ones, strict=True)
     )
     divide_by: list[str | int] = ["padded" if count_include_pad else "inside"] * n

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import arrays
 from . import _taps
-from ._arguments import check_rank, integer, one_of, real, tuple_of
+from ._arguments import check_rank, flag, integer, one_of, real, tuple_of
 from .adaptive_pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from .conv import as_operand
 
@@ -46,7 +46,8 @@ _LINEAR = ("linear", "bilinear", "trilinear")
 
 
 def _factors(op: str, scale_factor: Any, n: int) -> tuple[float, ...]:
-    several = isinstance(scale_factor, Sequence | np.ndarray) and not isinstance(scale_factor, str)
+    several = isinstance(scale_factor, Sequence | np.ndarray)
+    several &= not isinstance(scale_factor, str | bytes)
     values = tuple(
         real(op, "scale_factor", value) for value in (scale_factor if several else [scale_factor])
     )
@@ -134,6 +135,11 @@ def interpolate(
             f"{op}: mode={mode!r} takes {' or '.join(map(str, _MODES[mode]))} spatial axes, "
             f"got input.shape={x.shape}"
         )
+    antialias = flag(op, "antialias", antialias)
+    if align_corners is not None:
+        align_corners = flag(op, "align_corners", align_corners)
+    if recompute_scale_factor is not None:
+        recompute_scale_factor = flag(op, "recompute_scale_factor", recompute_scale_factor)
     if align_corners is not None and mode not in (*_LINEAR, "bicubic"):
         raise ValueError(
             f"{op}: align_corners is for the linear and cubic modes, got mode={mode!r}, "

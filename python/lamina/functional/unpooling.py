@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
-from ._arguments import tuple_of
+from ._arguments import strides_of, tuple_of
 from .pooling import spatial_size
 
 __all__ = [
@@ -67,7 +67,7 @@ def _max_unpool(
     op = f"max_unpool{n}d"
     size = spatial_size(op, n, x)
     kernel = tuple_of(op, "kernel_size", kernel_size, n, minimum=1)
-    strides = kernel if stride in (None, ()) else tuple_of(op, "stride", stride, n, minimum=1)
+    strides = strides_of(op, stride, kernel)
     pads = tuple_of(op, "padding", padding, n, minimum=0)
     default = tuple(
         (extent - 1) * s + k - 2 * p
