@@ -4,7 +4,7 @@
 //               one addition more, the only one that waits for the vector before. Lines longer than
 //               kPiece: the sums of their pieces first, then all pieces at once. Otherwise a row of
 //               sums moves down the rows.
-// Partitioning  lines or their pieces, or columns and pieces of rows: by the shape alone.
+// Partitioning  lines or their pieces, or tiles of columns: by the shape alone.
 // Numerics      added in double, each result rounded once.
 // Floor         one read and one write of the tensor; two reads where lines are cut.
 #include "cpu/reduce.h"

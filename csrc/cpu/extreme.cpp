@@ -1,9 +1,10 @@
 // extreme: the largest or smallest element and its index (ops/reduce.h).
 //
 // Method        a line: its blocks' extremes by eight vectors side by side, and the index is looked
-//               for in the first block that has the extreme alone. Columns: rows one by one, four
-//               for each pass over the extremes; indices are those of rows in a block.
-// Numerics      NaN wins: a comparison that is false for it in x, and true for it in y.
+//               for in the first block that has the extreme alone. Short lines without indices go
+//               four at a time. Columns: rows one by one, four for each pass over the extremes;
+//               indices are those of rows in a block.
+// Numerics      NaN wins, the first one of a line: nothing takes its place.
 // Floor         one read of the tensor; dgrad with indices: one write; without: two reads, one
 //               write.
 #include "cpu/reduce.h"
@@ -75,24 +76,59 @@ LAMINA_INLINE T extreme_lane(Vec<T> v) {
 template <bool Smallest, class T>
 static T line_extreme(const T* x, int64_t size) {
   constexpr int kChains = 8;
-  Vec<T> best[kChains];
-#pragma GCC unroll 8
-  for (int c = 0; c < kChains; ++c) best[c] = broadcast(kNoElement<Smallest, T>);
+  Vec<T> found = broadcast(kNoElement<Smallest, T>), other = found;
   int64_t i = 0;
-  for (; i + kChains * kLanes<T> <= size; i += kChains * kLanes<T>)
+  if (size >= kChains * kLanes<T>) {
+    Vec<T> best[kChains];
 #pragma GCC unroll 8
-    for (int c = 0; c < kChains; ++c) {
-      fetch_ahead(x + i + c * kLanes<T>, c * kLanes<T>);
-      best[c] = extreme_of<Smallest, T>(load(x + i + c * kLanes<T>), best[c]);
-    }
-  for (; i < size; i += kLanes<T>)
-    best[0] =
-        extreme_of<Smallest, T>(load_first(x + i, size - i, kNoElement<Smallest, T>), best[0]);
+    for (Vec<T>& one : best) one = found;
+    for (; i + kChains * kLanes<T> <= size; i += kChains * kLanes<T>)
+#pragma GCC unroll 8
+      for (int c = 0; c < kChains; ++c) {
+        fetch_ahead(x + i + c * kLanes<T>, c * kLanes<T>);
+        best[c] = extreme_of<Smallest, T>(load(x + i + c * kLanes<T>), best[c]);
+      }
 #pragma GCC unroll 3
-  for (int half = kChains / 2; half > 0; half /= 2)
+    for (int half = kChains / 2; half > 0; half /= 2)
 #pragma GCC unroll 4
-    for (int c = 0; c < half; ++c) best[c] = extreme_of<Smallest, T>(best[c], best[c + half]);
-  return extreme_lane<Smallest, T>(best[0]);
+      for (int c = 0; c < half; ++c) best[c] = extreme_of<Smallest, T>(best[c], best[c + half]);
+    found = best[0];
+  }
+  for (; i + 2 * kLanes<T> <= size; i += 2 * kLanes<T>) {
+    found = extreme_of<Smallest, T>(load(x + i), found);
+    other = extreme_of<Smallest, T>(load(x + i + kLanes<T>), other);
+  }
+  for (; i < size; i += kLanes<T>)
+    found = extreme_of<Smallest, T>(load_first(x + i, size - i, kNoElement<Smallest, T>), found);
+  return extreme_lane<Smallest, T>(extreme_of<Smallest, T>(found, other));
+}
+
+// The extremes of lines of `size` elements, one behind the other.
+template <bool Smallest, int Lines, class T>
+LAMINA_INLINE void short_extremes(const T* x, int64_t size, T* y) {
+  Vec<T> best[Lines][2];
+#pragma GCC unroll 4
+  for (auto& two : best) two[0] = two[1] = broadcast(kNoElement<Smallest, T>);
+  int64_t i = 0;
+  for (; i + 2 * kLanes<T> <= size; i += 2 * kLanes<T>)
+#pragma GCC unroll 4
+    for (int line = 0; line < Lines; ++line)
+#pragma GCC unroll 2
+      for (int c = 0; c < 2; ++c) {
+        const T* const from = x + line * size + i + c * kLanes<T>;
+        __builtin_prefetch(from + Lines * size);  // of the next lines
+        best[line][c] = extreme_of<Smallest, T>(load(from), best[line][c]);
+      }
+#pragma GCC unroll 2
+  for (int c = 0; c < 2; ++c, i += kLanes<T>)
+    if (i < size)
+#pragma GCC unroll 4
+      for (int line = 0; line < Lines; ++line)
+        best[line][c] = extreme_of<Smallest, T>(
+            load_first(x + line * size + i, size - i, kNoElement<Smallest, T>), best[line][c]);
+#pragma GCC unroll 4
+  for (int line = 0; line < Lines; ++line)
+    y[line] = extreme_lane<Smallest, T>(extreme_of<Smallest, T>(best[line][0], best[line][1]));
 }
 
 // The first element that equals the value, or is NaN if the value is; there is one.
@@ -190,6 +226,16 @@ struct ExtremeColumns {
 
 template <bool Smallest, class T>
 static void extreme(const ExtremeArgs<T>& args) {
+  const int64_t size = args.axes.m;
+  if (args.axes.n == 1 && size <= kShortLine && !args.indices) {
+    const auto few = [&](int64_t line) {
+      short_extremes<Smallest, kFewLines>(args.x + line * size, size, args.result + line);
+    };
+    const auto one = [&](int64_t line) {
+      short_extremes<Smallest, 1>(args.x + line * size, size, args.result + line);
+    };
+    return for_short_lines(args.axes.lines(), size, few, one);
+  }
   if (!in_columns(args))
     return reduce_lines(args.axes, args.x, Extreme<Smallest, T>(),
                         [&](int64_t line, const Extreme<Smallest, T>& found) {
@@ -236,8 +282,7 @@ static void give(const ExtremeArgs<T>& args) {
   });
 }
 
-// The elements of a line, or of lines side by side, that equal y share grad_y: `rows` runs of
-// `count`, `distance` apart, with `y` of one line or of as many.
+// The elements of a line, or of lines side by side, that equal y share grad_y.
 template <class T>
 static void share(const ExtremeArgs<T>& args) {
   const Axes& axes = args.axes;

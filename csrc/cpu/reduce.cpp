@@ -1,12 +1,10 @@
 // reduce: sums, norms, products, variances (ops/reduce.h).
 //
-// Method        elements become doubles; along a line eight vectors are folded side by side,
-// columns
-//               are folded four rows at a time. Variances: mean and squares of a block that L1 or
-//               the registers hold, joined with what was before (Chan, Golub & LeVeque 1979).
+// Method        elements become doubles; along a line eight vectors are folded side by side, short
+//               lines four at a time, columns four rows at a time. Variances: mean and squares of
+//               a block that L1 holds, joined with what was before (Chan, Golub & LeVeque 1979).
 // Numerics      a line is folded in blocks of kBlock elements, so that the error of doubles does
-// not
-//               grow with its length; float results are rounded once.
+//               not grow with its length; float results are rounded once.
 // Floor         one read of the tensor; dgrad: one read and one write, of a sum the write alone.
 #include "cpu/reduce.h"
 
@@ -58,41 +56,48 @@ LAMINA_INLINE double fold_lanes(Wide v) {
     return fold_lanes<Join, WIDTH / 2>(v);
 }
 
+// A line, lane by lane.
 template <class Join, class T, class Of>
-LAMINA_INLINE double fold_block(const T* x, int64_t size, const Of& of) {
+LAMINA_INLINE Wide fold_block(const T* x, int64_t size, const Of& of) {
   constexpr int kChains = 8;
-  Wide chain[kChains];
-#pragma GCC unroll 8
-  for (int c = 0; c < kChains; ++c) chain[c] = broadcast(Join::kNone);
+  Wide folded = broadcast(Join::kNone), other = folded;
   int64_t i = 0;
-  for (; i + kChains * kWide <= size; i += kChains * kWide)
+  if (size >= kChains * kWide) {
+    Wide chain[kChains];
 #pragma GCC unroll 8
-    for (int c = 0; c < kChains; ++c) {
-      fetch_ahead(x + i + c * kWide, c * kWide);
-      chain[c] = Join::join(chain[c], of(load_wide(x + i + c * kWide)));
-    }
-  for (; i + kWide <= size; i += kWide) chain[0] = Join::join(chain[0], of(load_wide(x + i)));
-  if (i < size)
-    chain[1] =
-        Join::join(chain[1], first_lanes(of(load_wide(x + i, size - i)), size - i, Join::kNone));
+    for (Wide& one : chain) one = broadcast(Join::kNone);
+    for (; i + kChains * kWide <= size; i += kChains * kWide)
+#pragma GCC unroll 8
+      for (int c = 0; c < kChains; ++c) {
+        fetch_ahead(x + i + c * kWide, c * kWide);
+        chain[c] = Join::join(chain[c], of(load_wide(x + i + c * kWide)));
+      }
 #pragma GCC unroll 3
-  for (int half = kChains / 2; half > 0; half /= 2)
+    for (int half = kChains / 2; half > 0; half /= 2)
 #pragma GCC unroll 4
-    for (int c = 0; c < half; ++c) chain[c] = Join::join(chain[c], chain[c + half]);
-  return fold_lanes<Join>(chain[0]);
+      for (int c = 0; c < half; ++c) chain[c] = Join::join(chain[c], chain[c + half]);
+    folded = chain[0];
+  }
+  for (; i + 2 * kWide <= size; i += 2 * kWide) {
+    folded = Join::join(folded, of(load_wide(x + i)));
+    other = Join::join(other, of(load_wide(x + i + kWide)));
+  }
+  for (; i < size; i += kWide)
+    folded = Join::join(folded, first_lanes(of(load_wide(x + i, size - i)), size - i, Join::kNone));
+  return Join::join(folded, other);
 }
 
 // One line, or a part of it.
 template <class Join, class Of>
 struct Folded {
-  double value = Join::kNone;
+  Wide lanes = broadcast(Join::kNone);
 
   template <class T>
   LAMINA_INLINE void add(const T* x, int64_t, int64_t count) {
     for (int64_t begin = 0; begin < count; begin += kBlock)
-      value = Join::join(value, fold_block<Join>(x + begin, min_of(kBlock, count - begin), Of()));
+      lanes = Join::join(lanes, fold_block<Join>(x + begin, min_of(kBlock, count - begin), Of()));
   }
-  void join(const Folded& next) { value = Join::join(value, next.value); }
+  LAMINA_INLINE void join(const Folded& next) { lanes = Join::join(lanes, next.lanes); }
 };
 
 template <class Join, class Of>
@@ -127,6 +132,35 @@ struct FoldedColumns {
   }
 };
 
+// y of lines of `size` elements, one behind the other.
+template <class Join, class Of, int Lines, class T, class Finish>
+LAMINA_INLINE void fold_short(const T* x, int64_t size, T* y, const Finish& finished) {
+  Wide chain[Lines][2];
+#pragma GCC unroll 4
+  for (auto& two : chain) two[0] = two[1] = broadcast(Join::kNone);
+  int64_t i = 0;
+  for (; i + 2 * kWide <= size; i += 2 * kWide)
+#pragma GCC unroll 4
+    for (int line = 0; line < Lines; ++line) {
+      __builtin_prefetch(x + (Lines + line) * size + i);  // of the next lines
+#pragma GCC unroll 2
+      for (int c = 0; c < 2; ++c)
+        chain[line][c] =
+            Join::join(chain[line][c], Of()(load_wide(x + line * size + i + c * kWide)));
+    }
+#pragma GCC unroll 2
+  for (int c = 0; c < 2; ++c, i += kWide)
+    if (i < size)
+#pragma GCC unroll 4
+      for (int line = 0; line < Lines; ++line) {
+        const Wide last = Of()(load_wide(x + line * size + i, size - i));
+        chain[line][c] = Join::join(chain[line][c], first_lanes(last, size - i, Join::kNone));
+      }
+#pragma GCC unroll 4
+  for (int line = 0; line < Lines; ++line)
+    y[line] = finished(fold_lanes<Join>(Join::join(chain[line][0], chain[line][1])));
+}
+
 // y = root(folded / divisor)
 template <class Join, class Of, class T>
 static void fold(const ReduceArgs<T>& args, bool root = false) {
@@ -141,9 +175,20 @@ static void fold(const ReduceArgs<T>& args, bool root = false) {
         args.axes, args.x, [&](int64_t line, int64_t count, const FoldedColumns<Join, Of>& folded) {
           for (int64_t j = 0; j < count; ++j) y[line + j] = finished(folded.value[j]);
         });
-  reduce_lines(
-      args.axes, args.x, Folded<Join, Of>(),
-      [&](int64_t line, const Folded<Join, Of>& folded) { y[line] = finished(folded.value); });
+  const int64_t size = args.axes.m;
+  if (args.axes.n == 1 && size <= kShortLine) {
+    const auto few = [&](int64_t line) {
+      fold_short<Join, Of, kFewLines>(args.x + line * size, size, y + line, finished);
+    };
+    const auto one = [&](int64_t line) {
+      fold_short<Join, Of, 1>(args.x + line * size, size, y + line, finished);
+    };
+    return for_short_lines(args.axes.lines(), size, few, one);
+  }
+  reduce_lines(args.axes, args.x, Folded<Join, Of>(),
+               [&](int64_t line, const Folded<Join, Of>& folded) {
+                 y[line] = finished(fold_lanes<Join>(folded.lanes));
+               });
 }
 
 // ---- Variances
@@ -157,8 +202,8 @@ struct Moments {
       const int64_t part = min_of(kBlock, size - begin);
       Moments block;
       block.count = static_cast<double>(part);
-      block.mean = fold_block<Add>(x + begin, part, Itself()) / block.count;
-      block.squares = fold_block<Add>(x + begin, part, SquareFrom{block.mean});
+      block.mean = fold_lanes<Add>(fold_block<Add>(x + begin, part, Itself())) / block.count;
+      block.squares = fold_lanes<Add>(fold_block<Add>(x + begin, part, SquareFrom{block.mean}));
       join(block);
     }
   }
@@ -251,73 +296,119 @@ void reduce_fprop_runs(const ReduceArgs<T>& args) {
 
 // ---- Gradients
 
-// grad_x = slope (x - centre), with a centre in two parts: its rounding would be that of x.
+// grad_x = slope (x - centre) of a line, with the centre in two parts: it is not rounded as x is.
 template <class T>
-struct Slopes {
-  explicit Slopes(const ReduceArgs<T>& args)
-      : slope(args.axes.lines()),
-        high(args.centre ? args.axes.lines() : 0),
-        low(args.centre ? args.axes.lines() : 0) {
+struct Slope {
+  T slope, high, low;
+
+  LAMINA_INLINE Slope(const ReduceArgs<T>& args, int64_t line) {
     const bool root = args.kind == Reduction::deviation || args.kind == Reduction::euclidean;
-    const T divisor = static_cast<T>(args.divisor);
     const T times = args.kind == Reduction::variance ? T(2) : T(1);
-    for (int64_t i = 0; i < args.axes.lines(); ++i) {
-      const T y = root ? args.y[i] : T(1), g = times * args.grad_y[i] / divisor;
-      slope[i] = y == T(0) ? T(0) : g / y;
-    }
-    if (args.centre)
-      for (int64_t i = 0; i < args.axes.lines(); ++i) {
-        high[i] = static_cast<T>(args.centre[i]);
-        low[i] = static_cast<T>(args.centre[i] - high[i]);
-      }
+    const T y = root ? args.y[line] : T(1);
+    slope = y == T(0) ? T(0) : times * args.grad_y[line] / static_cast<T>(args.divisor) / y;
+    const double centre = args.centre ? args.centre[line] : 0;
+    high = static_cast<T>(centre), low = static_cast<T>(centre - high);
   }
-  Scratch<T> slope, high, low;
 };
 
 template <class T>
-LAMINA_INLINE Vec<T> sign_of(Vec<T> v) {
-  return v > T(0) ? broadcast(T(1)) : v < T(0) ? broadcast(T(-1)) : v;
+struct SlopeAlone {
+  static constexpr bool kReadsX = false;
+  LAMINA_INLINE static Vec<T> of(Vec<T>, Vec<T> slope, Vec<T>, Vec<T>) { return slope; }
+};
+template <class T>
+struct SlopeOfSign {
+  static constexpr bool kReadsX = true;
+  LAMINA_INLINE static Vec<T> of(Vec<T> x, Vec<T> slope, Vec<T>, Vec<T>) {
+    return slope * (x > T(0) ? broadcast(T(1)) : x < T(0) ? broadcast(T(-1)) : x);
+  }
+};
+template <class T>
+struct SlopeFromZero {
+  static constexpr bool kReadsX = true;
+  LAMINA_INLINE static Vec<T> of(Vec<T> x, Vec<T> slope, Vec<T>, Vec<T>) { return slope * x; }
+};
+template <class T>
+struct SlopeFromCentre {
+  static constexpr bool kReadsX = true;
+  LAMINA_INLINE static Vec<T> of(Vec<T> x, Vec<T> slope, Vec<T> high, Vec<T> low) {
+    return slope * (x - high - low);
+  }
+};
+
+template <class Form, class T>
+static void gradient_lines(const ReduceArgs<T>& args) {
+  const Axes& axes = args.axes;
+  const bool streamed = axes.m >= kShortLine && is_streamed<T>(axes.size());
+  for_each_stretch(axes.size(), axes.m, [&](int64_t run, int64_t from, int64_t to) {
+    const int64_t line =
+        axes.n == 1 ? run : run / (axes.n * axes.inner) * axes.inner + run % axes.inner;
+    const Slope<T> one(args, line);
+    const Vec<T> slope = broadcast(one.slope), high = broadcast(one.high);
+    const Vec<T> low = broadcast(one.low);
+    const int64_t at = run * axes.m + from;
+    write_line(args.result + at, to - from, streamed, [&](int64_t i, int64_t count) {
+      const Vec<T> x = Form::kReadsX ? load_first(args.x + at + i, count) : Vec<T>{};
+      return Form::of(x, slope, high, low);
+    });
+    finish_streams(streamed);
+  });
+}
+
+// Blocks of rows of a tile of columns; whole rows that are narrow, several at a time.
+template <class Form, class T>
+static void gradient_columns(const ReduceArgs<T>& args) {
+  constexpr int64_t kWidth = 1024;
+  const int64_t n = args.axes.n, inner = args.axes.inner, width = min_of(inner, kWidth);
+  const int64_t tiles = ceil_div(inner, width), rows = min_of(n, kPiece / width);
+  const int64_t blocks = ceil_div(n, rows), grain = max_of<int64_t>(kPiece / (rows * width), 1);
+  const bool streamed = is_streamed<T>(args.axes.size());
+  parallel_ranges(args.axes.outer * tiles * blocks, grain, [&](int64_t task, int64_t end) {
+    alignas(64) T slope[kWidth + kLanes<T>], high[kWidth + kLanes<T>], low[kWidth + kLanes<T>];
+    for (; task < end; ++task) {
+      const int64_t place = task / blocks, outer = place / tiles, column = place % tiles * width;
+      const int64_t begin = task % blocks * rows, stop = min_of(n, begin + rows);
+      const int64_t together = tiles == 1 ? min_of(kWidth / inner, stop - begin) : 1;
+      const int64_t count = min_of(width, inner - column), filled = count * together;
+      for (int64_t j = 0; j < count; ++j) {
+        const Slope<T> one(args, outer * inner + column + j);
+        slope[j] = one.slope, high[j] = one.high, low[j] = one.low;
+      }
+      for (int64_t j = count; j < filled; ++j)
+        slope[j] = slope[j - count], high[j] = high[j - count], low[j] = low[j - count];
+      for (int64_t row = begin; row < stop; row += together) {
+        const int64_t at = (outer * n + row) * inner + column;
+        const int64_t size = min_of(together, stop - row) * count;
+        write_line(args.result + at, size, streamed, [&](int64_t i, int64_t some) {
+          const Vec<T> x = Form::kReadsX ? load_first(args.x + at + i, some) : Vec<T>{};
+          return Form::of(x, load(slope + i), load(high + i), load(low + i));
+        });
+      }
+    }
+    finish_streams(streamed);
+  });
+}
+
+template <class Form, class T>
+static void gradient(const ReduceArgs<T>& args) {
+  in_columns(args) ? gradient_columns<Form>(args) : gradient_lines<Form>(args);
 }
 
 template <class T>
 void reduce_dgrad_runs(const ReduceArgs<T>& args) {
-  const Axes& axes = args.axes;
-  const Slopes<T> of(args);
-  const bool columns = in_columns(args), centred = args.centre != nullptr;
-  const int64_t length = columns ? axes.inner : axes.m;
-  const bool streamed = length >= kBlock / 4 && is_streamed<T>(axes.size());
-  const T* const x = args.x;
-  T* const grad_x = args.result;
-  for_each_stretch(axes.size(), length, [&](int64_t run, int64_t from, int64_t to) {
-    // The line of the run, or of its first column.
-    const int64_t line = columns ? run / axes.n * axes.inner
-                                 : run / (axes.n * axes.inner) * axes.inner + run % axes.inner;
-    const int64_t at = run * length + from;
-    const auto write = [&](const auto& value) {
-      write_line(grad_x + at, to - from, streamed, [&](int64_t i, int64_t count) {
-        const auto of_line = [&](const Scratch<T>& values) {
-          return columns ? load_first(values.get() + line + from + i, count)
-                         : broadcast(values[line]);
-        };
-        return value(i, count, of_line);
-      });
-    };
-    if (x == nullptr)
-      write([&](int64_t, int64_t, const auto& get) { return get(of.slope); });
-    else if (args.kind == Reduction::absolute)
-      write([&](int64_t i, int64_t count, const auto& get) {
-        return get(of.slope) * sign_of<T>(load_first(x + at + i, count));
-      });
-    else if (centred)
-      write([&](int64_t i, int64_t count, const auto& get) {
-        return get(of.slope) * (load_first(x + at + i, count) - get(of.high) - get(of.low));
-      });
-    else
-      write([&](int64_t i, int64_t count, const auto& get) {
-        return get(of.slope) * load_first(x + at + i, count);
-      });
-    finish_streams(streamed);
-  });
+  switch (args.kind) {
+    case Reduction::sum:
+      return gradient<SlopeAlone<T>>(args);
+    case Reduction::absolute:
+      return gradient<SlopeOfSign<T>>(args);
+    case Reduction::euclidean:
+      return gradient<SlopeFromZero<T>>(args);
+    case Reduction::variance:
+    case Reduction::deviation:
+      return gradient<SlopeFromCentre<T>>(args);
+    case Reduction::product:  // has none
+      return;
+  }
 }
 
 LAMINA_INSTANTIATE(reduce_fprop_runs, ReduceArgs)

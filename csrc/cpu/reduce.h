@@ -127,6 +127,18 @@ static void reduce_lines(const ops::Axes& axes, const T* x, const State& start,
   }
 }
 
+// Short lines one behind the other, a few at a time: no line waits for the sum of another's lanes.
+// few(first line) takes kFewLines, one(line) what is left; both in the same order along a line.
+inline constexpr int64_t kShortLine = 1024, kFewLines = 4;
+template <class Few, class One>
+LAMINA_INLINE void for_short_lines(int64_t lines, int64_t length, const Few& few, const One& one) {
+  const int64_t grain = kPiece / max_of<int64_t>(length, 1) / kFewLines * kFewLines;
+  parallel_ranges(lines, grain, [&](int64_t line, int64_t end) {
+    for (; line + kFewLines <= end; line += kFewLines) few(line);
+    for (; line < end; ++line) one(line);
+  });
+}
+
 // Columns: kWidth of them; start(count), add(x, rows, first row, distance of rows, count), join(the
 // next block's, count). finish(line of the first column, count, columns).
 template <class Columns, class T, class Finish>
@@ -177,11 +189,9 @@ LAMINA_INLINE bool in_columns(const T& args) {
 template <class Body>
 LAMINA_INLINE void for_each_stretch(int64_t total, int64_t length, const Body& body) {
   parallel_ranges(total, kPiece, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end;) {
-      const int64_t run = i / length, stop = min_of(end, (run + 1) * length);
-      body(run, i - run * length, stop - run * length);
-      i = stop;
-    }
+    int64_t run = begin / length, from = begin - run * length;
+    for (int64_t i = begin; i < end; i += length - from, ++run, from = 0)
+      body(run, from, min_of(length, from + end - i));
   });
 }
 
