@@ -1,8 +1,8 @@
 """Tensor: an array, and where it came from.
 
-This file holds what a Tensor is: its data, its place in the graph, its conversions and its writes
-in place. What it can compute is in `operations/`: each operation is a function there, and a method
-by `operations/methods.py`.
+This file holds what a Tensor is: its data, its place in the graph and its writes in place. What it
+becomes is in `conversion.py`, what it can compute in `operations/`: each operation is a function
+there, and a method by `operations/methods.py`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .arrays import (
     is_cuda,
     is_floating,
     module_of,
-    parse_device,
     to_device,
     to_numpy,
 )
 from .autograd import Edge, Node, Version, is_grad_enabled
-from .operations import indexing, shape
+from .conversion import Conversions
+from .operations import indexing
 from .operations.methods import Methods
 
 _hook_keys = count()
@@ -76,7 +76,7 @@ class RemovableHandle:
         self._hooks.pop(self.key, None)
 
 
-class Tensor(Methods):
+class Tensor(Conversions, Methods):
     """A NumPy or CuPy array that may carry a gradient.
 
     `data` is shared when it is an array, so use `lamina.tensor` for a copy. Python floats become
@@ -364,73 +364,7 @@ class Tensor(Methods):
             self._version = Version()
         return self._version
 
-    # Conversion
-
-    def numpy(self) -> np.ndarray:
-        """The array, shared, of a tensor on the CPU that requires no gradient."""
-        if self._requires_grad:
-            raise RuntimeError(
-                "numpy: the tensor must require no gradient, got requires_grad=True; "
-                "use detach().numpy()"
-            )
-        if self.is_cuda:
-            raise RuntimeError(
-                f"numpy: the tensor must be on the CPU, got device={self.device!r}; "
-                "use cpu().numpy()"
-            )
-        return self.data
-
-    def item(self) -> Any:
-        """The Python number of a tensor of one element."""
-        if self.numel() != 1:
-            raise ValueError(
-                f"item: the tensor must have one element, got shape={self.shape}; index it first"
-            )
-        return self._data.item()
-
-    def tolist(self) -> Any:
-        return self._data.tolist()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        if dtype is not None and array.dtype != dtype:
-            if copy is False:
-                raise ValueError(f"numpy: dtype={dtype} needs a copy, got dtype={array.dtype}")
-            return array.astype(dtype)
-        return array.copy() if copy else array
-
-    def __dlpack__(self, **options: Any) -> Any:
-        if self._requires_grad:
-            raise RuntimeError(
-                "__dlpack__: the tensor must require no gradient, got requires_grad=True; "
-                "use detach()"
-            )
-        return self.data.__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return self._data.__dlpack_device__()
-
-    def __float__(self) -> float:
-        return float(self.item())
-
-    def __int__(self) -> int:
-        return int(self.item())
-
-    def __index__(self) -> int:
-        if self.dtype.kind not in "iub" or self.numel() != 1:
-            raise TypeError(
-                "index: only one integer is an index, got "
-                f"dtype={self.dtype}, shape={self.shape}; convert it with .long()"
-            )
-        return int(self.item())
-
-    def __bool__(self) -> bool:
-        if self.numel() != 1:
-            raise ValueError(
-                f"bool: a tensor of one element is true or false, got shape={self.shape}; "
-                "use any() or all()"
-            )
-        return bool(self.item())
+    # Copies
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.grad_fn is not None:
@@ -452,47 +386,6 @@ class Tensor(Methods):
                 "use detach()"
             )
         return type(self), (self.data, self._requires_grad)
-
-    def to(self, *target: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
-        """In another dtype, on another device, or as another Tensor; itself if nothing changes.
-
-        Gradients flow through. Raises TypeError for the dtype, ValueError for the name of the
-        device, RuntimeError where it is missing.
-        """
-        for item in target:
-            if isinstance(item, Tensor):
-                dtype, device = item.dtype, item.device
-            elif isinstance(item, str) and item.partition(":")[0] in ("cpu", "cuda"):
-                device = item
-            else:
-                dtype = item
-        result = self
-        if device is not None and parse_device("to", device) != self.device:
-            result = shape.Move.apply(result, device)
-        if dtype is not None and checked_dtype("to", dtype, result.is_cuda) != result.dtype:
-            result = shape.Cast.apply(result, np.dtype(dtype))
-        return result.clone() if copy and result is self else result
-
-    def cpu(self) -> Tensor:
-        return self.to("cpu")
-
-    def cuda(self, index: int = 0) -> Tensor:
-        return self.to(f"cuda:{index}")
-
-    def float(self) -> Tensor:
-        return self.to(np.float32)
-
-    def double(self) -> Tensor:
-        return self.to(np.float64)
-
-    def long(self) -> Tensor:
-        return self.to(np.int64)
-
-    def bool(self) -> Tensor:
-        return self.to(np.bool_)
-
-    def type_as(self, other: Tensor) -> Tensor:
-        return self.to(other.dtype)
 
     # Writes in place
 
