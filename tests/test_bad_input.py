@@ -127,6 +127,8 @@ OTHERS = [
     (lambda: F.embedding_bag(INDICES[0], TABLE, INDICES[0], include_last_offset=1), "got include"),
     (lambda: F.ctc_loss(LOG_P, INDICES + 1, [4, 4], [2, 2], zero_infinity=0), "zero_infinity=0"),
     (lambda: F.batch_norm(IMAGE, [0.0], None, training=True), "running_mean must be an array"),
+    (lambda: F.instance_norm(IMAGE, 3, 3, use_input_stats=False), "instance_norm: running_mean"),
+    (lambda: F.gaussian_nll_loss(IMAGE, IMAGE, [1.0]), "gaussian_nll_loss: var must be an array"),
     (lambda: F.cross_entropy(TABLE, TABLE, [1.0, 1.0]), "weight must be an array"),
     (lambda: F.interpolate(IMAGE, scale_factor=b"x"), "scale_factor must be a number"),
     (lambda: F.poisson_nll_loss(IMAGE, IMAGE, eps="a"), "eps must be a number, got eps='a'"),

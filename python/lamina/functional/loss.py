@@ -297,7 +297,7 @@ def gaussian_nll_loss(
     x, t = operands(op, input=input, target=target)
     if not least > 0:
         raise ValueError(f"{op}: eps must be above 0, got eps={eps}")
-    v = full_like(x, real(op, "var", var)) if np.isscalar(var) else var
+    v = full_like(x, real(op, "var", var)) if np.isscalar(var) else operands(op, var=var)[0]
     if x.ndim and v.shape == x.shape[:-1] and v.shape != x.shape:
         v = v.reshape(*v.shape, 1)
     x, t, v = operands(op, input=x, target=t, var=v)

@@ -130,12 +130,16 @@ def batch_norm(
     may be None) move towards them by `momentum`, in place. Otherwise they are the statistics.
     weight, bias: [C] or None. The result is activation(y + residual), as in conv2d.
     """
-    op = "batch_norm"
     statistics = running_mean, running_var
     asked = (input, weight, bias, *statistics, residual, training, momentum, eps, activation)
     y = _known.run(*asked)
-    if y is not None:
-        return y
+    return _batch_norm("batch_norm", asked) if y is None else y
+
+
+def _batch_norm(op: str, asked: tuple[Any, ...]) -> Any:
+    """A call that is not known: its operands and options, in the order of `_known`."""
+    input, weight, bias, running_mean, running_var, residual, *options = asked
+    training, momentum, eps, activation = options
     kind = _epilogue.activation_kind(op, activation)
     x = _input(op, input, range(2, 65))
     c = x.shape[1]
@@ -158,8 +162,8 @@ def batch_norm(
     added = None if residual is None else as_operand(op, "residual", residual)
     same_dtype(op, input=x, residual=added)
     _epilogue.check_residual(op, added, x.shape)
-    options = (kind, bool(training), eps)
-    y, used_mean, used_var = BatchNorm.apply(x, weight, bias, *fixed, added, *options)
+    record = (kind, bool(training), eps)
+    y, used_mean, used_var = BatchNorm.apply(x, weight, bias, *fixed, added, *record)
     if training:
         unbiased = array_of(used_var) * (count / (count - 1))
         for running, batch in ((mean, array_of(used_mean)), (var, unbiased)):
@@ -168,7 +172,7 @@ def batch_norm(
     tells = _epilogue.output_tells_kernel(kind)
     layout = (x.shape[0], c, math.prod(x.shape[2:]))
     rest = (*layout, bool(training), momentum, eps, kind, tells)
-    return _known.remember(asked, y, _C.batch_norm_call, rest, options)
+    return _known.remember(asked, y, _C.batch_norm_call, rest, record)
 
 
 def _input(op: str, input: Any, ranks: Any) -> Any:
@@ -307,7 +311,10 @@ def instance_norm(
     """
     op = "instance_norm"
     if not flag(op, "use_input_stats", use_input_stats):
-        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        options = None, False, momentum, eps, None
+        asked = (input, weight, bias, running_mean, running_var, *options)
+        y = _known.run(*asked)
+        return _batch_norm(op, asked) if y is None else y
     x = _input(op, input, range(3, 65))
     n, c, size = x.shape[0], x.shape[1], math.prod(x.shape[2:])
     if size < 2:
