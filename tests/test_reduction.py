@@ -216,6 +216,19 @@ def test_bits_do_not_depend_on_threads(shape):
             assert_array_equal(one, other, strict=True)
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_sums_of_large_transposed_arrays(order):
+    x = values(40, 50, 60).transpose(order)
+    for dims in choices(3):
+        for keepdim in (False, True):
+            expected = x.sum(dims, dtype=np.float64, keepdims=keepdim)
+            found = lamina.sum(x, dims, keepdim)
+            assert found.shape == expected.shape
+            assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
+            mean = expected / (x.size // expected.size)
+            assert_allclose(lamina.mean(x, dims, keepdim), mean, rtol=1e-6, atol=1e-6)
+
+
 def test_integers_booleans_and_other_layouts_are_reduced_too():
     whole = np.arange(12).reshape(3, 4)
     for _ in range(2):

@@ -146,10 +146,23 @@ def kept_shape(shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> 
     return tuple(1 if d in dims else n for d, n in enumerate(shape) if keepdim or d not in dims)
 
 
+def _memory_order(x: Any) -> list[int]:
+    """The axes of a large array as they lie in memory, if without gaps, and not in C order."""
+    if x.flags.c_contiguous or x.nbytes <= 1 << 18:  # known calls copy smaller ones
+        return []
+    order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
+    return order if x.transpose(order).flags.c_contiguous else []
+
+
 def wide_sum(x: Any, dims: tuple[int, ...], keepdim: bool = False, divisor: float = 1.0) -> Any:
     """Sum with float32 (and smaller) added in float64, so that its error does not grow."""
     axes = reduced_axes(x, dims)
     if axes is not None:
+        order = _memory_order(x)
+        moved = tuple(d for d, axis in enumerate(order) if axis in dims)
+        if order and reduced_axes(x.transpose(order), moved) is not None:
+            y = wide_sum(x.transpose(order), moved, True, divisor).transpose(np.argsort(order))
+            return y.reshape(kept_shape(x.shape, dims, keepdim))
         y = empty("sum", kept_shape(x.shape, dims, keepdim), x.dtype)
         _C.reduce("sum", asarray("sum", "x", x), y, None, x.shape, axes, divisor)
         return y
