@@ -74,24 +74,21 @@ struct ColumnTasks {
   static bool flat(const ops::ConvShape& s) { return s.in[0] == 1 && s.out[0] == 1; }
 };
 
-// rows of [depth][k_step] as panels [depth][kRows].
+// rows of [depth][k_step] as panels [depth][kRows], `step` apart.
 template <class T>
 static void pack_filter_rows(const T* weight, int64_t k_step, int64_t rows, int64_t depth,
-                             T* panels) {
-  constexpr int kRows = GemmTile<T>::kRows;
-  constexpr int64_t kTogether = 8;  // lines of each panel are written whole
-  for (int64_t k = 0; k < depth; k += kTogether) {
-    const int64_t end = min_of(depth, k + kTogether);
-    for (int64_t q = k; q < end; ++q) prefetch_line(weight + (q + 2 * kTogether) * k_step, rows);
-    for (int64_t i = 0; i < rows; i += kRows)
-      for (int64_t q = k; q < end; ++q) {
-        const T* from = weight + q * k_step + i;
-        T* to = panels + i * depth + q * kRows;
-        if (i + kRows <= rows)
-          __builtin_memcpy(to, from, sizeof(T) * kRows);
-        else
-          for (int64_t r = 0; r < kRows; ++r) to[r] = i + r < rows ? from[r] : T(0);
-      }
+                             T* panels, int64_t step) {
+  constexpr int64_t kRows = GemmTile<T>::kRows, kLine = 64 / static_cast<int64_t>(sizeof(T));
+  constexpr int64_t kAhead = 16;  // too far apart for the hardware, and often in one set of L1
+  const int64_t whole = rows / kRows * kRows;
+  for (int64_t k = 0; k < depth; ++k, weight += k_step, panels += kRows) {
+    for (int64_t i = 0; i < rows + kLine - 1; i += kLine)
+      __builtin_prefetch(weight + kAhead * k_step + i, 0, 2);
+    T* to = panels;
+    for (int64_t i = 0; i < whole; i += kRows, to += step)
+      __builtin_memcpy(to, weight + i, sizeof(T) * kRows);
+    for (int64_t r = 0; whole < rows && r < kRows; ++r)
+      to[r] = whole + r < rows ? weight[whole + r] : T(0);
   }
 }
 
@@ -112,8 +109,9 @@ class GradientRows {
         step_(step),
         vectors_(ceil_div(ceil_div(s_.in[2], s_.stride[2]), kLanes<T>)),
         along_(s_.kernel[2]),
-        across_(s_.kernel[0] * s_.kernel[1]),
         phases_(s_.stride[2] + 1),
+        sources_(s_.kernel_size()),
+        starts_(s_.stride[2] + 1),
         inside_(s_.kernel[2] * vectors_),
         line_(s_.stride[2] > 2 ? vectors_ * kLanes<T> * s_.stride[2] : 0) {
     int64_t tap = 0;
@@ -168,59 +166,80 @@ class GradientRows {
     }
   };
 
+  // Outputs that the elements of a phase meet, in the columns of a channel; their first Lanes.
+  struct Source {
+    int64_t place, inside;
+  };
+
   void store_row(const Row& row) {
-    int64_t count = 0;  // of lines of outputs that the row meets
-    for (int64_t r0 = 0; r0 < s_.kernel[0]; ++r0)
-      for (int64_t r1 = 0; r1 < s_.kernel[1]; ++r1) {
-        const int64_t at[2] = {row.i0 + s_.pad[0] - r0 * s_.dilation[0],
-                               row.i1 + s_.pad[1] - r1 * s_.dilation[1]};
-        const int64_t o0 = at[0] / s_.stride[0], o1 = at[1] / s_.stride[1];
-        if (at[0] < 0 || at[0] % s_.stride[0] != 0 || o0 >= s_.out[0]) continue;
-        if (at[1] < 0 || at[1] % s_.stride[1] != 0 || o1 >= s_.out[1]) continue;
-        across_[count++] = (r0 * s_.kernel[1] + r1) * s_.kernel[2] * step_ +
-                           ((row.image * s_.out[0] + o0) * s_.out[1] + o1) * s_.out[2] - begin_;
-      }
+    int64_t count = 0;
+    for (int64_t e = 0; e < s_.stride[2]; ++e) {
+      starts_[e] = count;
+      for (int64_t r0 = 0; r0 < s_.kernel[0]; ++r0)
+        for (int64_t r1 = 0; r1 < s_.kernel[1]; ++r1) {
+          const int64_t at[2] = {row.i0 + s_.pad[0] - r0 * s_.dilation[0],
+                                 row.i1 + s_.pad[1] - r1 * s_.dilation[1]};
+          const int64_t o0 = at[0] / s_.stride[0], o1 = at[1] / s_.stride[1];
+          if (at[0] < 0 || at[0] % s_.stride[0] != 0 || o0 >= s_.out[0]) continue;
+          if (at[1] < 0 || at[1] % s_.stride[1] != 0 || o1 >= s_.out[1]) continue;
+          const int64_t line = (r0 * s_.kernel[1] + r1) * s_.kernel[2] * step_ - begin_ +
+                               ((row.image * s_.out[0] + o0) * s_.out[1] + o1) * s_.out[2];
+          for (int64_t tap = phases_[e]; tap < phases_[e + 1]; ++tap)
+            sources_[count++] = {line + along_[tap], tap * vectors_};
+        }
+    }
+    starts_[s_.stride[2]] = count;
+    const bool plain = !args_.bias && args_.epilogue.empty();
+    plain ? store_channels<true>(row) : store_channels<false>(row);
+  }
+
+  template <bool Plain>
+  void store_channels(const Row& row) {
+    const Source* const sources = sources_.get();
+    const int64_t *const starts = starts_.get(), vectors = vectors_, width = s_.in[2];
+    const int64_t stride = s_.stride[2], plane = s_.in_size(),
+                  channel_step = s_.kernel_size() * step_;
+    const Lanes<T>* const inside = inside_.get();
     const T* columns = columns_;
-    for (int64_t c = channel_; c < channel_ + channels_; ++c) {
-      const int64_t place = (((image_ + row.image) * s_.c + c) * s_.in[0] + row.i0) * s_.in[1];
-      store_line(columns, count, args_.bias ? args_.bias[c] : T(0), (place + row.i1) * s_.in[2]);
-      columns += s_.kernel_size() * step_;
-    }
-  }
-
-  // The sums of a vector of the elements e, e + stride, ...
-  LAMINA_INLINE Vec<T> gather(const T* columns, int64_t count, int64_t e, int64_t v) const {
-    Vec<T> sum = {};
-    for (int64_t i = 0; i < count; ++i)
-      for (int64_t tap = phases_[e]; tap < phases_[e + 1]; ++tap)
-        sum += inside_[tap * vectors_ + v].load(columns + across_[i] + along_[tap] + v * kLanes<T>);
-    return sum;
-  }
-
-  LAMINA_INLINE void store_line(const T* columns, int64_t count, T bias, int64_t place) {
-    const auto put = [&](int64_t at, Vec<T> sum) {
-      const int64_t some = s_.in[2] - at;
-      if (some <= 0) return;
-      sum += bias;
-      if (args_.epilogue.residual) sum += load_first(args_.epilogue.residual + place + at, some);
-      store_first(args_.result + place + at, some, activate(args_.epilogue, sum));
-    };
-    const int64_t stride = s_.stride[2];
-    for (int64_t v = 0; v < vectors_; ++v) {
-      const int64_t at = stride * v * kLanes<T>;
-      const Vec<T> sum = gather(columns, count, 0, v);
-      if (stride == 1) {
-        put(at, sum);
-      } else if (stride == 2) {
-        const Vec<T> odd = gather(columns, count, 1, v);
-        put(at, interleave<T, false>(sum, odd)), put(at + kLanes<T>, interleave<T, true>(sum, odd));
-      } else {
-        store_spaced(&line_[at], stride, kLanes<T>, sum);
-        for (int64_t e = 1; e < stride; ++e)
-          store_spaced(&line_[at + e], stride, kLanes<T>, gather(columns, count, e, v));
+    T *const line = line_.get(), *const result = args_.result;
+    int64_t place =
+        ((image_ + row.image) * s_.c + channel_) * plane + (row.i0 * s_.in[1] + row.i1) * width;
+    for (int64_t c = 0; c < channels_; ++c, columns += channel_step, place += plane) {
+      // The sums of a vector of the elements e, e + stride, ...
+      const auto gather = [&](int64_t e, int64_t v) {
+        Vec<T> sum = {};
+        for (int64_t i = starts[e]; i < starts[e + 1]; ++i)
+          sum += inside[sources[i].inside + v].load(columns + sources[i].place + v * kLanes<T>);
+        return sum;
+      };
+      const auto put = [&](int64_t at, Vec<T> sum) {
+        const int64_t some = width - at;
+        if (some <= 0) return;
+        if constexpr (!Plain) {
+          sum += args_.bias ? args_.bias[channel_ + c] : T(0);
+          if (args_.epilogue.residual)
+            sum += load_first(args_.epilogue.residual + place + at, some);
+          sum = activate(args_.epilogue, sum);
+        }
+        store_first(result + place + at, some, sum);
+      };
+      for (int64_t v = 0; v < vectors; ++v) {
+        const int64_t at = stride * v * kLanes<T>;
+        const Vec<T> sum = gather(0, v);
+        if (stride == 1) {
+          put(at, sum);
+        } else if (stride == 2) {
+          const Vec<T> odd = gather(1, v);
+          put(at, interleave<T, false>(sum, odd));
+          put(at + kLanes<T>, interleave<T, true>(sum, odd));
+        } else {
+          store_spaced(line + at, stride, kLanes<T>, sum);
+          for (int64_t e = 1; e < stride; ++e)
+            store_spaced(line + at + e, stride, kLanes<T>, gather(e, v));
+        }
       }
+      for (int64_t at = 0; stride > 2 && at < width; at += kLanes<T>) put(at, load(line + at));
     }
-    for (int64_t at = 0; stride > 2 && at < s_.in[2]; at += kLanes<T>) put(at, load(&line_[at]));
   }
 
   const ops::ConvArgs<T>& args_;
@@ -228,8 +247,10 @@ class GradientRows {
   int64_t image_, images_, channel_, channels_;
   T* columns_;
   int64_t step_, vectors_;
-  Scratch<int64_t> along_, across_, phases_;  // where taps lie in the columns of a channel
-  Scratch<Lanes<T>> inside_;                  // of a tap's vector: those of the line of outputs
+  Scratch<int64_t> along_, phases_;  // places of the taps of a line; the first one of each phase
+  Scratch<Source> sources_;          // those of a row
+  Scratch<int64_t> starts_;
+  Scratch<Lanes<T>> inside_;  // of a tap's vector: those of the line of outputs
   Scratch<T> line_;
   int64_t begin_ = 0, end_ = 0, row_ = 0;  // the columns that are there; rows stored
 };
@@ -253,25 +274,39 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
     const int64_t whole = ceil_div(rows, kRows) * kRows;
     // An odd number of lines between rows; gathering reads a vector before and behind them.
     const int64_t step = whole_vectors<T>(min_of(cut.window, total) + kLanes<T>) / kLanes<T> | 1;
-    Scratch<T> filters(whole * all), columns((whole * step + 2) * kLanes<T>);
+    const int64_t panel = all * kRows + 64 / sizeof(T);  // an odd number of lines apart
+    Scratch<T> filters(whole / kRows * panel), columns((whole * step + 2) * kLanes<T>);
     Scratch<T> panels(Tile::kBlockCols * min_of(Tile::kBlockDepth, all));
     const int64_t k_step = s.c_per_group() * taps;
-    pack_filter_rows(args.weight + g * all * k_step + c * taps, k_step, rows, all, filters.get());
+    pack_filter_rows(args.weight + g * all * k_step + c * taps, k_step, rows, all, filters.get(),
+                     panel);
     GradientRows<T> gradient(args, image, images, g * s.c_per_group() + c, channels,
                              &columns[kLanes<T>], step * kLanes<T>);
     const T* grad_y = args.grad_y + (image * s.k + g * all) * s.out_size();
+    // The filters of the task that this thread most likely takes next come meanwhile.
+    const int64_t next = (task + num_threads()) / cut.parts;
+    const bool others = next < s.groups * cut.blocks && next != task / cut.parts;
+    const T* const next_filters =
+        args.weight + next / cut.blocks * all * k_step + next % cut.blocks * cut.channels * taps;
+    int64_t line = 0;
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
     gradient.add(0);
     for (int64_t done = 0; done < total;) {
       const int64_t count = min_of(Tile::kBlockCols, total - done);
       const Im2colRuns<T, Tile::kBlockCols, Tile::kCols> runs(positions, grad_y, s.k * s.out_size(),
                                                               done, count);
+      const bool last = done + count == total;
+      const auto ahead = [&]() -> Ahead<T> {
+        const int64_t of_row = rows / kLine + 1, from = line / of_row * Tile::kBlockDepth;
+        if (!others || !last || from >= all) return {};
+        return {next_filters + from * k_step + line++ % of_row * kLine, k_step};
+      };
       for (int64_t p = 0; p == 0 || p < all; p += Tile::kBlockDepth) {
         const int64_t depth = min_of(Tile::kBlockDepth, all - p);
         runs.pack_tap({0, 0, 0}, p, depth, panels.get());
         for (int64_t i = 0; i < rows; i += kRows)
-          gemm_row(depth, count, &filters[i * all + p * kRows], panels.get(),
-                   gradient.room() + i * step * kLanes<T>, step * kLanes<T>, p > 0,
-                   [] { return Ahead<T>{}; });
+          gemm_row(depth, count, &filters[i / kRows * panel + p * kRows], panels.get(),
+                   gradient.room() + i * step * kLanes<T>, step * kLanes<T>, p > 0, ahead);
       }
       gradient.add(count), done += count;
     }
