@@ -170,6 +170,21 @@ def bf16_convolution(x, weight):
     return F.conv2d(x, weight, algo="implicit_gemm_bf16")
 
 
+@pytest.mark.parametrize("cell", ["lstm_cell", "gru_cell", "rnn_tanh_cell"])
+def test_the_bits_of_recurrent_cells_are_those_of_weights_packed_anew(cell):
+    gates = {"lstm_cell": 4, "gru_cell": 3, "rnn_tanh_cell": 1}[cell]
+    x, h = normal(6, 40), normal(6, 50)
+    weights = normal(gates * 50, 40), normal(gates * 50, 50)
+    state = (h, h) if cell == "lstm_cell" else h
+    plain = getattr(F, cell)(x, state, *weights)
+    kept = [lamina.tensor(weight) for weight in weights]
+    for _ in range(3):
+        found = getattr(F, cell)(lamina.Tensor(x), state, *kept)
+        for ours, expected_ in zip(found, plain, strict=True):
+            np.testing.assert_array_equal(np.asarray(ours.numpy()), expected_)
+    assert all(weight._packed is not None for weight in kept)
+
+
 # ---- Never stale
 
 

@@ -334,8 +334,8 @@ def as_operand(op: str, name: str, value: Any) -> Any:
 
     if not isinstance(value, Tensor):
         return arrays.asarray(op, name, value)
-    array = arrays.asarray(op, name, value.data)
-    return value if array is value.data else Contiguous.apply(value)
+    array = value._data  # not handed out: filters that were packed from it stay
+    return value if arrays.asarray(op, name, array) is array else Contiguous.apply(value)
 
 
 class Contiguous(Function):

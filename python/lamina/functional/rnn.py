@@ -1,8 +1,8 @@
 """One time step of the plain RNN, the LSTM and the GRU.
 
 input [N, I] or [I], hidden states [N, H] or [H], weight_ih [G * H, I], weight_hh [G * H, H], biases
-[G * H] or None, all float32 or all float64. The G gates are stacked in torch's order. Two matrix
-products make the gates' sums; one fused kernel does the rest (csrc/ops/rnn.h).
+[G * H] or None, all float32 or all float64. The G gates are stacked in torch's order. Two linear
+layers make the gates' sums; one fused kernel does the rest (csrc/ops/rnn.h).
 All functions raise ValueError for shapes that do not match and TypeError for dtypes.
 """
 
@@ -16,125 +16,53 @@ from .. import _C, arrays
 from ..autograd import Function
 from ._arguments import check_rank, same_dtype
 from .conv import as_operand
+from .linear import linear
 
 __all__ = ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
 
 
-def _gates(op: str, x: Any, weight: Any, bias: Any, into: Any = None) -> Any:
-    """x weight^T + bias [N, G * H], added to `into` where one is given."""
-    n, rows = len(x), len(weight)
-    result = arrays.empty(op, (n, rows), x.dtype, like=x) if into is None else into
-    _C.gemm(x, weight, result, bias, 1, n, rows, x.shape[1], False, True, into is not None)
-    return result
-
-
-def _affine_backward(grad: Any, x: Any, weight: Any, into: Any = None) -> tuple[Any, Any, Any]:
-    """Gradients of x (added to `into` where one is given), weight and bias of `_gates`."""
-    n, rows = grad.shape
-    columns = x.shape[1]
-    grad_x = arrays.empty_like("rnn", x) if into is None else into
-    grad_weight = arrays.empty_like("rnn", weight)
-    _C.gemm(grad, weight, grad_x, None, 1, n, columns, rows, False, False, into is not None)
-    _C.gemm(grad, x, grad_weight, None, 1, rows, columns, n, True, False)
-    return grad_x, grad_weight, grad.sum(0)
-
-
-class RnnCell(Function):
-    """f(x weight_ih^T + h weight_hh^T + biases), f "tanh" or "relu" (Elman 1990)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any, f: str
-    ) -> Any:
-        sums = _gates("rnn_cell", x, weight_ih, bias_ih)
-        _gates("rnn_cell", h, weight_hh, bias_hh, sums)
-        y = arrays.empty_like("rnn", sums)
-        _C.activation(f, 0.0, 0.0, sums, None, y)
-        ctx.f = f
-        ctx.save_for_backward(x, h, weight_ih, weight_hh, sums)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad_y: Any) -> Any:
-        x, h, weight_ih, weight_hh, sums = ctx.saved
-        grad = arrays.empty_like("rnn", sums)
-        grad_y = arrays.asarray("rnn_cell", "grad_y", grad_y)
-        _C.activation(ctx.f, 0.0, 0.0, sums, grad_y, grad)
-        grad_x, grad_ih, grad_bias = _affine_backward(grad, x, weight_ih)
-        grad_h, grad_hh, _ = _affine_backward(grad, h, weight_hh)
-        return grad_x, grad_h, grad_ih, grad_hh, grad_bias, grad_bias, None
-
-
 class LstmCell(Function):
-    """(h', c') from x, h, c, the weights, the biases, the peepholes [3 or 2, H] or None."""
+    """(h', c') from the gates' sums, which it overwrites, c, and the peepholes or None."""
+
+    kernels_only = True
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Any,
-        h: Any,
-        c: Any,
-        weight_ih: Any,
-        weight_hh: Any,
-        bias_ih: Any,
-        bias_hh: Any,
-        peephole: Any,
-        coupled: bool,
-    ) -> Any:
-        gates = _gates("lstm_cell", x, weight_ih, bias_ih)
-        _gates("lstm_cell", h, weight_hh, bias_hh, gates)
-        new_h, new_c = arrays.empty_like("rnn", h), arrays.empty_like("rnn", c)
+    def forward(ctx: Any, gates: Any, c: Any, peephole: Any, coupled: bool) -> Any:
+        new_h, new_c = arrays.empty_like("rnn", c), arrays.empty_like("rnn", c)
         ctx.layout = (*c.shape, coupled)
         _C.lstm_cell_fprop(*(*ctx.layout, c, peephole, gates, new_c, new_h))
-        ctx.save_for_backward(x, h, c, weight_ih, weight_hh, peephole, gates, new_c)
+        ctx.save_for_backward(c, peephole, gates, new_c)
         return new_h, new_c
 
     @staticmethod
     def backward(ctx: Any, grad_h: Any, grad_c: Any) -> Any:
-        x, h, c, weight_ih, weight_hh, peephole, gates, new_c = ctx.saved
+        c, peephole, gates, new_c = ctx.saved
         grads = [
             np.zeros_like(c) if g is None else arrays.asarray("lstm_cell", "grad_y", g)
             for g in (grad_h, grad_c)
         ]
         grad_gates, grad_old_c = arrays.empty_like("rnn", gates), arrays.empty_like("rnn", c)
         grad_peephole = None if peephole is None else arrays.empty_like("rnn", peephole)
-        _C.lstm_cell_dgrad(
-            *(
-                *ctx.layout,
-                c,
-                peephole,
-                gates,
-                new_c,
-                grads[0],
-                grads[1],
-                grad_gates,
-                grad_old_c,
-                grad_peephole,
-            )
-        )
-        grad_x, grad_ih, grad_bias = _affine_backward(grad_gates, x, weight_ih)
-        grad_old_h, grad_hh, _ = _affine_backward(grad_gates, h, weight_hh)
-        states = grad_x, grad_old_h, grad_old_c
-        return *states, grad_ih, grad_hh, grad_bias, grad_bias, grad_peephole, None
+        results = grad_gates, grad_old_c, grad_peephole
+        _C.lstm_cell_dgrad(*(*ctx.layout, c, peephole, gates, new_c, *grads, *results))
+        return grad_gates, grad_old_c, grad_peephole, None
 
 
 class GruCell(Function):
-    """h' from x, h, the weights and the biases."""
+    """h' from h and the sums over x and over h, which it overwrites."""
+
+    kernels_only = True
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Any, h: Any, weight_ih: Any, weight_hh: Any, bias_ih: Any, bias_hh: Any
-    ) -> Any:
-        gates = _gates("gru_cell", x, weight_ih, bias_ih)
-        b = _gates("gru_cell", h, weight_hh, bias_hh)
+    def forward(ctx: Any, h: Any, gates: Any, b: Any) -> Any:
         new_h = arrays.empty_like("rnn", h)
         _C.gru_cell_fprop(*(*h.shape, h, gates, b, new_h))
-        ctx.save_for_backward(x, h, weight_ih, weight_hh, gates, b)
+        ctx.save_for_backward(h, gates, b)
         return new_h
 
     @staticmethod
     def backward(ctx: Any, grad_new_h: Any) -> Any:
-        x, h, weight_ih, weight_hh, gates, b = ctx.saved
+        h, gates, b = ctx.saved
         grad_new_h = arrays.asarray("gru_cell", "grad_y", grad_new_h)
         grad_a, grad_b, grad_h = (
             arrays.empty_like("rnn", gates),
@@ -142,9 +70,7 @@ class GruCell(Function):
             arrays.empty_like("rnn", h),
         )
         _C.gru_cell_dgrad(*(*h.shape, h, gates, b, grad_new_h, grad_a, grad_b, grad_h))
-        grad_x, grad_ih, grad_bias_ih = _affine_backward(grad_a, x, weight_ih)
-        _, grad_hh, grad_bias_hh = _affine_backward(grad_b, h, weight_hh, grad_h)
-        return grad_x, grad_h, grad_ih, grad_hh, grad_bias_ih, grad_bias_hh
+        return grad_h, grad_a, grad_b
 
 
 def _check_size(op: str, name: str, array: Any, shape: tuple[int, ...], why: str) -> None:
@@ -192,7 +118,8 @@ def _operands(
 
 def _rnn_cell(op: str, f: str, input: Any, hx: Any, weights: tuple[Any, Any, Any, Any]) -> Any:
     operands, unbatched = _operands(op, 1, input, {"hx": hx}, weights)
-    h = RnnCell.apply(*operands, f)
+    x, h, weight_ih, weight_hh, bias_ih, bias_hh = operands
+    h = linear(h, weight_hh, bias_hh, residual=linear(x, weight_ih, bias_ih), activation=f)
     return h.reshape(-1) if unbatched else h
 
 
@@ -241,12 +168,15 @@ def lstm_cell(
         same_dtype(op, input=operands[0], weight_peephole=peephole)
         shape = (gates - 1, operands[1].shape[1])
         _check_size(op, "weight_peephole", peephole, shape, "one row a gate that sees the cell")
-    h, c = LstmCell.apply(*operands, peephole, bool(coupled))
+    x, h, c, weight_ih, weight_hh, bias_ih, bias_hh = operands
+    gates = linear(h, weight_hh, bias_hh, residual=linear(x, weight_ih, bias_ih))
+    h, c = LstmCell.apply(gates, c, peephole, bool(coupled))
     return (h.reshape(-1), c.reshape(-1)) if unbatched else (h, c)
 
 
 def gru_cell(input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
     """(1 - z) n + z hx, gates r, z, n (Cho et al. 2014; n = tanh(x_n + r h_n) as in cuDNN)."""
     operands, unbatched = _operands("gru_cell", 3, input, {"hx": hx}, (w_ih, w_hh, b_ih, b_hh))
-    h = GruCell.apply(*operands)
+    x, h, weight_ih, weight_hh, bias_ih, bias_hh = operands
+    h = GruCell.apply(h, linear(x, weight_ih, bias_ih), linear(h, weight_hh, bias_hh))
     return h.reshape(-1) if unbatched else h
