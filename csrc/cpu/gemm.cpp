@@ -21,7 +21,7 @@ static int64_t rows_memory(const GemmArgs<T>& args, int pieces) {
 
 template <class T>
 static void packed_gemm(const GemmArgs<T>& args, int pieces) {
-  if (pieces == 0 && skinny_gemm(args)) return;
+  if (skinny_gemm(args)) return;
   using Tile = GemmTile<T>;
   const int64_t a_row = args.trans_a ? 1 : args.lda, a_col = args.trans_a ? args.lda : 1;
   const int64_t b_row = args.trans_b ? 1 : args.ldb, b_col = args.trans_b ? args.ldb : 1;

@@ -66,18 +66,23 @@ double vectors_cost(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) {
     const double rows = static_cast<double>(s.k_per_group()) * blocks(unrolled, 384);
     const double columns = static_cast<double>(unrolled) * blocks(s.k_per_group(), 256);
-    const double per_line = (s.stride[2] > 2 ? 3 : s.stride[2] > 1 ? 1.3 : 1) * kMacsPerLine;
+    const bool in_place = taps == 1 && s.stride[2] == 1;
+    const double per_line = in_place          ? 14
+                            : s.stride[2] > 2 ? 3 * kMacsPerLine
+                            : s.stride[2] > 1 ? 1.3 * kMacsPerLine
+                                              : kMacsPerLine;
     return groups * static_cast<double>(s.n * s.out_size()) *
                (macs * whole(s.k_per_group(), 8) * whole(unrolled, 32) +
                 per_line * (rows + columns)) +
-           kMacsPerCall;
+           kMacsPerResult * static_cast<double>(s.weight_elems()) + kMacsPerCall;
   }
   const bool forward = pass == ConvPass::fprop, flat = taps == 1 && conv_phases(s) == 1;
   const int64_t filters = forward ? s.k_per_group() : s.c_per_group();
   const int64_t inputs = forward ? s.c_per_group() : s.k_per_group();
   const double per_line = flat ? 8 : forward && s.stride[2] > 1 ? 40 : kMacsPerLine;
+  // A phase of a gradient gathers its own taps, a region of an output plane most of them.
   const bool gathered = taps > 1 && (!forward || in_parts(pass, s));
-  const double per_weight = gathered ? 30 : 20;
+  const double per_weight = !gathered ? 20 : conv_phases(s) > 1 && !forward ? 30 : 60;
   const int64_t results = forward ? s.y_elems() : s.x_elems();
   double cost = kMacsPerCall + kMacsPerResult * static_cast<double>(results);
   for_each_part(pass, s, [&](const ConvPart& part) {
@@ -85,7 +90,7 @@ double vectors_cost(ConvPass pass, const ConvShape& s) {
     const double lines = static_cast<double>(positions) * blocks(filters, 512);
     cost += groups * static_cast<double>(inputs * part.shape.kernel_size()) *
                 (macs * whole(positions, 32) * whole(filters, 8) + per_line * lines) +
-            per_weight * static_cast<double>(s.weight_elems());
+            (part.shape.kernel_size() > 0 ? per_weight : 0) * static_cast<double>(s.weight_elems());
   });
   return cost;
 }
