@@ -60,31 +60,36 @@ static void draw(const DropoutArgs<T>& args, int64_t row, uint32_t* words) {
     draw_words(args.seed, args.offset + static_cast<uint64_t>((row + j) / 4), words + j);
 }
 
-// Rows of one element.
+// Rows of one element; vectors of words may be read beyond `count`.
 template <class T>
 static void drop_elements(const DropoutArgs<T>& args, const uint32_t* words, const T* x, T* y,
-                          int64_t count) {
-  const int32_t threshold = static_cast<int32_t>(args.threshold);
-  const T scale = args.scale, shift = args.shift, dropped = args.dropped;
-  for (int64_t j = 0; j < count; ++j) {
-    const bool keep = static_cast<int32_t>(philox::uniform24(words[j])) >= threshold;
-    y[j] = x[j] * (keep ? scale : T(0)) + (keep ? shift : dropped);
-  }
+                          int64_t count, bool streamed) {
+  typedef uint32_t Words __attribute__((vector_size(kLanes<T> * sizeof(uint32_t))));
+  const LaneInteger<T> threshold = static_cast<LaneInteger<T>>(args.threshold);
+  const Vec<T> scale = broadcast<T>(args.scale), nothing = {};
+  const Vec<T> shift = broadcast<T>(args.shift), dropped = broadcast<T>(args.dropped);
+  write_line(y, count, streamed, [&](int64_t i, int64_t some) {
+    Words drawn;
+    __builtin_memcpy(&drawn, words + i, sizeof drawn);
+    const Mask<T> keep = __builtin_convertvector(drawn >> 8, Mask<T>) >= threshold;
+    return load_first(x + i, some) * (keep ? scale : nothing) + (keep ? shift : dropped);
+  });
 }
 
 template <class T>
 void dropout_fprop_philox(const DropoutArgs<T>& args) {
   const int64_t groups =
       max_of<int64_t>(kTaskElements / (kGroup * max_of<int64_t>(args.inner, 1)), 1);
+  const bool streamed = is_streamed<T>(args.rows * args.inner) && args.result != args.x;
   parallel_ranges(args.rows, groups * kGroup, [&](int64_t begin, int64_t end) {
-    alignas(64) uint32_t words[kGroup];
+    alignas(64) uint32_t words[kGroup + kLanes<T>];
     for (int64_t row = begin; row < end; row += kGroup) {
       draw(args, row, words);
       const int64_t count = min_of(kGroup, end - row);
       const T* x = args.x + row * args.inner;
       T* y = args.result + row * args.inner;
       if (args.inner == 1) {
-        drop_elements(args, words, x, y, count);
+        drop_elements(args, words, x, y, count, streamed);
         continue;
       }
       for (int64_t j = 0; j < count; ++j, x += args.inner, y += args.inner) {
@@ -93,6 +98,7 @@ void dropout_fprop_philox(const DropoutArgs<T>& args) {
         for (int64_t i = 0; i < args.inner; ++i) y[i] = x[i] * factor + shift;
       }
     }
+    finish_streams(streamed);
   });
 }
 

@@ -368,12 +368,13 @@ static void avg_pool_whole_rows(const PoolArgs<T>& args) {
 // Sums of a vector of planes of `size` elements, the lanes of all summed together. WHOLE is how
 // many whole vectors a plane has, or -1 where it has many.
 template <class T, int WHOLE>
-LAMINA_INLINE Vec<T> plane_sums(const T* x, int64_t size, int64_t count) {
+LAMINA_INLINE Vec<T> plane_sums(const T* x, int64_t size, int64_t count, bool far) {
   const Lanes<T> rest(0, size - WHOLE * kLanes<T>);
   Vec<T> lanes[kLanes<T>];
 #pragma GCC unroll 16
   for (int k = 0; k < kLanes<T>; ++k) {
     const T* plane = x + k * size;
+    if (far) prefetch_line(plane + kAhead / static_cast<int64_t>(sizeof(T)), size);
     if (k >= count) {
       lanes[k] = Vec<T>{};
     } else if constexpr (WHOLE < 0) {
@@ -398,10 +399,11 @@ static void average_planes(const PoolArgs<T>& args) {
   const int64_t size = args.in_size();
   const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
   const int64_t grain = ceil_div(kPoolTask, kLanes<T> * size) * kLanes<T>;
+  const bool far = is_streamed<T>(args.planes * size);
   parallel_ranges(args.planes, grain, [&](int64_t begin, int64_t end) {
     int64_t plane = begin;
     auto take = [&](int64_t count) {
-      const Vec<T> sums = plane_sums<T, WHOLE>(args.x + plane * size, size, count);
+      const Vec<T> sums = plane_sums<T, WHOLE>(args.x + plane * size, size, count, far);
       store_first<T>(args.result + plane, count, sums / divide);
     };
     for (; plane + kLanes<T> <= end; plane += kLanes<T>) take(kLanes<T>);

@@ -77,6 +77,13 @@ LAMINA_INLINE int64_t for_each_segment(const PoolAxis* axis, int64_t begin, int6
   return staged;
 }
 
+// What was put together in a cache.
+template <class T>
+static void copy_past_caches(const T* from, int64_t size, T* to) {
+  write_line(to, size, true, [&](int64_t i, int64_t count) { return load_first(from + i, count); });
+  finish_streams(true);
+}
+
 // A vector of indices; those beyond `count` name no place.
 template <class T>
 LAMINA_INLINE Mask<T> lane_indices(const int64_t* index, int64_t count) {
@@ -155,10 +162,10 @@ static void sum_columns(const Phases& phases, const T* staged, T* sums, int64_t 
   }
 }
 
-// The input rows of a segment from the rows of sums that hold them.
+// The input rows of a segment from the rows of sums that hold them, one after the other.
 template <class T>
-static void add_rows(const PoolArgs<T>& args, const T* sums, int64_t width,
-                     const Segment& segment) {
+static void add_rows(const PoolArgs<T>& args, const T* sums, int64_t width, const Segment& segment,
+                     T* grad_x) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in;
   int64_t i0 = segment.begin / axis[1].in, i1 = segment.begin % axis[1].in;
@@ -168,12 +175,12 @@ static void add_rows(const PoolArgs<T>& args, const T* sums, int64_t width,
     for_each_covering_row(axis, i0, i1, [&](int64_t o0, int64_t o1) {
       from[rows++] = sums + segment.row(o0, o1) * width;
     });
-    T* grad_x = args.result + segment.plane * args.in_size() + row * in;
     for (int64_t j = 0; j < in; j += kLanes<T>) {
       Vec<T> sum = {};
       for (int64_t r = 0; r < rows; ++r) sum += load(from[r] + j);
       store_first(grad_x + j, in - j, sum);
     }
+    grad_x += in;
     if (++i1 == axis[1].in) i1 = 0, ++i0;
   }
 }
@@ -187,6 +194,7 @@ static void gather(const PoolArgs<T>& args, const RegularColumns& columns) {
   // Whole planes where they are small.
   const int64_t some = max_of<int64_t>(1, kPoolTask / in);
   const int64_t grain = some > rows ? some / rows * rows : some;
+  const bool streamed = is_streamed<T>(args.planes * args.in_size());
   parallel_ranges(args.planes * rows, grain, [&](int64_t begin, int64_t end) {
     const int64_t count = for_each_segment(axis, begin, end, [](const Segment&) {});
     const Staged<T> staged(args, phases, vectors * kLanes<T>, count);
@@ -195,8 +203,12 @@ static void gather(const PoolArgs<T>& args, const RegularColumns& columns) {
     Scratch<T> sums(count * width);
     for (int64_t r = 0; r < count; ++r)
       sum_columns<T, STRIDE>(phases, staged.row(r), &sums[r * width], in);
-    for_each_segment(axis, begin, end,
-                     [&](const Segment& s) { add_rows(args, sums.get(), width, s); });
+    Scratch<T> lines(streamed ? (end - begin) * in : 0);
+    T* const to = streamed ? lines.get() : args.result + begin * in;
+    for_each_segment(axis, begin, end, [&](const Segment& s) {
+      add_rows(args, sums.get(), width, s, to + (s.plane * rows + s.begin - begin) * in);
+    });
+    if (streamed) copy_past_caches(lines.get(), (end - begin) * in, args.result + begin * in);
   });
 }
 
@@ -264,13 +276,6 @@ static void gather_pairs(const PoolArgs<T>& args) {
     });
     finish_streams(streamed);
   });
-}
-
-// What was put together in a cache.
-template <class T>
-static void copy_past_caches(const T* from, int64_t size, T* to) {
-  write_line(to, size, true, [&](int64_t i, int64_t count) { return load_first(from + i, count); });
-  finish_streams(true);
 }
 
 // grad_x[index[o]] += grad_y[o] for the indices in [low, low + size); `count` is null where no
@@ -351,14 +356,17 @@ template <class T>
 static void fill_planes(const PoolArgs<T>& args) {
   const int64_t size = args.in_size();
   const T divide = T(args.axis[0].divisor[0] * args.axis[1].divisor[0] * args.axis[2].divisor[0]);
-  parallel_ranges(args.planes, ceil_div(kPoolTask, max_of<int64_t>(size, 1)),
-                  [&](int64_t begin, int64_t end) {
-                    for (int64_t plane = begin; plane < end; ++plane) {
-                      const Vec<T> value = broadcast<T>(args.grad_y[plane] / divide);
-                      for (int64_t i = 0; i < size; i += kLanes<T>)
-                        store_first(args.result + plane * size + i, size - i, value);
-                    }
-                  });
+  const int64_t grain = ceil_div(kPoolTask, max_of<int64_t>(size, 1));
+  const bool streamed = is_streamed<T>(args.planes * size) && size <= kPoolTask;
+  parallel_ranges(args.planes, grain, [&](int64_t begin, int64_t end) {
+    Scratch<T> lines(streamed ? (end - begin) * size : 0);
+    T* to = streamed ? lines.get() : args.result + begin * size;
+    for (int64_t plane = begin; plane < end; ++plane, to += size) {
+      const Vec<T> value = broadcast<T>(args.grad_y[plane] / divide);
+      along_line<T>(size, [&](int64_t i, int64_t count) { store_first(to + i, count, value); });
+    }
+    if (streamed) copy_past_caches(lines.get(), (end - begin) * size, args.result + begin * size);
+  });
 }
 
 // Adds the sum of each output to the columns of its window; `row` has room for a vector more.

@@ -20,13 +20,14 @@ inline constexpr int64_t kTaskElements = 16384;
 
 // result[width] = sum of the taps' rows of x, each `width` long.
 template <class T>
-static void weighted_rows(const ResampleArgs<T>& args, const T* x, int64_t o, T* result) {
+static void weighted_rows(const ResampleArgs<T>& args, const T* x, int64_t o, T* result,
+                          bool streamed) {
   const int64_t begin = args.begin[o], end = args.begin[o + 1], width = args.inner;
   for (int64_t i = 0; i < width; i += kLanes<T>) {
     Vec<T> sum = {};
     for (int64_t t = begin; t < end; ++t)
       sum += static_cast<T>(args.weight[t]) * load_first(x + args.index[t] * width + i, width - i);
-    store_first(result + i, width - i, sum);
+    store_result(result + i, width - i, sum, streamed);
   }
 }
 
@@ -98,19 +99,28 @@ class LineTable {
   Scratch<T> weight_;
 };
 
+// Whether a large result in rows of so many elements goes past the caches: rows of whole vectors.
+template <class T>
+static bool goes_past(const ResampleArgs<T>& args, int64_t row) {
+  return is_streamed<T>(args.outer * args.out * args.inner) && row % kLanes<T> == 0;
+}
+
 // inner == 1; false where taps lie too far apart.
 template <class T>
 static bool resample_lines(const ResampleArgs<T>& args) {
   const LineTable<T> table(args);
   if (!table.holds()) return false;
   const int64_t vectors = table.vectors();
+  const bool streamed = goes_past(args, args.out);
   parallel_ranges(args.outer * vectors, kTaskElements / kLanes<T>, [&](int64_t begin, int64_t end) {
     int64_t line = begin / vectors, vector = begin % vectors;
     for (int64_t i = begin; i < end; ++i) {
-      store_first(args.result + line * args.out + vector * kLanes<T>, args.out - vector * kLanes<T>,
-                  table.result(args.x + line * args.in, args.in, vector));
+      store_result(args.result + line * args.out + vector * kLanes<T>,
+                   args.out - vector * kLanes<T>,
+                   table.result(args.x + line * args.in, args.in, vector), streamed);
       if (++vector == vectors) vector = 0, ++line;
     }
+    finish_streams(streamed);
   });
   return true;
 }
@@ -119,10 +129,12 @@ template <class T>
 void resample_fprop_axis(const ResampleArgs<T>& args) {
   if (args.inner == 1 && args.out > 0 && args.in > 0 && resample_lines(args)) return;
   const int64_t grain = max_of<int64_t>(kTaskElements / max_of<int64_t>(args.inner, 1), 1);
+  const bool streamed = goes_past(args, args.inner);
   parallel_ranges(args.outer * args.out, grain, [&](int64_t first, int64_t last) {
     for (int64_t row = first; row < last; ++row)
       weighted_rows(args, args.x + row / args.out * args.in * args.inner, row % args.out,
-                    args.result + row * args.inner);
+                    args.result + row * args.inner, streamed);
+    finish_streams(streamed);
   });
 }
 

@@ -1,16 +1,13 @@
-"""`lamina bandwidth`: kernels bound by memory, beyond the caches, beside copies by the C library.
+"""`lamina bandwidth`: kernels bound by memory, beyond the caches, beside copies.
 
 Bytes are those of the formula: every operand read once and every result written once, whatever the
-kernel does. A result written around the caches, as the copy's is, costs no more than that; one
-written through them is read first. Every round has a copy of its own, so that the clock's drift and
-other processes meet both; a percentage is the median over the rounds. Backward passes are timed
-alone, on a graph that is kept, with the gradient given.
+kernel does. A result written past the caches, as the copy's is, costs no more than that; one
+written through them is read first. Copies and kernels take turns; a percentage is the median over
+the rounds. Backward passes are timed alone, on a graph that is kept, with the gradient given.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -22,12 +19,11 @@ import lamina
 
 from .. import functional as F
 from .definitions import DEFINITIONS
-from .timing import Copies, keep_memory
+from .timing import Copies, interleaved, keep_memory
 
 _LARGE = (8, 64, 224, 224)  # vgg16's first activations: 103 MB
 _PLANES = (8, 256, 112, 112)
 PARAMETER = 4096, 6144
-_LEAST_ROUNDS = 5
 _OPTIMIZERS: dict[str, tuple[Callable[..., Any], int]] = {  # and the states of a parameter
     "sgd": (lamina.optim.SGD, 0),
     "sgd_momentum": (lambda p, **options: lamina.optim.SGD(p, momentum=0.9, **options), 1),
@@ -128,24 +124,16 @@ def step(name: str) -> Timed:
 
 def measure(timed: Timed, copies: Copies, seconds: float) -> dict[str, Any]:
     """One row: medians over rounds of one copy and one call."""
-    for _ in range(2):
-        timed.call()
-    times: list[float] = []
-    rates: list[float] = []
-    while sum(times) < seconds or len(times) < _LEAST_ROUNDS:
-        rates.append(copies.rate())
-        start = time.perf_counter()
-        timed.call()
-        times.append(time.perf_counter() - start)
-    shares = [timed.moved / t / rate for t, rate in zip(times, rates, strict=True)]
+    times = interleaved({"copy": copies.copy, "kernel": timed.call}, seconds)
     return {
         "kernel": timed.kernel,
         "pass": timed.pass_,
         "mbytes": timed.moved / 1e6,
-        "ms": statistics.median(times) * 1e3,
-        "gbytes": timed.moved / statistics.median(times) / 1e9,
-        "copy_gbytes": statistics.median(rates) / 1e9,
-        "copy_percent": 100 * statistics.median(shares),
+        "ms": times.median("kernel") * 1e3,
+        "gbytes": timed.moved / times.median("kernel") / 1e9,
+        "copy_gbytes": copies.moved / times.median("copy") / 1e9,
+        "copy_percent": 100 * times.ratio("kernel", of="copy") * timed.moved / copies.moved,
+        "foreign": round(times.foreign, 3),
     }
 
 
@@ -167,7 +155,7 @@ def run(console: Console, part: str, seconds: float) -> dict[str, Any]:
         for timed in make():
             row = measure(timed, copies, seconds)
             rows.append(row)
-            numbers = (f"{value:.1f}" for value in list(row.values())[2:])
+            numbers = (f"{value:.1f}" for value in list(row.values())[2:-1])
             table.add_row(row["kernel"], row["pass"], *numbers)
     console.print(table)
     return {"threads": threads, "isa": lamina.isa(), "memory_kept": kept, "rows": rows}

@@ -41,7 +41,7 @@ def machine_roofline() -> dict[str, float]:
     direct = _best(conv.candidates["cpu.direct"], 40)
     copies = Copies(lamina.get_num_threads())
     rate = max(2 * m * n * k / gemm, conv.flops / direct)
-    return {"gflops": rate / 1e9, "gbytes": max(copies.rate() for _ in range(8)) / 1e9}
+    return {"gflops": rate / 1e9, "gbytes": copies.moved / copies.seconds / 1e9}
 
 
 def _best(function: Callable[[], Any], rounds: int) -> float:
