@@ -183,17 +183,22 @@ def test_bad_input(call, error, text):
 # over all of them, found large errors.
 STRIDE, CHUNK = 20011, 1 << 20
 ERFC = np.vectorize(math.erfc, otypes=[float])
+SELU = [float(np.float32(c)) for c in (1.6732632423543772, 1.0507009873554805)]
 SQRT_8_PI = 2 * math.sqrt(2 / math.pi)
 # The largest error in units in the last place of the result, and the formula.
 ULPS = {
     "elu": (1.0, lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
-    "gelu": (2.25, lambda x: 0.5 * x * ERFC(-x / math.sqrt(2))),
+    "gelu": (2.0, lambda x: 0.5 * x * ERFC(-x / math.sqrt(2))),
     "gelu_tanh": (2.0, lambda x: x / (1 + np.exp(-SQRT_8_PI * (x + 0.044715 * x**3)))),
+    "hardsigmoid": (1.5, lambda x: np.clip(x + 3, 0, 6) / 6),
+    "hardswish": (2.0, lambda x: np.where(x < -3, 0, x * (np.minimum(x, 3) + 3) / 6)),
     "logsigmoid": (2.0, lambda x: -np.logaddexp(0, -x)),
-    "mish": (2.5, lambda x: x * np.tanh(np.logaddexp(0, x))),
+    "mish": (2.0, lambda x: x * np.tanh(np.logaddexp(0, x))),
+    "selu": (2.0, lambda x: SELU[1] * np.where(x > 0, x, SELU[0] * np.expm1(np.minimum(x, 0)))),
     "sigmoid": (2.0, lambda x: np.exp(-np.logaddexp(0, -x))),
     "silu": (2.0, lambda x: x * np.exp(-np.logaddexp(0, -x))),
     "softplus": (2.0, lambda x: np.logaddexp(0, x)),
+    "softsign": (1.5, lambda x: x / (1 + np.abs(x))),
     "tanh": (2.0, np.tanh),
 }
 WORST = """
@@ -201,6 +206,9 @@ WORST = """
     -0x1.3a7232p+2 0x1.c6b32p-2 0x1.4283bap+0 -0x1.dc09eap-2 -0x1.985494p-2 -0x1.a6c45cp-17
     -0x1.7527f8p-10 -0x1.0a3aep+4 -0x1.69c2bep-12 -0x1.ffa828p-11 -0x1.dfa268p-2 -0x1.0a0ffcp+2
     -0x1.d8472ap-2 0x1.19280ap-1 -0x1.192572p-1 -0x1.97840cp-1 -0x1.d72c18p-2 -0x1.ba288ap+1
+    -0x1.da1a44p+0 -0x1.d5aed6p+0 -0x1.e93a1ap-3 -0x1.affdp-2 0x1.1919aep-1 0x1.083dp-9
+    -0x1.498a2p-2 -0x1.347cdp-3 0x1.5f216cp+0 0x1.ff05fep+8 -0x1.0007fcp-11 -0x1.69c008p-12
+    -0x1.8b88dp-2 -0x1.fe8756p-10 0x1.77f8p-133 0x1.000014p+0
 """
 
 

@@ -86,20 +86,23 @@ LAMINA_INLINE Vec<T> silu(Vec<T> x) {
   const Vec<T> a = at_least<T>(x, Real<T>::kExpMin);
   return logistic<T>(a, at_most<T>(a, 2 * Real<T>::kTanhOne));
 }
-// With w = e^x and b = w (w + 2) + 2, x tanh(log(1 + w)) = x w (1 - w (1 + w) / b) far to the left
-// and x (1 - 2 / b) for the others: each second factor has little to lose. b is written with w =
-// 2^n (1 + tail), so that it is rounded once; x itself from 2 kTanhOne on.
+// With w = e^x and b = w (w + 2) + 2, x tanh(log(1 + w)) = x w (1 - w (1 + w) / b) to the left and
+// x (1 - 2 / b) for the others: each second factor has little to lose. w = 2^n (1 + tail) = m + m
+// tail in w (1 + w), b and x w, so that they are rounded once, or with the result; x itself from
+// 2 kTanhOne on.
 template <class T>
 LAMINA_INLINE Vec<T> mish(Vec<T> x) {
   Whole<T> n;
   const Vec<T> a = at_least<T>(x, Real<T>::kExpMin);
   const Vec<T> tail = reduced_expm1<T>(at_most<T>(a, 2 * Real<T>::kTanhOne), n);
-  const Vec<T> w = scaled<T>(tail + T(1), n), m = scaled<T>(broadcast<T>(T(1)), n), mm = m * m;
-  const Vec<T> b = (m * (m + T(2)) + T(2)) + tail * (mm * tail + T(2) * (mm + m));
-  const Mask<T> left = a < T(-0.3125);
-  const Vec<T> y = left ? scaled<T>(a * tail + a, n) : a;
-  const Vec<T> lost = (left ? w * w + w : broadcast<T>(T(2))) / b;
-  return a > 2 * Real<T>::kTanhOne ? a : y - y * lost;
+  const Vec<T> m = scaled<T>(broadcast<T>(T(1)), n), mm = m * m, sum = mm + m;
+  const Vec<T> b = (sum + (m + T(2))) + tail * (mm * tail + T(2) * sum);
+  const Vec<T> product = sum + tail * (mm * tail + (mm + sum));  // w (1 + w)
+  const Mask<T> left = a < T(-0.3);
+  const Vec<T> more = left ? a * tail : Vec<T>{};
+  const Vec<T> lost = (left ? product : broadcast<T>(T(2))) / b;
+  const Vec<T> y = a + (more - (a + more) * lost);
+  return left ? scaled<T>(y, n) : a > 2 * Real<T>::kTanhOne ? a : y;
 }
 // The gate is m / (m + 2) with m = w (w + 2).
 template <class T>
@@ -122,7 +125,8 @@ LAMINA_FUNCTOR(identity, x, one)
 LAMINA_FUNCTOR(relu, x <= T(0) ? zero : x, x <= T(0) ? zero : one)
 LAMINA_FUNCTOR(leaky_relu, x > T(0) ? x : a * x, x > T(0) ? one : broadcast<T>(a))
 LAMINA_FUNCTOR(elu, x > T(0) ? x : a * expm1<T>(x), x > T(0) ? one : a * exp<T>(x))
-LAMINA_FUNCTOR(selu, b*(x > T(0) ? x : a * expm1<T>(x)), b*(x > T(0) ? one : a * exp<T>(x)))
+LAMINA_FUNCTOR(selu, x > T(0) ? b * x : (a * b) * expm1<T>(x),
+               x > T(0) ? b * one : (a * b) * exp<T>(x))
 LAMINA_FUNCTOR(celu, x > T(0) ? x : a * expm1<T>(x / a), x > T(0) ? one : exp<T>(x / a))
 LAMINA_FUNCTOR(gelu, gelu<T>(x), gelu_slope<T>(x))
 LAMINA_FUNCTOR(gelu_tanh, gelu_tanh<T>(x), gelu_tanh_slope<T>(x))

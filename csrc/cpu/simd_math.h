@@ -6,10 +6,12 @@
 //               hardware's scaling or two factors, so that both ends of the range need no
 //               selection. ln2 is split in two parts (Cody & Waite 1980), n ln2 loses nothing.
 //               float: log, log1p and small tanh are minimax polynomials; double: the series of
-//               2 atanh(s).
-// Numerics      float: within 2 units in the last place, what activate.h builds on them too, but
-//               for the functions to which tests/every_float.cpp gives another bound; it goes
-//               over all 2^32 arguments. Of a sum the smaller parts are added first.
+//               2 atanh(s). The tail of the normal distribution is exp times a smooth function,
+//               float: a polynomial in each of eight intervals, whose coefficients one permutation
+//               of a register finds; double: a Chebyshev series.
+// Numerics      float: within 2 units in the last place, what activate.h builds on them too (selu
+//               and mish 2.25 without fused multiply-add); tests/every_float.cpp goes over all 2^32
+//               arguments. Of a sum the smaller parts are added first.
 #pragma once
 
 #include "cpu/simd.h"
@@ -42,7 +44,7 @@ struct Real<float> {
   static constexpr float kTanhSeries[] = {-0.333333164f, 0.133325443f, -0.0538475476f, 0.021050714f,
                                           -0.0062428494f};
   static constexpr float kTanhOne = 10.0f;     // tanh rounds to 1 from here on
-  static constexpr float kNormalZero = 16.0f;  // x exp(-x^2/2) is 0 from here on
+  static constexpr float kNormalZero = 14.9f;  // x exp(-x^2/2) is 0 from here on
   static constexpr float kSmallestNormal = 1.17549435e-38f, kSubnormalScale = 16777216.0f;
   static constexpr int kSubnormalShift = 24;
 };
@@ -146,24 +148,52 @@ LAMINA_INLINE Vec<T> polynomial(const T (&c)[Terms], Vec<T> x) {
   return sum;
 }
 
+#if defined(__FMA__)
+// a b + c, rounded once, or nearly so where |c| < |a b|; the compiler fuses no other product.
+template <class T>
+LAMINA_INLINE Vec<T> fused(Vec<T> a, Vec<T> b, Vec<T> c) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+  else
+    return (Vec<T>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#else
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+  else
+    return (Vec<T>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#endif
+}
 // a b - product, for a product that is a b rounded, or near it.
 template <class T>
 LAMINA_INLINE Vec<T> product_error(Vec<T> a, Vec<T> b, Vec<T> product) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_fmsub_ps((__m512)a, (__m512)b, (__m512)product);
-  else
-    return (Vec<T>)_mm512_fmsub_pd((__m512d)a, (__m512d)b, (__m512d)product);
-#elif defined(__FMA__)
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm256_fmsub_ps((__m256)a, (__m256)b, (__m256)product);
-  else
-    return (Vec<T>)_mm256_fmsub_pd((__m256d)a, (__m256d)b, (__m256d)product);
-#else  // Dekker 1971: the products of halves are exact
+  return fused<T>(a, b, -product);
+}
+#else
+template <class T>  // Dekker 1971: the products of halves are exact
+LAMINA_INLINE Vec<T> product_error(Vec<T> a, Vec<T> b, Vec<T> product) {
   constexpr auto kLowBits = (LaneInteger<T>{1} << (sizeof(T) == 4 ? 12 : 27)) - 1;
   const Vec<T> a_high = from_bits<T>(bits<T>(a) & ~(Mask<T>{} + kLowBits)), a_low = a - a_high;
   const Vec<T> b_high = from_bits<T>(bits<T>(b) & ~(Mask<T>{} + kLowBits)), b_low = b - b_high;
   return ((a_high * b_high - product) + (a_high * b_low + a_low * b_high)) + a_low * b_low;
+}
+template <class T>
+LAMINA_INLINE Vec<T> fused(Vec<T> a, Vec<T> b, Vec<T> c) {
+  const Vec<T> product = a * b;
+  return product + (c + product_error<T>(a, b, product));
+}
+#endif
+
+// table[i & 7] of each lane.
+LAMINA_INLINE Vec<float> lookup(const float (&table)[8], Mask<float> i) {
+#if defined(__AVX512F__)
+  const __m512 twice = _mm512_maskz_broadcast_f32x8(__mmask16(-1), _mm256_loadu_ps(table));
+  return (Vec<float>)_mm512_maskz_permutexvar_ps(__mmask16(-1), (__m512i)i, twice);
+#elif defined(__AVX2__)
+  return (Vec<float>)_mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)i);
+#else
+  const Mask<float> at = i & 7;
+  return Vec<float>{table[at[0]], table[at[1]], table[at[2]], table[at[3]]};
 #endif
 }
 
@@ -318,20 +348,36 @@ inline constexpr double kErfcSeries[25] = {
     -1.3236745528535959855e-14, -1.8581972517784931211e-15, 9.174048820945458955e-16,
     5.7778650411785933054e-16,
 };
-// float: Phi(-z) e^(z^2/2) (a z + b) of the normal distribution is 1 + v (c0 + c1 v + ...) with
-// v = z / (a z + b) - kMillsCentre, kNormalSmall <= z <= 14.5 (2^-27); the centre is where it is 1.
-inline constexpr float kMillsSlope = 1.38399541f, kMillsShift = 3.81983018f;
-inline constexpr float kMillsCentre = 0.358912706f;
-inline constexpr float kMillsSeries[] = {-1.83218598f, 1.95791376f, -0.507400572f, -1.33466768f,
-                                         0.742452562f, 1.5361973f,  -0.58139956f,  -1.94016337f};
-// (1 - 2 Phi(-z)) / z in powers of z^2 / 2 below kNormalSmall (2^-28)
-inline constexpr float kNormalSmall = 0.5f;
-inline constexpr float kNormalSeries[] = {0.797884524f, -0.265957892f, 0.0796888471f,
-                                          -0.0179625042f};
+// float: Phi(-z) e^(z^2/2) of the normal distribution for z = kMillsCentres[i] + t is
+// kMillsValues[i] + t (kMillsSeries[0][i] + kMillsSeries[1][i] t + ...) (2^-27.5). The centres are
+// chosen such that the values lose 2^-35 only by rounding. The intervals begin at 1, 2, 3, 5, 7,
+// 11, 0 and 1/2: the upper bits of 1 + z give i.
+inline constexpr float kMillsCentres[8] = {1.49933243f, 2.49805546f, 4.00281715f,  6.00255585f,
+                                           9.00872803f, 12.971983f,  0.250149012f, 0.749490023f};
+inline constexpr float kMillsValues[8] = {0.205840945f,  0.141420081f, 0.0943506733f, 0.0647530854f,
+                                          0.0437573418f, 0.030574549f, 0.413988084f,  0.300321102f};
+inline constexpr float kMillsSeries[8][8] = {
+    {-0.0903182775f, -0.0456670746f, -0.0212737862f, -0.0102582695f, -0.00474428851f,
+     -0.00232975208f, -0.295383573f, -0.173854604f},
+    {0.0352119207f, 0.0136705991f, 0.00459779752f, 0.00158862618f, 0.000508666562f, 0.000176522706f,
+     0.170049101f, 0.0850094333f},
+    {-0.0125079704f, -0.00383905484f, -0.000956565025f, -0.000240816342f, -5.39514076e-05f,
+     -1.33006033e-05f, -0.0842817798f, -0.0367145874f},
+    {0.00411440898f, 0.00102008972f, 0.000192225329f, 3.57745776e-05f, 5.66242397e-06f,
+     9.96755603e-07f, 0.0372401662f, 0.0143689578f},
+    {-0.00126738369f, -0.000258108368f, -3.73545226e-05f, -5.21485254e-06f, -5.86540637e-07f,
+     -7.42811608e-08f, -0.0149980607f, -0.00515408721f},
+    {0.000369922927f, 6.26393521e-05f, 7.06817627e-06f, 7.48081391e-07f, 6.02838384e-08f,
+     5.48513279e-09f, 0.00561666302f, 0.00189641432f},
+    {-0.000105284962f, -1.49031575e-05f, -1.39319582e-06f, -1.07404389e-07f, -6.74034872e-09f,
+     -4.19096591e-10f, -0.00192146411f, -0.000896588259f},
+    {2.5694424e-05f, 3.12127145e-06f, 2.46201836e-07f, 1.4020209e-08f, 6.86687762e-10f,
+     3.3428163e-11f, 0.000370976079f, -0.00129070831f}};
 
 // Phi(-z), or z Phi(-z), of the normal distribution, and e^(-z^2/2); 0 <= z <= kNormalZero, down to
-// the underflow. z^2 in two parts, so that exp sees no rounded argument. float: with one division;
-// 1 / (a z + b) is rounded, but its products are added before they are.
+// the underflow. z^2 in two parts, so that exp sees no rounded argument. float: the exact value, or
+// z times it, is the last to be added. (Without a permutation, that is with 16-byte vectors, the
+// lookups take twice the time of a series in 1 / (a z + b), which lost 2.3 units to its division.)
 template <bool Times, class T>
 LAMINA_INLINE Vec<T> normal_tail(Vec<T> z, Vec<T>& bell) {
   const Vec<T> half = T(0.5) * z, square = half * z;
@@ -341,13 +387,15 @@ LAMINA_INLINE Vec<T> normal_tail(Vec<T> z, Vec<T>& bell) {
                       (n.value * Real<T>::kLn2Low + product_error<T>(half, z, square)));
   bell = scaled<T>(tail + T(1), n);
   if constexpr (sizeof(T) == 4) {
-    const Vec<T> one = broadcast<T>(T(1));
-    const Vec<T> r = (Times ? z : one) / (z * kMillsSlope + kMillsShift);
-    const Vec<T> v = (Times ? r : z * r) - kMillsCentre, rv = r * v;
-    const Vec<T> series = polynomial<T>(kMillsSeries, v), rest = rv * series;
-    const Vec<T> large = scaled<T>(r + ((rv * series + r) * tail + rest), n);
-    const Vec<T> small = polynomial<T>(kNormalSeries, square);
-    return z < kNormalSmall ? (Times ? half - square * small : T(0.5) - half * small) : large;
+    const Mask<T> i = bits<T>(z + T(1)) >> (Real<T>::kMantissaBits - 1);
+    const Vec<T> t = z - lookup(kMillsCentres, i), value = lookup(kMillsValues, i);
+    Vec<T> sum = lookup(kMillsSeries[7], i);
+#pragma GCC unroll 8
+    for (int k = 6; k >= 0; --k) sum = sum * t + lookup(kMillsSeries[k], i);
+    const Vec<T> change = Times ? z * (sum * t) : sum * t;
+    const Vec<T> whole = Times ? fused<T>(z, value, change) : value + change;
+    const Vec<T> rest = fused<T>(whole, tail, change);
+    return scaled<T>(Times ? fused<T>(z, value, rest) : value + rest, n);
   } else {
     const Vec<T> t = T(1) / (T(1) + z * T(0.35355339059327376)), u = T(2) * t - T(1);
     Vec<T> b = {}, after = {};  // Clenshaw's recurrence
