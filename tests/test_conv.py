@@ -102,6 +102,7 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
     ("direct", cases.ConvCase((1, 3, 131, 67), (9, 3, 11, 11), {"stride": 4, "padding": 2})),
     ("direct", cases.ConvCase((2, 1, 400), (17, 1, 80), {"stride": 4, "padding": 38})),
     ("direct", cases.ConvCase((2, 3, 32, 64), (96, 3, 4, 4), {"stride": 4})),
+    ("direct", cases.ConvCase((2, 3, 20, 53), (15, 3, 3, 3), {"padding": 1})),
     ("direct", cases.ConvCase((1, 1, 45, 70), (5, 1, 41, 11), {"stride": 2, "padding": (20, 5)})),
     (
         "direct",

@@ -1,11 +1,13 @@
 // The direct sum, for conv `direct` and `depthwise`: no unrolled matrix, no packed panel.
 //
 // Method        Output positions of a band of rows are the vectors, row by row or flattened,
-//               whichever takes fewer of them; Lanes output channels times Vectors vectors of sums
-//               stay in registers over all input channels and taps. Every tap is a shifted load
-//               from a padded copy (cpu/phase_plane.h).
+//               whichever takes less; Lanes output channels times Vectors vectors of sums stay in
+//               registers over all input channels and taps. Every tap is a shifted load from a
+//               padded copy (cpu/phase_plane.h). Sums of few terms leave from the registers, past
+//               the caches where the result is large; others pass through a tile.
 // Partitioning  image, group, output depth, band of rows, block of output channels.
 // Numerics      an output element sums (c, r) in order, in runs of about 256 terms.
+// Floor         the FMA peak, or the result at the bandwidth of streaming stores.
 #pragma once
 
 #include "core/threads.h"
@@ -66,8 +68,7 @@ struct DirectBand {
   const T* bias;  // or null
   T* y;
   int64_t y_plane;
-  bool simple;    // sums of one run, vectors of neighbours, no epilogue but a ReLU:
-  bool streamed;  // past the caches,
+  bool streamed;  // sums that leave from the registers: past the caches,
   T least;        // cut off below
 };
 
@@ -96,30 +97,12 @@ struct PositionRun {
 template <class T>
 class BandVectors {
  public:
-  int64_t count;
+  const int64_t count;
+  const bool whole;  // vectors are neighbours in a row; the last of a row repeat some positions
 
-  BandVectors(const DirectPass<T>& pass, const PhasePlane& plane, int64_t rows)
-      : count(vectors_of(plane, pass.shape.out[2], rows)), places_(count + 1), runs_(count + rows) {
-    const int64_t columns = pass.shape.out[2], pitch = plane.pitch;
-    const bool by_rows = follows_rows(plane, columns, rows);
-    int64_t row = 0, column = 0, run = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      places_[i] = {row * pitch + column, run};
-      for (int64_t done = 0; done < kLanes<T> && row < rows;) {
-        const int64_t some = min_of<int64_t>(columns - column, kLanes<T> - done);
-        if (some > 0)
-          runs_[run++] = {done, row * pass.y_step[1] * pass.y_size[2] + column * pass.y_step[2],
-                          some};
-        const int64_t step =
-            min_of<int64_t>((by_rows ? columns : pitch) - column, kLanes<T> - done);
-        done += by_rows ? kLanes<T> : step, column += step;
-        if (column == (by_rows ? columns : pitch)) column = 0, ++row;
-      }
-    }
-    places_[count] = {0, run};
-    neighbours = run == count;
-  }
-  bool neighbours;  // every vector has one run
+  // at_once: sums may leave from the registers, if their vectors are whole.
+  BandVectors(const DirectPass<T>& pass, const PhasePlane& plane, int64_t rows, bool at_once)
+      : BandVectors(pass, plane, rows, Cut(pass, plane, rows, at_once)) {}
 
   LAMINA_INLINE int64_t first(int64_t i) const { return places_[i].x; }
   LAMINA_INLINE const PositionRun* runs(int64_t i) const { return &runs_[places_[i].run]; }
@@ -131,11 +114,41 @@ class BandVectors {
   Scratch<Place> places_;
   Scratch<PositionRun> runs_;
 
-  static bool follows_rows(const PhasePlane& plane, int64_t columns, int64_t rows) {
-    return rows * ceil_div(columns, kLanes<T>) <= ceil_div(rows * plane.pitch, kLanes<T>);
-  }
-  static int64_t vectors_of(const PhasePlane& plane, int64_t columns, int64_t rows) {
-    return min_of(rows * ceil_div(columns, kLanes<T>), ceil_div(rows * plane.pitch, kLanes<T>));
+  // Row by row or one behind the other, whichever takes fewer vectors; sums that pass through the
+  // tile cost as much as some more terms.
+  struct Cut {
+    int64_t count;
+    bool whole, by_rows;
+
+    Cut(const DirectPass<T>& pass, const PhasePlane& plane, int64_t rows, bool at_once) {
+      const int64_t columns = pass.shape.out[2];
+      const int64_t terms = pass.shape.c_per_group() * pass.shape.kernel_size();
+      const int64_t flat = ceil_div(rows * plane.pitch, kLanes<T>);
+      const int64_t in_rows = rows * ceil_div(columns, kLanes<T>);
+      whole = at_once && columns >= kLanes<T> && in_rows * (terms + 8) <= flat * (terms + 24);
+      by_rows = whole || in_rows <= flat;
+      count = by_rows ? in_rows : flat;
+    }
+  };
+
+  BandVectors(const DirectPass<T>& pass, const PhasePlane& plane, int64_t rows, const Cut& cut)
+      : count(cut.count), whole(cut.whole), places_(count + 1), runs_(count + rows) {
+    const int64_t columns = pass.shape.out[2], width = cut.by_rows ? columns : plane.pitch;
+    int64_t row = 0, column = 0, run = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      if (whole) column = min_of(column, columns - kLanes<T>);
+      places_[i] = {row * plane.pitch + column, run};
+      for (int64_t done = 0; done < kLanes<T> && row < rows;) {
+        const int64_t some = min_of<int64_t>(columns - column, kLanes<T> - done);
+        if (some > 0)
+          runs_[run++] = {done, row * pass.y_step[1] * pass.y_size[2] + column * pass.y_step[2],
+                          some};
+        const int64_t step = min_of<int64_t>(width - column, kLanes<T> - done);
+        done += cut.by_rows ? kLanes<T> : step, column += step;
+        if (column == width) column = 0, ++row;
+      }
+    }
+    places_[count] = {0, run};
   }
 };
 
@@ -253,21 +266,17 @@ static void direct_sums(const DirectPass<T>& pass, const DirectBand<T>& band,
   const Term* const end = band.term + band.terms;
   const T* x[Vectors];
   for (int j = 0; j < Vectors; ++j) x[j] = band.x + vectors.first(first + j);
-  if (band.simple) {
+  if (vectors.whole) {
     TileRows<T, Vectors> to;
     to.plane = band.y_plane, to.bias = band.bias ? band.bias + k : nullptr, to.least = band.least;
-    bool whole = true, aligned = band.streamed;
+    bool aligned = band.streamed;
     for (int j = 0; j < Vectors; ++j) {
-      const PositionRun* run = vectors.runs(first + j);
-      to.y[j] = band.y + k * band.y_plane + run->to;
-      whole &= run->count == kLanes<T>;
+      to.y[j] = band.y + k * band.y_plane + vectors.runs(first + j)->to;
       aligned &= reinterpret_cast<uintptr_t>(to.y[j]) % kVectorBytes == 0;
     }
-    if (whole && aligned)
+    if (aligned)
       return direct_rows<T, Lanes, Vectors, true>(x, band.term, end, weight, pass.weight_lane, &to);
-    if (whole)
-      return direct_rows<T, Lanes, Vectors, false>(x, band.term, end, weight, pass.weight_lane,
-                                                   &to);
+    return direct_rows<T, Lanes, Vectors, false>(x, band.term, end, weight, pass.weight_lane, &to);
   }
   const Term* term = band.term;
   do {
@@ -315,7 +324,7 @@ struct DirectUnits {
     cut_lanes(max_of(kLaneBlock, kBlockWeights / terms));
     bands = ceil_div(s.out[1], band_rows(s, channels));
     if (others() * bands < kFewUnits) {  // bands copy the rows between them twice
-      const int64_t least = max_of<int64_t>(PhasePlane::extra(s, 1), 1);
+      const int64_t least = max_of<int64_t>(3 * PhasePlane::extra(s, 1), 1);
       const int64_t tasks = s.out[1] * s.out[2] * block * terms / kTaskTerms;
       const int64_t wanted = min_of(ceil_div(kFewUnits, others()), tasks);
       bands = max_of(bands, min_of(wanted, s.out[1] / least));
@@ -339,8 +348,8 @@ static void direct_convolution(const DirectPass<T>& pass) {
   const bool streamed = is_streamed<T>(s.n * s.k * s.out_size());
   const auto kind = pass.epilogue.kind;
   const int64_t run = max_of<int64_t>(kRunTerms / max_of<int64_t>(taps, 1), 1) * taps;
-  const bool simple = pass.y_step[2] == 1 && !pass.epilogue.residual && channels * taps <= run &&
-                      (kind == ops::Activation::identity || kind == ops::Activation::relu);
+  const bool at_once = pass.y_step[2] == 1 && !pass.epilogue.residual && channels * taps <= run &&
+                       (kind == ops::Activation::identity || kind == ops::Activation::relu);
   const T least = kind == ops::Activation::identity ? -T(__builtin_inf()) : T(0);
   const int64_t grain = max_of<int64_t>(kTaskTerms / max_of<int64_t>(work, 1), 1);
   parallel_ranges(cut.count, grain, [&](int64_t begin, int64_t end) {
@@ -364,7 +373,7 @@ static void direct_convolution(const DirectPass<T>& pass) {
       T* y =
           pass.y + (n * s.k + g * lanes) * y_plane + pass.y_offset[2] +
           ((pass.y_offset[0] + o0 * pass.y_step[0]) * pass.y_size[1] + first_row) * pass.y_size[2];
-      const BandVectors<T> vectors(pass, plane, rows);
+      const BandVectors<T> vectors(pass, plane, rows, at_once);
       const DirectBand<T> band = {x.get(),
                                   term.get(),
                                   channels * taps,
@@ -373,7 +382,6 @@ static void direct_convolution(const DirectPass<T>& pass) {
                                   pass.bias ? pass.bias + g * lanes : nullptr,
                                   y,
                                   y_plane,
-                                  simple && vectors.neighbours,
                                   streamed,
                                   least};
       const int64_t last_lane = min_of(lanes, first_lane + block);

@@ -76,7 +76,7 @@ namespace {
 constexpr double kMacsPerMove = 8;  // of a float through the caches
 
 // Of an output element that leaves the registers: what few products do not hide.
-constexpr double kMacsPerDirectResult = 25, kMacsPerGemmResult = 33;
+constexpr double kMacsPerGemmResult = 33;
 double results(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return static_cast<double>(s.weight_elems());
   return static_cast<double>(pass == ConvPass::dgrad ? s.n * s.c * s.in_size()
@@ -105,6 +105,23 @@ double filters(const ConvShape& s) {
 
 // ---- direct and depthwise
 
+// Results beyond L2 that other algorithms write in short pieces of many rows at a time.
+double far_results(ConvPass pass, const ConvShape& s) {
+  constexpr double kInL2 = 1 << 21, kMacsPerFarResult = 15;
+  return results(pass, s) > kInL2 ? kMacsPerFarResult * results(pass, s) : 0;
+}
+// Few terms of rows that fill a vector: the sums leave from the registers, row by row.
+bool leaves_at_once(ConvPass pass, const ConvShape& s) {
+  constexpr int64_t kRunTerms = 256;
+  return pass == ConvPass::fprop && s.out[2] >= vector_lanes() &&
+         s.c_per_group() * s.kernel_size() <= kRunTerms;
+}
+double direct_stored(ConvPass pass, const ConvShape& s) {
+  const double kMacsPerResult = !leaves_at_once(pass, s)         ? 25
+                                : s.out[2] % vector_lanes() == 0 ? 8
+                                                                 : 12;
+  return kMacsPerResult * results(pass, s);
+}
 // Vectors of 8 output channels; those left over run four, two and one at a time.
 // Positions come in vectors along a row or, between the rows of the padded copy too, across rows.
 // Filters are read where they lie: beyond L2 that costs, most of all for dgrad, whose neighbours
@@ -138,8 +155,9 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const int64_t pitch =
       shape.out[2] + std::max<int64_t>(shape.kernel[2] - 1, 0) * shape.dilation[2] / stride;
   const double plane = static_cast<double>(std::max<int64_t>(shape.out[1] * shape.out[2], 1));
-  const double computed = std::min(whole_vectors(shape.out[1] * pitch),
-                                   static_cast<double>(shape.out[1]) * whole_vectors(shape.out[2]));
+  const double by_rows = static_cast<double>(shape.out[1]) * whole_vectors(shape.out[2]);
+  const double computed =
+      leaves_at_once(pass, s) ? by_rows : std::min(whole_vectors(shape.out[1] * pitch), by_rows);
   const bool far = s.weight_elems() > kWeightsInL2;
   constexpr double kInL1 = 8192;
   const double tile = static_cast<double>(3 * vector_lanes());
@@ -150,15 +168,11 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const int64_t lines = s.n * s.groups * shape.out[0] * shape.out[1];  // what tasks are made of
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
   const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
-  // Few terms and whole vectors of a row: the sums leave from the registers.
-  constexpr int64_t kRunTerms = 256;
-  const bool at_once = pass == ConvPass::fprop && s.out[2] % vector_lanes() == 0 &&
-                       s.c_per_group() * s.kernel_size() <= kRunTerms;
   return macs * static_cast<double>(lanes + lanes % 8 / 2) / static_cast<double>(lanes) * computed /
              plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
              (s.kernel_size() == 1 ? 1.4 : per_product * crowded) *
              (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * (lines < 4 ? 2 : 1) +
-         (at_once ? 8 : kMacsPerDirectResult) * results(pass, s) + kMacsPerCopied * copied;
+         direct_stored(pass, s) + kMacsPerCopied * copied;
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
@@ -169,13 +183,13 @@ std::string needs_depthwise(ConvPass, const ConvShape& s) {
 // Strides take every other element of twice the loads.
 double depthwise_cost(ConvPass pass, const ConvShape& s) {
   if (s.k_per_group() == 1) {  // results leave by whole vectors
-    const double stored = pass == ConvPass::wgrad ? 0 : kMacsPerDirectResult * results(pass, s);
+    const double stored = pass == ConvPass::wgrad ? 0 : direct_stored(pass, s);
     return 0.8 * (direct_cost(pass, s) - stored);
   }
   const int64_t stride = s.stride[2];
   if (pass == ConvPass::dgrad)
     return (stride == 1 ? 1.2 : stride == 2 ? 1.9 : 3.2) * static_cast<double>(s.macs());
-  return (stride == 1 ? 1.2 : 2.8) * static_cast<double>(s.macs());
+  return (stride == 1 ? 1.2 : 2.8) * static_cast<double>(s.macs()) + far_results(pass, s);
 }
 
 // ---- im2col and implicit GEMM
@@ -372,7 +386,7 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
   // Of wide groups the products cost most, and tiles along both axes have fewer.
   const bool narrow = std::min(s.c_per_group(), s.k_per_group()) < 32;
   const double wide = narrow ? 1 : !wgrad ? 1.3 : s.groups == 1 ? 1.6 : 1.15;
-  return kMacsPerCall +
+  return kMacsPerCall + far_results(pass, s) +
          wide * elements * filters(s) * static_cast<double>(shape.kernel[2]) * padded /
              static_cast<double>(std::max<int64_t>(lanes, 1)) +
          kMacsPerElement * elements * static_cast<double>(s.c + s.k) +
