@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from contextlib import contextmanager
 
 import lamina
 import numpy as np
@@ -125,6 +127,24 @@ def test_results_are_judged(layer, pass_):
         array = part if isinstance(part, np.ndarray) else part.detach().numpy()
         changed = [*parts[:index], array * np.float32(1.001), *parts[index + 1 :]]
         assert work.error(tuple(changed)) > jobs.ERROR_BOUND
+
+
+def test_settings_are_made_outside_of_what_is_timed():
+    """And hold for every call of it."""
+    active, seen = [], []
+
+    @contextmanager
+    def slow():
+        time.sleep(0.02)
+        active.append(True)
+        yield
+        active.pop()
+
+    call = timing.Within(lambda: seen.append(bool(active)), slow)
+    times = timing.interleaved({"set": call, "plain": lambda: None}, 0.001)
+    assert times.median("set") < 0.01 and seen and all(seen)
+    call()
+    assert seen[-1] and not active
 
 
 @pytest.mark.torch

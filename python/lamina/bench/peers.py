@@ -18,7 +18,7 @@ from .. import functional as F
 from ..functional.conv import conv_shape
 from .jobs import geometry_of
 from .layers import ConvLayer
-from .timing import Call, keep_memory
+from .timing import Call, Within, keep_memory
 
 PEERS = (
     *("torch", "torch.default", "torch.channels_last", "torch.medium", "torch.autocast"),
@@ -92,15 +92,14 @@ class Peer(NamedTuple):
             yield
 
     def within(self, call: Call) -> Call:
-        """The call within `settings`."""
+        """The call within `settings`, which hold around many calls.
+
+        But those of autocast around each, as in use: its casts of weights live as long as it does.
+        """
         if not self.setting:
             return call
-
-        def run() -> Any:
-            with self.settings():
-                return call()
-
-        return run
+        inside = Within(call, self.settings)
+        return inside.__call__ if self.setting == "autocast" else inside
 
 
 def array_of(result: Any) -> np.ndarray:

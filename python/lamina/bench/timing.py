@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,6 +139,17 @@ class Times(NamedTuple):
         return statistics.median(times[of] / times[name] for times in self.rounds)
 
 
+class Within:
+    """A call under settings. They hold around a sample: what it takes to set them is not timed."""
+
+    def __init__(self, call: Call, settings: Callable[[], AbstractContextManager[None]]) -> None:
+        self.call, self.settings = call, settings
+
+    def __call__(self) -> Any:
+        with self.settings():
+            return self.call()
+
+
 def interleaved(calls: Mapping[str, Call], seconds: float, pauses: bool = False) -> Times:
     """Times of the calls, measured for `seconds` together (at least LEAST_ROUNDS rounds).
 
@@ -192,6 +203,9 @@ def _wait_for_sleep() -> None:
 
 def _repeats(call: Call) -> tuple[int, int]:
     """How many calls a sample has, and how many go before it."""
+    if isinstance(call, Within):
+        with call.settings():
+            return _repeats(call.call)
     call()
     start = time.perf_counter()
     call()
@@ -206,6 +220,9 @@ def _repeats(call: Call) -> tuple[int, int]:
 
 
 def _sample(call: Call, repeats: int, before: int) -> float:
+    if isinstance(call, Within):
+        with call.settings():
+            return _sample(call.call, repeats, before)
     for _ in range(before):
         call()
     start = time.perf_counter()
