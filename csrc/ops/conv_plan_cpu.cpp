@@ -362,14 +362,22 @@ int64_t winograd_rows_elements(ConvPass pass, const ConvShape& s) {
   return pass == ConvPass::wgrad ? 0 : winograd::row_filter_elements(forward_shape(pass, s));
 }
 // Half the products of rows rounded up to 4, of positions between the rows too; and transforms.
-// 16 elements for 9 or 36 for 25, where the tiles are so few that transforming the filters counts.
+// 16 elements for 9, 36 for 25 or 6 for 3 or 4 along a line, where the tiles are so few that
+// transforming the filters counts.
 // Longer tiles have 24 or 36 elements for 9, which come from memory no faster than they are made.
 // Nor do panels of implicit GEMM, which a task packs into L1.
-int64_t transformed_filters(ConvPass pass, const ConvShape& s) {
+int64_t transformed_filters_of(const winograd::PlaneShape& s, int64_t rows, int64_t columns) {
   constexpr int64_t kMostTiles = 512;
-  const winograd::PlaneShape shape(forward_shape(pass, s));
-  const winograd::Tiles tiles(shape, 2, 2);
-  return tiles.all <= kMostTiles ? tiles.filter_elements(shape) : 0;
+  const winograd::Tiles tiles(s, rows, columns);
+  return tiles.all <= kMostTiles ? tiles.filter_elements(s) : 0;
+}
+int64_t transformed_filters(ConvPass pass, const ConvShape& s) {
+  return transformed_filters_of(winograd::PlaneShape(forward_shape(pass, s)), 2, 2);
+}
+int64_t transformed_lines(ConvPass pass, const ConvShape& s) {
+  return in_lines(pass, s, [](const auto& shape, int64_t rows, int64_t columns) {
+    return transformed_filters_of(shape, rows, columns);
+  });
 }
 
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
@@ -429,7 +437,8 @@ constexpr ConvRule kCpuRules[] = {
      "rounds about four times as much as direct: ask for it by name"},
     packing({"winograd5x5", needs_winograd5x5, winograd_elements<2, 2>, winograd_cost<2, 2>},
             transformed_filters),
-    {"winograd1d", needs_winograd1d, winograd1d_elements, winograd1d_cost},
+    packing({"winograd1d", needs_winograd1d, winograd1d_elements, winograd1d_cost},
+            transformed_lines),
     {"fft", needs_fft, fft_elements, fft_cost},
 };
 
