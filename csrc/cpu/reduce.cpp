@@ -102,7 +102,7 @@ struct Folded {
 
 template <class Join, class Of>
 struct FoldedColumns {
-  static constexpr int64_t kWidth = 1024;
+  static constexpr int64_t kWidth = 1024, kNarrow = 128;
   alignas(64) double value[kWidth];
 
   void start(int64_t count) {
@@ -110,6 +110,19 @@ struct FoldedColumns {
   }
   template <class T>
   void add(const T* x, int64_t rows, int64_t, int64_t distance, int64_t count) {
+    // Narrow rows one behind the other are added several at a time, as one of so many columns.
+    const bool narrow = distance == count && count <= kNarrow / 2;
+    const int64_t together = narrow ? kNarrow / count : 1, groups = rows / together;
+    if (!narrow || groups < 4) return add_rows(x, rows, distance, count);
+    const int64_t wide = together * count, rest = rows - groups * together;
+    start(wide);
+    add_rows(x, groups, wide, wide);
+    add_rows<1>(x + groups * wide, wide, rest * count);
+    for (int64_t j = count; j < wide; ++j)
+      value[j % count] = Join::join(value[j % count], value[j]);
+  }
+  template <class T>
+  LAMINA_INLINE void add_rows(const T* x, int64_t rows, int64_t distance, int64_t count) {
     int64_t row = 0;
     for (; row + 4 <= rows; row += 4) add_rows<4>(x + row * distance, distance, count);
     for (; row < rows; ++row) add_rows<1>(x + row * distance, distance, count);
@@ -119,12 +132,14 @@ struct FoldedColumns {
     const auto step = [&](int64_t j, const auto& at) {
       Wide sum = load(value + j);
 #pragma GCC unroll 4
-      for (int r = 0; r < Rows; ++r) sum = Join::join(sum, Of()(at(x + r * distance + j)));
+      for (int r = 0; r < Rows; ++r) sum = Join::join(sum, at(x + r * distance + j));
       store(value + j, sum);
     };
     int64_t j = 0;
-    for (; j + kWide <= count; j += kWide) step(j, [](const T* p) { return load_wide(p); });
-    if (j < count) step(j, [&](const T* p) { return load_wide(p, count - j); });
+    for (; j + kWide <= count; j += kWide) step(j, [](const T* p) { return Of()(load_wide(p)); });
+    const int64_t left = count - j;
+    if (left > 0)
+      step(j, [=](const T* p) { return first_lanes(Of()(load_wide(p, left)), left, Join::kNone); });
   }
   void join(const FoldedColumns& next, int64_t count) {
     for (int64_t j = 0; j < count; j += kWide)
