@@ -273,48 +273,6 @@ static void max_pool_any(const PoolArgs<T>& args) {
   });
 }
 
-// y = finish(folded window, o0, o1, o2) in vectors of o2, for the windows that cpu/pool_fold.h
-// knows. False for others.
-template <class T, class Fold, class Finish>
-static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
-                         const Finish& finish) {
-  const PoolAxis* axis = args.axis;
-  if (!few_rows(args)) return false;
-  const NarrowColumns<T> narrow(axis[2]);
-  if (!columns.holds && !narrow.holds) return false;
-  const int64_t out = axis[2].out, work = row_work(args);
-  const bool streamed = is_streamed<T>(args.planes * args.out_size());
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, work, [&](const auto& rows) {
-    auto each_row = [&](const auto& fold) {
-      rows([&](int64_t plane, int64_t o0, int64_t o1) {
-        const WindowRows<T> behind(args, plane, o0, o1);
-        behind.prefetch(work);
-        T* y = args.result + plane * args.out_size() + (o0 * axis[1].out + o1) * out;
-        fold(behind, [&](int64_t o, Vec<T> folded) {
-          store_result(y + o, out - o, finish(folded, o0, o1, o), streamed);
-        });
-      });
-    };
-    if (!columns.holds)
-      each_row([&](const auto& behind, const auto& write) {
-        write(0, narrow.template fold<Fold>(behind));
-      });
-    else
-      with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
-        const RowVectors<T> vectors(columns.base, axis[2].in);
-        each_row([&](const auto& behind, const auto& write) {
-          if (behind.depths == 1 && behind.rows == taps)
-            fold_row<T, Fold, stride, taps, taps>(behind, vectors, columns, axis[2].step, out,
-                                                  write);
-          else
-            fold_row<T, Fold, stride, taps, 0>(behind, vectors, columns, axis[2].step, out, write);
-        });
-      });
-    finish_streams(streamed);
-  });
-  return true;
-}
-
 template <class T>
 void max_pool_fprop_windows(const PoolArgs<T>& args) {
   const RegularColumns columns(args.axis[2]);

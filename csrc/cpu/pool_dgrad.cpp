@@ -7,18 +7,17 @@
 //               summed across the columns once, in vectors of one phase of the input's columns, and
 //               rows of the input add the rows of sums that hold them. Windows of 2 x 2 that tile
 //               the plane, max and average, need no staging: an output meets its four inputs in
-//               registers. Other averages spread the sums over the rows on the columns of each
-//               output.
+//               registers. Where all windows have one divisor, those that hold an input are a
+//               window of outputs, folded as in the forward pass (cpu/pool_fold.h). Other averages
+//               spread the sums over the rows on the columns of each output.
 // Partitioning  rows of the input (2 x 2: of the output), in groups of about kPoolTask elements.
 // Numerics      sums in output order (averages: across the columns, then down the rows; without a
 //               regular stride down the rows first).
 // Floor         one read of grad_y (and of the 8-byte indices) and one write of grad_x.
-#include "cpu/pool_rows.h"
+#include "cpu/pool_fold.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
-
-using ops::PoolArgs;
 
 inline constexpr int64_t kMaxCovering = 16;  // rows of outputs that hold one row of the input
 
@@ -441,6 +440,29 @@ static void spread(const PoolArgs<T>& args) {
   });
 }
 
+// The sum over the windows that hold an input, divided: where all have one divisor, and taps that
+// follow each other, so that these windows do too. False for others.
+template <class T>
+static bool fold_covering(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  Scratch<int64_t> counts(axis[0].in + axis[1].in + axis[2].in);
+  int64_t* count = counts.get();
+  PoolArgs<T> covering;
+  covering.planes = args.planes, covering.x = args.grad_y, covering.result = args.result;
+  for (int a = 0; a < 3; ++a) {
+    if (axis[a].step != 1 || axis[a].out < 1) return false;
+    for (int64_t o = 0; o < axis[a].out; ++o)
+      if (axis[a].divisor[o] != axis[a].divisor[0]) return false;
+    covering.axis[a].in = axis[a].out, covering.axis[a].out = axis[a].in;
+    covering.axis[a].start = axis[a].first, covering.axis[a].count = count;
+    for (int64_t i = 0; i < axis[a].in; ++i) *count++ = axis[a].last[i] - axis[a].first[i];
+  }
+  const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
+  return fold_windows<T, Sum<T>>(
+      covering, RegularColumns(covering.axis[2]),
+      [&](Vec<T> sum, int64_t, int64_t, int64_t) { return sum / divide; });
+}
+
 template <class T>
 void max_pool_dgrad_windows(const PoolArgs<T>& args) {
   const bool wide = args.axis[2].out >= kLanes<T>;
@@ -458,6 +480,8 @@ void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
     fill_planes(args);
   else if (pairs_tile(args.axis, columns))
     gather_pairs<T, false>(args);
+  else if (fold_covering(args))
+    return;
   else if (!columns.holds || covering > kMaxCovering)
     spread(args);
   else if (columns.stride == 1)
