@@ -212,6 +212,26 @@ def test_same_bits_for_any_thread_count(kernel):
             assert_array_equal(first, second)
 
 
+@pytest.mark.parametrize("kernel", lamina.kernels("conv", "fprop"), ids=str)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_same_bits_at_any_place_in_a_batch(kernel, dtype):
+    """Panels and groups of tiles end where they may, in the middle of an image too."""
+    for c, h, w, k, taps in (8, 13, 11, 20, (3, 3)), (20, 5, 5, 9, (5, 5)), (3, 7, 18, 5, (1, 7)):
+        images = 9 if kernel.backend == "cpu" else 3
+        x = np.repeat(cases.reals((1, c, h, w), 1, dtype), images, 0)
+        tx = lamina.tensor(x, requires_grad=True)
+        weight, padding = cases.reals((k, c, *taps), 2, dtype), tuple(n // 2 for n in taps)
+        with lamina.backend(kernel.backend):
+            try:
+                y = F.conv2d(tx, weight, padding=padding, algo=kernel.algo)
+            except ValueError as error:
+                assert "no algorithm can run" in str(error)
+                continue
+            y.backward(np.repeat(cases.reals((1, *y.shape[1:]), 3, dtype), images, 0))
+        for result in y.data, tx.grad.data:
+            assert_array_equal(result, np.repeat(result[:1], images, 0))
+
+
 LAYOUTS = {
     "transposed": lambda a: np.swapaxes(np.swapaxes(a, 0, 1).copy(), 0, 1),
     "negative strides": lambda a: a[..., ::-1].copy()[..., ::-1],

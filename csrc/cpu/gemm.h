@@ -51,7 +51,7 @@ template <class T, int Vectors, bool Fetch, int Beyond = 0>
   Vec<T> sum[kRows][Vectors] = {};
   Column column[Beyond > 0 ? Beyond : 1] = {};
   const T* beyond = b + Vectors * kLanes<T> * depth;
-  const auto add_line = [&](Vec<T>(&sums)[kRows][Vectors]) {
+  for (int64_t p = 0; p < depth; ++p) {
     if constexpr (Fetch) __builtin_prefetch(ahead.line, 0, 2), ahead.line += ahead.step;
     Vec<T> line[Vectors];
 #pragma GCC unroll 4
@@ -59,7 +59,7 @@ template <class T, int Vectors, bool Fetch, int Beyond = 0>
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sums[i][j] += a[i] * line[j];
+      for (int j = 0; j < Vectors; ++j) sum[i][j] += a[i] * line[j];
     if constexpr (Beyond > 0) {
       Column factor;
       __builtin_memcpy(&factor, a, sizeof factor);
@@ -67,17 +67,7 @@ template <class T, int Vectors, bool Fetch, int Beyond = 0>
       beyond += kLanes<T>;
     }
     a += kRows, b += Vectors * kLanes<T>;
-  };
-  int64_t p = 0;
-  if constexpr (kRows * Vectors < 8) {  // too few sums to hide the additions' latency
-    Vec<T> odd[kRows][Vectors] = {};
-    for (; p + 2 <= depth; p += 2) add_line(sum), add_line(odd);
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sum[i][j] += odd[i][j];
   }
-  for (; p < depth; ++p) add_line(sum);
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i)
 #pragma GCC unroll 4

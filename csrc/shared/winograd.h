@@ -70,17 +70,18 @@ inline constexpr double kZeroNorm = 1 / (kNear2 * kFar2);
 inline constexpr double kNearNorm = 1 / (2 * kNear2 * (kNear2 - kFar2));
 inline constexpr double kFarNorm = 1 / (2 * kFar2 * (kFar2 - kNear2));
 
-// B^T d
+// B^T d. No sum has two products: a compiler may round either of them first, here the one and there
+// the other, and a tile's bits would depend on where it lies.
 template <class V>
 [[gnu::always_inline]] constexpr void input_line(const V (&d)[6], V (&v)[6]) {
   const V even_near = d[4] - constant<V>(kFar2) * d[2],
           odd_near = constant<V>(kNear) * (d[3] - constant<V>(kFar2) * d[1]);
   const V even_far = d[4] - constant<V>(kNear2) * d[2],
           odd_far = constant<V>(kFar) * (d[3] - constant<V>(kNear2) * d[1]);
-  v[0] = constant<V>(kNear2 * kFar2) * d[0] - constant<V>(kNear2 + kFar2) * d[2] + d[4];
+  v[0] = constant<V>(kNear2 * kFar2) * d[0] + (d[4] - constant<V>(kNear2 + kFar2) * d[2]);
   v[1] = even_near + odd_near, v[2] = even_near - odd_near;
   v[3] = even_far + odd_far, v[4] = even_far - odd_far;
-  v[5] = constant<V>(kNear2 * kFar2) * d[1] - constant<V>(kNear2 + kFar2) * d[3] + d[5];
+  v[5] = constant<V>(kNear2 * kFar2) * d[1] + (d[5] - constant<V>(kNear2 + kFar2) * d[3]);
 }
 
 // G g
