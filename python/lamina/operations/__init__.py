@@ -45,20 +45,15 @@ from .elementwise import (
     sub,
     tanh,
 )
+from .extreme import amax, amin, argmax, argmin, max, min
 from .indexing import gather
 from .joining import cat, stack
 from .linalg import matmul
 from .reduction import (
     all,
-    amax,
-    amin,
     any,
-    argmax,
-    argmin,
     cumsum,
-    max,
     mean,
-    min,
     norm,
     prod,
     std,

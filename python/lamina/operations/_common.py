@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -211,3 +212,25 @@ def all_dims(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
 def restored(reduced: Any, dims: tuple[int, ...], keepdim: bool) -> Any:
     """A reduction's result or gradient with the reduced dimensions back as ones."""
     return reduced if keepdim else module_of(reduced).expand_dims(reduced, dims)
+
+
+def element_count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
+    sizes: list[int] = [shape[d] for d in dims]
+    return math.prod(sizes)
+
+
+def refuse_empty(op: str, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
+    kept = tuple(d for d in range(len(shape)) if d not in dims)
+    if element_count(shape, dims) == 0 and element_count(shape, kept):
+        raise ValueError(
+            f"{op}: x must have an element to reduce, got x.shape={shape}, dim={dims}; "
+            "this reduction has no value for none"
+        )
+
+
+def dims_and_axes(op: str, x: Any, dim: Any) -> tuple[tuple[int, ...], list[bool] | None]:
+    """The dimensions, and which axes of x they are where the kernels reduce them."""
+    if not hasattr(x, "shape"):
+        return (), None
+    dims = all_dims(op, dim, len(x.shape))
+    return dims, reduced_axes(x, dims)

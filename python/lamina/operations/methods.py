@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import comparison, elementwise, indexing, linalg, reduction, selection, shape
+from . import comparison, elementwise, extreme, indexing, linalg, reduction, selection, shape
 
 
 def _reflected(operation: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,12 +79,12 @@ class Methods:
     mean = reduction.mean
     prod = reduction.prod
     norm = reduction.norm
-    max = reduction.max
-    min = reduction.min
-    amax = reduction.amax
-    amin = reduction.amin
-    argmax = reduction.argmax
-    argmin = reduction.argmin
+    max = extreme.max
+    min = extreme.min
+    amax = extreme.amax
+    amin = extreme.amin
+    argmax = extreme.argmax
+    argmin = extreme.argmin
     any = reduction.any
     all = reduction.all
     var = reduction.var

@@ -1,16 +1,13 @@
 """Reductions over one, several or all dimensions, and running sums.
 
 NumPy arrays of floats go to the kernels of csrc/ops/reduce.h, where their axes form few runs;
-others are reduced by their own library. Sums of float32 are added in float64. Ties: `amax` and
-`amin` share the gradient among the equal elements, `max` and `min` with a dimension give it to the
-first. NaN wins every comparison.
+others are reduced by their own library. Sums of float32 are added in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,33 +19,15 @@ from ._common import (
     all_dims,
     as_array,
     as_float,
+    dims_and_axes,
+    element_count,
     kept_shape,
     one_dim,
     reduced_axes,
+    refuse_empty,
     restored,
     wide_sum,
 )
-
-
-class Reduced(NamedTuple):
-    """What max and min along a dimension return."""
-
-    values: Any
-    indices: Any
-
-
-def _count(shape: tuple[int, ...], dims: tuple[int, ...]) -> int:
-    sizes: list[int] = [shape[d] for d in dims]
-    return math.prod(sizes)
-
-
-def _refuse_empty(op: str, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
-    kept = tuple(d for d in range(len(shape)) if d not in dims)
-    if _count(shape, dims) == 0 and _count(shape, kept):
-        raise ValueError(
-            f"{op}: x must have an element to reduce, got x.shape={shape}, dim={dims}; "
-            "this reduction has no value for none"
-        )
 
 
 def _gradient(
@@ -86,7 +65,7 @@ class Sum(Function):
 
 
 def _mean_count(shape: tuple[int, ...], dims: tuple[int, ...]) -> float:
-    return float(_count(shape, dims)) or math.nan
+    return float(element_count(shape, dims)) or math.nan
 
 
 class Mean(Function):
@@ -127,7 +106,7 @@ class Prod(Function):
         grad_y = restored(grad_y, dims, keepdim)
         back = tuple(range(-len(dims), 0))
         moved = xp.moveaxis(x, dims, back)
-        flat = moved.reshape(*moved.shape[: x.ndim - len(dims)], _count(x.shape, dims))
+        flat = moved.reshape(*moved.shape[: x.ndim - len(dims)], element_count(x.shape, dims))
         others = _exclusive_cumprod(xp, flat) * _exclusive_cumprod(xp, flat[..., ::-1])[..., ::-1]
         return grad_y * xp.moveaxis(others.reshape(moved.shape), back, dims), None, None
 
@@ -136,96 +115,6 @@ def _exclusive_cumprod(xp: Any, x: Any) -> Any:
     shifted = xp.ones_like(x)
     shifted[..., 1:] = x[..., :-1]
     return xp.cumprod(shifted, axis=-1)
-
-
-class Amax(Function):
-    @classmethod
-    def forward(cls, ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
-        op = cls.__name__.lower()
-        x = as_array(op, x)
-        dims = all_dims(op, dim, x.ndim)
-        _refuse_empty(op, x.shape, dims)
-        ctx.axes = reduced_axes(x, dims)
-        ctx.geometry = (dims, keepdim)
-        y: Any
-        if ctx.axes is not None:
-            x, y = asarray(op, "x", x), empty(op, kept_shape(x.shape, dims, keepdim), x.dtype)
-            _C.extreme(op == "amin", x, y, None, x.shape, ctx.axes)
-        else:
-            y = module_of(x).asarray(getattr(module_of(x), op)(x, axis=dims, keepdims=keepdim))
-        ctx.save_for_backward(x, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Context, grad_y: Any) -> Any:
-        x, y = ctx.saved
-        dims, keepdim = ctx.geometry
-        if ctx.axes is not None:
-            grad_x = empty("amax", x.shape, x.dtype)
-            grad_y = asarray("amax", "grad_y", grad_y)
-            _C.extreme_gradient(x, y, None, grad_y, grad_x, x.shape, ctx.axes)
-            return grad_x, None, None
-        kept = restored(y, dims, keepdim)
-        chosen = (x == kept) | (kept != kept) & (x != x)
-        count = chosen.sum(dims, keepdims=True).astype(grad_y.dtype)
-        return restored(grad_y, dims, keepdim) / count * chosen, None, None
-
-
-class Amin(Amax):
-    pass
-
-
-class _AlongDim(Function):
-    """Values and indices of the first largest or smallest element along one dimension."""
-
-    @classmethod
-    def forward(cls, ctx: Context, x: Any, dim: int, keepdim: bool) -> Any:
-        op = cls.__name__.lower()
-        x = as_array(op, x)
-        axis = one_dim(op, dim, x.ndim)
-        xp = module_of(x)
-        _refuse_empty(op, x.shape or (1,), (axis,))
-        wide = x if x.ndim else x.reshape(1)
-        values: Any
-        axes = reduced_axes(wide, (axis,))
-        if axes is not None:
-            kept = kept_shape(wide.shape, (axis,), True)
-            values, indices = empty(op, kept, x.dtype), empty(op, kept, np.int64)
-            _C.extreme(op == "min", asarray(op, "x", wide), values, indices, wide.shape, axes)
-        else:
-            indices = xp.expand_dims(getattr(xp, "arg" + op)(wide, axis=axis), axis)
-            values = xp.take_along_axis(wide, indices, axis)
-        ctx.save_for_backward(indices)
-        ctx.geometry = (wide.shape, axes, axis)
-        ctx.shape = x.shape
-        if x.ndim == 0:
-            values, indices = values.reshape(()), indices.reshape(())
-        elif not keepdim:
-            values, indices = values.squeeze(axis), indices.squeeze(axis)
-        ctx.mark_non_differentiable(indices)
-        return values, indices
-
-    @staticmethod
-    def backward(ctx: Context, grad_values: Any, grad_indices: Any) -> Any:
-        (indices,) = ctx.saved
-        shape, axes, axis = ctx.geometry
-        xp = module_of(grad_values)
-        if axes is not None:
-            grad_x = empty("max", shape, grad_values.dtype)
-            grad_values = asarray("max", "grad_values", grad_values)
-            _C.extreme_gradient(None, None, indices, grad_values, grad_x, shape, axes)
-        else:
-            grad_x = xp.zeros(shape, grad_values.dtype)
-            xp.put_along_axis(grad_x, indices, grad_values.reshape(indices.shape), axis)
-        return grad_x.reshape(ctx.shape), None, None
-
-
-class Max(_AlongDim):
-    pass
-
-
-class Min(_AlongDim):
-    pass
 
 
 class Var(Function):
@@ -277,7 +166,7 @@ class Std(Var):
 
 def _var_divisor(shape: tuple[int, ...], dims: tuple[int, ...], correction: float) -> float:
     """0 for fewer elements than the correction: they have no variance, but NaN, as in torch."""
-    count = _count(shape, dims) - correction
+    count = element_count(shape, dims) - correction
     return float(count) if count > 0 else 0.0
 
 
@@ -304,7 +193,7 @@ class Norm(Function):
             return y
         size = xp.abs(x).astype(np.float64)
         if math.isinf(p):
-            _refuse_empty("norm", x.shape, dims)
+            refuse_empty("norm", x.shape, dims)
             kept = (xp.amax if p > 0 else xp.amin)(size, axis=dims, keepdims=True)
         elif p == 0:
             kept = xp.asarray((size != 0) | (size != size)).sum(dims, keepdims=True)
@@ -379,44 +268,24 @@ def _lines(x: Any, dim: int) -> tuple[int, int, int] | None:
 
 
 class Test(Function):
-    """any, all, argmax, argmin: results without a gradient."""
+    """any and all: results without a gradient."""
 
     @staticmethod
     def forward(ctx: Context, x: Any, op: str, dim: Any, keepdim: bool) -> Any:
         x = as_array(op, x)
         xp = module_of(x)
-        if op in ("any", "all"):
-            dims = all_dims(op, dim, x.ndim)
-            return xp.asarray(getattr(xp, op)(x, axis=dims, keepdims=keepdim))
-        axis = None if dim is None else one_dim(op, dim, x.ndim)
-        dims = tuple(range(x.ndim)) if axis is None else (axis,) if x.ndim else ()
-        _refuse_empty(op, x.shape, dims)
-        axis = axis if x.ndim else None
-        axes = reduced_axes(x, dims)
-        if axes is not None:
-            y = empty(op, kept_shape(x.shape, dims, keepdim), np.int64)
-            _C.extreme(op == "argmin", asarray(op, "x", x), None, y, x.shape, axes)
-            return y
-        return xp.asarray(getattr(xp, op)(x, axis=axis, keepdims=keepdim))
+        dims = all_dims(op, dim, x.ndim)
+        return xp.asarray(getattr(xp, op)(x, axis=dims, keepdims=keepdim))
 
 
 _known = {
     name: Known(1, function, layouts="copied")
     for name, function in (
         *(("sum", Sum), ("mean", Mean), ("prod", Prod), ("var", Var), ("std", Std), ("norm", Norm)),
-        *(("amax", Amax), ("amin", Amin), ("max", Max), ("min", Min)),
-        *(("argmax", Test), ("argmin", Test), ("cumsum", Cumsum)),
+        ("cumsum", Cumsum),
     )
 }
 _run_sum, _run_mean = _known["sum"].run, _known["mean"].run
-
-
-def _dims_and_axes(op: str, x: Any, dim: Any) -> tuple[tuple[int, ...], list[bool] | None]:
-    """The dimensions, and which axes of x they are where the kernels reduce them."""
-    if not hasattr(x, "shape"):
-        return (), None
-    dims = all_dims(op, dim, len(x.shape))
-    return dims, reduced_axes(x, dims)
 
 
 def _remember(
@@ -424,24 +293,10 @@ def _remember(
 ) -> Any:
     """A reduction of asked[0] over asked[1], to be known from now on; returns y."""
     x = asked[0]
-    _, axes = _dims_and_axes(op, x, asked[1])
+    _, axes = dims_and_axes(op, x, asked[1])
     if axes is not None:
         rest = (kind, x.shape, axes, divisor)
         _known[op].remember(asked, y, _C.reduce_call, rest, record)
-    return y
-
-
-def _extreme(op: str, x: Any, dim: Any, keepdim: Any, run: Callable[[], Any]) -> Any:
-    """A known call, or run(), to be known from now on."""
-    known = _known[op]
-    y = known.run(x, dim, keepdim)
-    if y is not None:
-        return y
-    y = run()
-    _, axes = _dims_and_axes(op, x, dim)
-    if axes is not None and type(keepdim) is bool:
-        first = y[0] if isinstance(y, tuple) else y
-        known.remember((x, dim, keepdim), first, _C.extreme_call, (op, x.shape, axes), ())
     return y
 
 
@@ -479,40 +334,6 @@ def prod(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return _remember("prod", "product", (x, dim, keepdim), y, 1.0, (dim, keepdim))
 
 
-def amax(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element over `dim` (None: all). Raises ValueError where there is none."""
-    return _extreme("amax", x, dim, keepdim, lambda: Amax.apply(x, dim, keepdim))
-
-
-def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element over `dim` (None: all). Raises ValueError where there is none."""
-    return _extreme("amin", x, dim, keepdim, lambda: Amin.apply(x, dim, keepdim))
-
-
-def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element of all, or (values, indices) along the dimension `dim`."""
-    if dim is None:
-        return amax(x)
-    return Reduced(*_extreme("max", x, dim, keepdim, lambda: Max.apply(x, dim, keepdim)))
-
-
-def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element of all, or (values, indices) along the dimension `dim`."""
-    if dim is None:
-        return amin(x)
-    return Reduced(*_extreme("min", x, dim, keepdim, lambda: Min.apply(x, dim, keepdim)))
-
-
-def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The index of the first largest element, of all (flat) or along `dim`."""
-    return _extreme("argmax", x, dim, keepdim, lambda: Test.apply(x, "argmax", dim, keepdim))
-
-
-def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The index of the first smallest element, of all (flat) or along `dim`."""
-    return _extreme("argmin", x, dim, keepdim, lambda: Test.apply(x, "argmin", dim, keepdim))
-
-
 def any(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """Whether some element over `dim` (None: all) is not zero."""
     return Test.apply(x, "any", dim, keepdim)
@@ -531,7 +352,7 @@ def _variance(op: str, x: Any, dim: Any, unbiased: bool, keepdim: bool, correcti
         return y
     function = Std if op == "std" else Var
     y = function.apply(x, dim, correction, keepdim)
-    dims, _ = _dims_and_axes(op, x, dim)
+    dims, _ = dims_and_axes(op, x, dim)
     divisor = _var_divisor(getattr(x, "shape", ()), dims, correction)
     rest = (dim, correction, keepdim)
     return _remember(op, function.kind, (x, *rest), y, divisor, rest)
@@ -576,7 +397,7 @@ def cumsum(x: Any, dim: int) -> Any:
     if y is not None:
         return y
     y = Cumsum.apply(x, dim)
-    dims, axes = _dims_and_axes("cumsum", x, dim)
+    dims, axes = dims_and_axes("cumsum", x, dim)
     if axes is not None and (lines := _lines(x, *dims)) is not None:
         known.remember((x, dim), y, _C.cumsum_call, lines, (dim,))
     return y
