@@ -47,7 +47,19 @@ def test_kernels_agree_with_numpy(isa):
 
 
 @pytest.mark.parametrize("isa", [isa for isa in SETS if isa != _C.isa()])
-@pytest.mark.parametrize("module", ["test_conv", "test_activation", "test_pooling"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "test_conv",
+        "test_gemm",
+        "test_activation",
+        "test_normalization",
+        "test_pooling",
+        "test_reduction",
+        "test_resize",
+        "test_softmax",
+    ],
+)
 def test_suite_under_the_cap(isa, module):
     """The exact tests again, under the sets that this process does not run itself."""
     path = os.path.join(os.path.dirname(__file__), f"{module}.py")
