@@ -1,7 +1,9 @@
 """Reductions over one, several or all dimensions, and running sums.
 
 NumPy arrays of floats go to the kernels of csrc/ops/reduce.h, where their axes form few runs;
-others are reduced by their own library. Sums of float32 are added in float64.
+others are reduced by their own library. Sums of float32 are added in float64, and a large array's
+in the order that its elements have in memory, as NumPy's are: a transposed copy may differ by a
+rounding.
 """
 
 from __future__ import annotations
