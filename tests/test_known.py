@@ -148,7 +148,7 @@ def test_same_bits_the_second_time(backend, name, dtype):
         np.testing.assert_array_equal(again, first, strict=True)
         assert lamina.last_plan() == plan
     other = [np.asarray(values(*shape, dtype=dtype) + 1, dtype) for shape in shapes]
-    # Seldom known, and in the same order: sums go along memory, so that of other axes has other bits.
+    # Seldom known, and in the same order: sums go along memory, those of a Fortran copy otherwise.
     copies = [np.stack([x, x], -1)[..., 0] for x in other]
     np.testing.assert_array_equal(function(*other), function(*copies), strict=True)
 
