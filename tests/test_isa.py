@@ -18,7 +18,7 @@ def run(isa: str, code: str) -> str:
         env={**os.environ, "LAMINA_ISA": isa},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,  # below the 300 s of a test, so that the child ends with it
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
