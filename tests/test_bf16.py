@@ -237,6 +237,37 @@ def test_same_bits_for_any_thread_count(kind):
             assert_array_equal(first, second)
 
 
+@kinds
+@pytest.mark.parametrize("extreme", [np.inf, np.nan, 1e38, 1e-38])
+def test_blocks_that_bfloat16_cannot_hold_are_the_same_with_kept_pieces(extreme, kind):
+    """Those blocks are computed with FMA, also from filters that are kept."""
+    weight = cases.reals((600, 320), 1)
+    for place in (5, 450):
+        weight[place, 7], weight[place, 300] = extreme, 1.0
+    image = cases.reals((1, 320, 6, 6), 2)
+    image[0, 40, 3, 3] = extreme
+    filters, algo = weight.reshape(600, 320, 1, 1), f"implicit_gemm_{kind}"
+
+    def convolve(x, w):
+        return F.conv2d(x, w, algo=algo)
+
+    def transpose(x, w):
+        return F.conv_transpose2d(x, w, algo=algo)
+
+    with lamina.set_float32_precision(PRECISION[kind]), np.errstate(all="ignore"):
+        for x, w, call in (
+            (cases.reals((40, 320), 3), weight, F.linear),
+            (image, filters, convolve),
+            (cases.reals((3, 320, 20, 20), 4), filters, convolve),
+            (image, filters.reshape(320, 600, 1, 1), transpose),
+        ):
+            kept = lamina.tensor(w)
+            plain = call(x, w)
+            for _ in range(3):
+                assert_array_equal(call(lamina.Tensor(x), kept).numpy(), plain)
+            assert kept._packed is not None
+
+
 @unit
 def test_choice_follows_precision():
     x, weight = cases.reals((2, 256, 20, 20), 1), cases.reals((512, 256, 1, 1), 2)

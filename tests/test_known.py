@@ -31,6 +31,31 @@ CALLS = {
     ),
     "conv2d named": (lambda x, w: F.conv2d(x, w, groups=2, algo="direct"), X, W),
     "conv3d": (lambda x, w: F.conv3d(x, w), (1, 2, 3, 4, 5), (3, 2, 2, 2, 2)),
+    "conv_transpose1d": (
+        lambda x, w: F.conv_transpose1d(x, w, None, 2, 1, output_size=[10]),
+        (2, 3, 5),
+        (3, 4, 4),
+    ),
+    "conv_transpose2d": (
+        lambda x, w, b: F.conv_transpose2d(x, w, b, (2, 1), 1, (1, 0), 2),
+        *(X, (4, 3, 3, 3), B),
+    ),
+    "conv_transpose2d unbatched": (
+        lambda x, w, b: F.conv_transpose2d(x, w, b, 2, groups=2),
+        *(X[1:], (4, 3, 3, 3), B),
+    ),
+    "conv_transpose2d epilogue": (
+        lambda x, w, b, r: F.conv_transpose2d(x, w, b, activation="relu", residual=r),
+        *((1, 3, 4, 4), (3, 2, 2, 2), (2,), (1, 2, 5, 5)),
+    ),
+    "conv_transpose2d tanh": (
+        lambda x, w: F.conv_transpose2d(x, w, stride=2, activation="tanh"),
+        *((1, 3, 4, 4), (3, 2, 2, 2)),
+    ),
+    "conv_transpose3d": (
+        lambda x, w: F.conv_transpose3d(x, w, dilation=(1, 2, 1)),
+        *((1, 2, 3, 4, 5), (2, 3, 2, 2, 2)),
+    ),
     "linear": (lambda x, w, b: F.linear(x, w, b), (2, 3, 5), (4, 5), (4,)),
     "linear vector": (lambda x, w: F.linear(x, w), (3, 5), (5,)),
     "linear epilogue": (

@@ -1,5 +1,6 @@
 #include "ops/conv.h"
 
+#include <algorithm>
 #include <array>
 
 #include "bindings/activation.h"
@@ -18,6 +19,7 @@ using ops::ConvArgs;
 using ops::ConvPass;
 using ops::ConvShape;
 using Triple = std::array<int64_t, 3>;
+using Operand = std::optional<Array>;
 
 ConvShape make_shape(int64_t n, int64_t c, int64_t k, int64_t groups, const Triple& in,
                      const Triple& kernel, const Triple& out, const Triple& stride,
@@ -82,10 +84,9 @@ void run_conv(const std::string& op, ConvPass pass, ConvArgs<T> args, const std:
 }
 
 void conv(const std::string& op, const std::string& pass_text, const ConvShape& shape,
-          const std::optional<Array>& x, const std::optional<Array>& weight,
-          const std::optional<Array>& bias, const std::optional<Array>& grad_y, const Array& result,
-          const std::string& algo, int64_t workspace_limit, const ActivationName& activation,
-          const std::optional<Array>& residual) {
+          const Operand& x, const Operand& weight, const Operand& bias, const Operand& grad_y,
+          const Array& result, const std::string& algo, int64_t workspace_limit,
+          const ActivationName& activation, const Operand& residual) {
   const ConvPass pass = pass_of(pass_text);
   visit_dtype(result, [&]<class T>(T) {
     ConvArgs<T> args;
@@ -118,6 +119,52 @@ std::string gradient_algorithm(const std::string& op, ConvPass pass, const ConvS
   return algo;
 }
 
+// Of any convolution whose result is this one's input: all that the gradient of a transposed
+// convolution's bias depends on.
+ConvShape resulting_in_input(const ConvShape& shape) {
+  ConvShape other;
+  other.n = shape.n, other.k = shape.c;
+  std::copy_n(shape.in, 3, other.out);
+  return other;
+}
+
+// A convolution, or the transpose of that of `shape`: its input gradient with the roles renamed.
+Call conv_call(std::vector<py::ssize_t> y_shape, const std::string& op, bool transposed,
+               const ConvShape& shape, const std::string& algo, int64_t workspace_limit,
+               const ActivationName& activation, bool y_tells) {
+  Call call{std::move(y_shape), [=](const Operands& given, const Array& y, Extras&) {
+              conv(op, transposed ? "dgrad" : "fprop", shape, transposed ? Operand{} : given[0],
+                   given[1], given[2], transposed ? given[0] : Operand{}, y, algo, workspace_limit,
+                   activation, given[3]);
+            }};
+  call.packs = 1;
+  if (!y_tells) return call;
+  call.keeps = operand_bits(0, 1) | (activation == kNoActivation ? 0 : kResult);
+  call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+    const Array grad = gradient_of_argument(activation, kept.result, grad_y);
+    const auto pass = [&](ConvPass pass, const ConvShape& s, const Operand& x,
+                          const Operand& weight, const Operand& y, int operand) {
+      if (!gradients.wanted(operand)) return;
+      const std::string chosen =
+          gradient_algorithm(op, pass, s, algo, workspace_limit, grad.bytes() / grad.size());
+      conv(op, ops::pass_name(pass), s, x, weight, {}, y, gradients.make(operand), chosen,
+           workspace_limit, kNoActivation, {});
+    };
+    const Operand &x = kept.operands[0], &weight = kept.operands[1];
+    if (transposed) {
+      pass(ConvPass::fprop, shape, grad, weight, {}, 0);
+      pass(ConvPass::wgrad, shape, grad, {}, x, 1);
+      pass(ConvPass::bgrad, resulting_in_input(shape), {}, {}, grad, 2);
+    } else {
+      pass(ConvPass::dgrad, shape, {}, weight, grad, 0);
+      pass(ConvPass::wgrad, shape, x, {}, grad, 1);
+      pass(ConvPass::bgrad, shape, {}, {}, grad, 2);
+    }
+    if (gradients.wanted(3)) gradients.share(3, grad);
+  };
+  return call;
+}
+
 // x [n][c][in] to col [n][c * kernel][out], or the gradient of col to that of x.
 void im2col(const std::string& pass, const ConvShape& shape, const Array& source,
             const Array& result) {
@@ -140,43 +187,19 @@ LAMINA_BINDINGS(conv) {
       .def(py::init(&make_shape), py::arg("n"), py::arg("c"), py::arg("k"), py::arg("groups"),
            py::arg("in_size"), py::arg("kernel"), py::arg("out_size"), py::arg("stride"),
            py::arg("pad"), py::arg("dilation"))
-      .def_property_readonly("macs", &ConvShape::macs);
+      .def_property_readonly("macs", &ConvShape::macs)
+      .def_property_readonly("resulting_in_input", &resulting_in_input,
+                             "For bgrad of the transposed convolution");
   module.def("conv", &conv, py::arg("op"), py::arg("pass_"), py::arg("shape"), py::arg("x"),
              py::arg("weight"), py::arg("bias"), py::arg("grad_y"), py::arg("result"),
              py::arg("algo") = "auto", py::arg("workspace_limit") = -1,
              py::arg("activation") = kNoActivation, py::arg("residual") = py::none());
-  module.def(
-      "conv_call",
-      [](std::vector<py::ssize_t> y_shape, const std::string& op, const ConvShape& shape,
-         const std::string& algo, int64_t workspace_limit, const ActivationName& activation,
-         bool y_tells) {
-        Call call{std::move(y_shape), [=](const Operands& given, const Array& y, Extras&) {
-                    conv(op, "fprop", shape, given[0], given[1], given[2], {}, y, algo,
-                         workspace_limit, activation, given[3]);
-                  }};
-        call.packs = 1;
-        if (!y_tells) return call;
-        call.keeps = operand_bits(0, 1) | (activation == kNoActivation ? 0 : kResult);
-        call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
-          const Array grad = gradient_of_argument(activation, kept.result, grad_y);
-          const auto pass = [&](ConvPass pass, const std::optional<Array>& x,
-                                const std::optional<Array>& weight, int operand) {
-            if (!gradients.wanted(operand)) return;
-            const std::string chosen = gradient_algorithm(op, pass, shape, algo, workspace_limit,
-                                                          grad.bytes() / grad.size());
-            conv(op, ops::pass_name(pass), shape, x, weight, {}, grad, gradients.make(operand),
-                 chosen, workspace_limit, kNoActivation, {});
-          };
-          pass(ConvPass::dgrad, {}, kept.operands[1], 0);
-          pass(ConvPass::wgrad, kept.operands[0], {}, 1);
-          pass(ConvPass::bgrad, {}, {}, 2);
-          if (gradients.wanted(3)) gradients.share(3, grad);
-        };
-        return call;
-      },
-      "operands: x, weight, bias, residual; y_tells: the activation's derivative follows from y",
-      py::arg("y_shape"), py::arg("op"), py::arg("shape"), py::arg("algo"),
-      py::arg("workspace_limit"), py::arg("activation"), py::arg("y_tells"));
+  module.def("conv_call", &conv_call,
+             "operands: x, weight, bias, residual; y_tells: the activation's derivative follows "
+             "from y",
+             py::arg("y_shape"), py::arg("op"), py::arg("transposed"), py::arg("shape"),
+             py::arg("algo"), py::arg("workspace_limit"), py::arg("activation"),
+             py::arg("y_tells"));
   module.def("im2col", &im2col, py::arg("pass_"), py::arg("shape"), py::arg("source"),
              py::arg("result"));
   module.def(

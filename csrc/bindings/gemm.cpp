@@ -18,9 +18,9 @@ ops::PackedLayout packed_layout(const ops::Kernel& kernel, const ops::GemmArgs<T
   ops::PackedLayout layout{&kernel};
   if (std::strcmp(kernel.backend, "cpu") != 0 || args.m > kMostRows) return layout;
   const bool dots = args.m <= ops::kFewDots && args.trans_b && !args.trans_a;
-  if constexpr (std::is_same_v<T, float>) layout.pieces = ops::gemm_pieces(args);
-  if (layout.pieces > 0)
-    layout.elements = args.batch * split_elements(args.n, args.k, layout.pieces);
+  if constexpr (std::is_same_v<T, float>) layout.form = ops::gemm_pieces(args);
+  if (layout.form > 0)
+    layout.elements = args.batch * split_elements(args.n, args.k, layout.form);
   else if (!dots)
     layout.elements = ops::packed_elements(args.batch, args.n, args.k);
   return layout;

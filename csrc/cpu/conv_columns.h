@@ -3,7 +3,8 @@
 //   col[c r][o] = weight[k][c r]^T grad_y[k][o], then grad_x[i] gathers its (r, o) pairs
 //
 // Method        Nothing is unrolled: grad_y is the factor as it is, and the filters of some
-//               channels lie side by side. A task packs those filters once and goes over the
+//               channels lie side by side. A task packs those filters once, or finds them among
+//               all that are kept, [panel][k][kRows], and goes over the
 //               output positions of its images, one behind the other, a block at a time. Rows of
 //               grad_x are gathered as soon as their columns are there, all phases of a stride
 //               at once; columns that no later row meets are dropped.
@@ -266,28 +267,48 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
   ops::ConvShape positions;  // grad_y as the input of filters of one tap
   positions.c = all, positions.n = s.n;
   positions.in[2] = positions.out[2] = s.out_size();
+  const int64_t panel = all * kRows + 64 / sizeof(T);  // an odd number of lines apart
+  const int64_t k_step = s.c_per_group() * taps, panels_of_group = ceil_div(k_step, kRows);
+  const T* const kept = args.packed ? args.packed->data : nullptr;
+  if (kept && !args.packed->ready) {
+    constexpr int64_t kSome = 16;  // panels of a task
+    const int64_t parts = ceil_div(panels_of_group, kSome);
+    parallel_for(s.groups * parts, [&](int64_t task) {
+      const int64_t g = task / parts, first = task % parts * kSome;
+      pack_filter_rows(args.weight + g * all * k_step + first * kRows, k_step,
+                       min_of(kSome * kRows, k_step - first * kRows), all,
+                       args.packed->data + (g * panels_of_group + first) * panel, panel);
+    });
+    args.packed->ready = true;
+  }
   parallel_for(cut.count, [&](int64_t task) {
     const int64_t g = task / (cut.blocks * cut.parts), block = task / cut.parts % cut.blocks;
     const int64_t c = block * cut.channels, image = task % cut.parts * cut.images;
-    const int64_t channels = min_of(cut.channels, s.c_per_group() - c), rows = channels * taps;
+    const int64_t channels = min_of(cut.channels, s.c_per_group() - c);
+    const int64_t before = kept ? c * taps % kRows : 0;  // rows of its first panel: other channels'
+    const int64_t rows = before + channels * taps;
     const int64_t images = min_of(cut.images, s.n - image), total = images * s.out_size();
     const int64_t whole = ceil_div(rows, kRows) * kRows;
     // An odd number of lines between rows; gathering reads a vector before and behind them.
     const int64_t step = whole_vectors<T>(min_of(cut.window, total) + kLanes<T>) / kLanes<T> | 1;
-    const int64_t panel = all * kRows + 64 / sizeof(T);  // an odd number of lines apart
-    Scratch<T> filters(whole / kRows * panel), columns((whole * step + 2) * kLanes<T>);
+    Scratch<T> own(kept ? 0 : whole / kRows * panel), columns((whole * step + 2) * kLanes<T>);
+    const T* filters = own.get();
     Scratch<T> panels(Tile::kBlockCols * min_of(Tile::kBlockDepth, all));
-    const int64_t k_step = s.c_per_group() * taps;
-    pack_filter_rows(args.weight + g * all * k_step + c * taps, k_step, rows, all, filters.get(),
-                     panel);
+    if (kept)
+      filters = kept + (g * panels_of_group + c * taps / kRows) * panel;
+    else
+      pack_filter_rows(args.weight + g * all * k_step + c * taps, k_step, rows, all, own.get(),
+                       panel);
     GradientRows<T> gradient(args, image, images, g * s.c_per_group() + c, channels,
-                             &columns[kLanes<T>], step * kLanes<T>);
+                             &columns[(before * step + 1) * kLanes<T>], step * kLanes<T>);
     const T* grad_y = args.grad_y + (image * s.k + g * all) * s.out_size();
     // The filters of the task that this thread most likely takes next come meanwhile.
     const int64_t next = (task + num_threads()) / cut.parts;
     const bool others = next < s.groups * cut.blocks && next != task / cut.parts;
-    const T* const next_filters =
-        args.weight + next / cut.blocks * all * k_step + next % cut.blocks * cut.channels * taps;
+    const int64_t next_g = next / cut.blocks, next_row = next % cut.blocks * cut.channels * taps;
+    const T* const next_filters = kept
+                                      ? kept + (next_g * panels_of_group + next_row / kRows) * panel
+                                      : args.weight + next_g * all * k_step + next_row;
     int64_t line = 0;
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
     gradient.add(0);
@@ -297,8 +318,13 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
                                                               done, count);
       const bool last = done + count == total;
       const auto ahead = [&]() -> Ahead<T> {
+        if (!others || !last) return {};
+        if (kept) {
+          const int64_t at = line++ * min_of(Tile::kBlockDepth, all) * kLine;
+          return at < whole / kRows * panel ? Ahead<T>{next_filters + at, kLine} : Ahead<T>{};
+        }
         const int64_t of_row = rows / kLine + 1, from = line / of_row * Tile::kBlockDepth;
-        if (!others || !last || from >= all) return {};
+        if (from >= all) return {};
         return {next_filters + from * k_step + line++ % of_row * kLine, k_step};
       };
       for (int64_t p = 0; p == 0 || p < all; p += Tile::kBlockDepth) {
@@ -306,7 +332,8 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
         runs.pack_tap({0, 0, 0}, p, depth, panels.get());
         for (int64_t i = 0; i < rows; i += kRows)
           gemm_row(depth, count, &filters[i / kRows * panel + p * kRows], panels.get(),
-                   gradient.room() + i * step * kLanes<T>, step * kLanes<T>, p > 0, ahead);
+                   gradient.room() + (i - before) * step * kLanes<T>, step * kLanes<T>, p > 0,
+                   ahead);
       }
       gradient.add(count), done += count;
     }

@@ -85,7 +85,7 @@ struct PlanesAhead {
 // the unrolled x.
 template <class T, class Filters, class Store>
 static void multiply(const ConvShape& s, const T* x, const Filters& filters, const Store& store,
-                     T* workspace) {
+                     T* workspace, ops::PackedFilters<T>* packed = nullptr) {
   using Tile = GemmTile<T>;
   const ImplicitGemm plan(s);
   const int64_t m = s.k_per_group(), n = plan.positions, k = plan.depth;
@@ -96,6 +96,26 @@ static void multiply(const ConvShape& s, const T* x, const Filters& filters, con
                                                             cols);
     runs.pack(p, depth, panels);
     return panels;
+  };
+  // Block of depth by block of depth, so that a task reads its panels as they lie in memory.
+  const int64_t row_panels = ceil_div(m, Tile::kRows);
+  T* const all_filters = packed ? packed->data : plan.pack_input ? nullptr : workspace;
+  const auto filter_place = [&](int64_t g, int64_t i, int64_t p, int64_t depth) {
+    return all_filters + (g * k + p) * row_panels * Tile::kRows + i * depth;
+  };
+  parallel_for(!all_filters || (packed && packed->ready) ? 0 : s.groups * row_panels,
+               [&](int64_t task) {
+                 const int64_t g = task / row_panels, i = task % row_panels * Tile::kRows;
+                 for (int64_t p = 0; p < k; p += Tile::kBlockDepth) {
+                   const int64_t depth = min_of(Tile::kBlockDepth, k - p);
+                   filters(g, i, min_of<int64_t>(Tile::kRows, m - i), p, depth,
+                           filter_place(g, i, p, depth));
+                 }
+               });
+  if (packed) packed->ready = true;
+  const auto rows_of = [&](int64_t g, int64_t i, int64_t rows, int64_t p, int64_t depth,
+                           T* panel) -> const T* {
+    return all_filters ? filter_place(g, i, p, depth) : filters(g, i, rows, p, depth, panel);
   };
   if (plan.pack_input) {
     const int64_t panels = ceil_div(n, Tile::kCols), blocks = ceil_div(k, Tile::kBlockDepth);
@@ -116,30 +136,13 @@ static void multiply(const ConvShape& s, const T* x, const Filters& filters, con
       return {place(g, 0, p, depth) + at, kLine};
     };
     gemm_blocks<T>(
-        s.groups, m, n, k, filters,
+        s.groups, m, n, k, rows_of,
         [&](int64_t g, int64_t j, int64_t, int64_t p, int64_t depth, T*) -> const T* {
           return place(g, j, p, depth);
         },
         store, ahead_of, true);
   } else {
-    // Block of depth by block of depth, so that a task reads its panels as they lie in memory.
-    const int64_t panels = ceil_div(m, Tile::kRows);
-    const auto place = [&](int64_t g, int64_t i, int64_t p, int64_t depth) {
-      return workspace + (g * k + p) * panels * Tile::kRows + i * depth;
-    };
-    parallel_for(s.groups * panels, [&](int64_t task) {
-      const int64_t g = task / panels, i = task % panels * Tile::kRows;
-      for (int64_t p = 0; p < k; p += Tile::kBlockDepth) {
-        const int64_t depth = min_of(Tile::kBlockDepth, k - p);
-        filters(g, i, min_of<int64_t>(Tile::kRows, m - i), p, depth, place(g, i, p, depth));
-      }
-    });
-    gemm_blocks<T>(
-        s.groups, m, n, k,
-        [&](int64_t g, int64_t i, int64_t, int64_t p, int64_t depth, T*) -> const T* {
-          return place(g, i, p, depth);
-        },
-        pack_input, store, PlanesAhead<T>{s, x});
+    gemm_blocks<T>(s.groups, m, n, k, rows_of, pack_input, store, PlanesAhead<T>{s, x});
   }
 }
 
@@ -287,7 +290,7 @@ void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
       conv_phase(s, 0).shape, args.grad_y, filters,
       [&](int64_t g, int64_t i, int64_t rows, int64_t j, int64_t cols, const T* sums,
           int64_t step) { output.block(g * s.c_per_group() + i, rows, j, cols, sums, step); },
-      args.workspace);
+      args.workspace, args.packed);
 }
 
 LAMINA_INSTANTIATE(conv_fprop_implicit_gemm, ConvArgs)

@@ -1,6 +1,7 @@
 // The implicit GEMM of a convolution in parts (shared/conv_parts.h).
 //
-// Method        All filters are packed once, [panel][tap][channel][kRows]. A task takes a block of
+// Method        All filters are packed once, if they are not yet, [panel][tap][channel][kRows]. A
+// task takes a block of
 //               output positions of a part and adds up the products of one tap after the other,
 //               each with the channels as its depth. Positions that a stride separates are stored
 //               at it.
@@ -74,10 +75,12 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
   const int64_t inputs = forward ? s.c_per_group() : s.k_per_group();
   const int64_t taps = s.kernel_size(), panels = ceil_div(m, kRows);
   const int64_t panel_size = kRows * inputs * taps;
-  parallel_for(s.groups * pack_tasks, [&](int64_t task) {
+  T* const packed = args.packed ? args.packed->data : args.workspace;
+  parallel_for(args.packed && args.packed->ready ? 0 : s.groups * pack_tasks, [&](int64_t task) {
     const int64_t g = task / pack_tasks;
-    pack(g, task % pack_tasks, args.workspace + g * panels * panel_size);
+    pack(g, task % pack_tasks, packed + g * panels * panel_size);
   });
+  if (args.packed) args.packed->ready = true;
   const int64_t count = count_parts(pass, s);
   Scratch<PartTasks> parts(count);
   int64_t tasks = 0, rows_of_block = min_of(Tile::kBlockRows, panels * kRows);
@@ -124,7 +127,7 @@ static void multiply_parts(const ops::ConvArgs<T>& args, ops::ConvPass pass, con
       const int64_t tap =
           (part.tap(0, r[0]) * s.kernel[1] + part.tap(1, r[1])) * s.kernel[2] + part.tap(2, r[2]);
       runs.pack_tap(r, c, depth, b_panels.get());
-      const T* filters = args.workspace + (g * panels + i0 / kRows) * panel_size;
+      const T* filters = packed + (g * panels + i0 / kRows) * panel_size;
       filters += (tap * inputs + c) * kRows;
       for (int64_t i = 0; i < i1 - i0; i += kRows, filters += panel_size)
         for (int64_t j = 0; j < step; j += Tile::kCols) {

@@ -40,11 +40,11 @@ int64_t conv_workspace_bytes(const std::string& algo, ConvPass pass, const ConvS
 }
 
 PackedLayout conv_packed_layout(const Kernel& kernel, ConvPass pass, const ConvShape& shape) {
-  PackedLayout layout{&kernel, 0, shape.groups};
-  if (std::strcmp(kernel.backend, "cpu") != 0) return layout;
-  if (const auto elements = rule_of(kernel.backend, kernel.algo).packed_elements)
-    layout.elements = elements(pass, shape);
-  return layout;
+  PackedForm packed;
+  if (std::strcmp(kernel.backend, "cpu") == 0)
+    if (const auto packed_of = rule_of(kernel.backend, kernel.algo).packed)
+      packed = packed_of(pass, shape);
+  return {&kernel, packed.elements, shape.groups, packed.form};
 }
 
 double conv_cost(const std::string& algo, ConvPass pass, const ConvShape& shape,

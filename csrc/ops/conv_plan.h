@@ -13,6 +13,13 @@ namespace lamina::ops {
 
 const char* pass_name(ConvPass pass);
 
+// The packed filters of any call with this weight, number of groups and form, where a kernel has
+// several; of no elements where keeping them does not pay.
+struct PackedForm {
+  int64_t elements = 0;
+  int form = 0;
+};
+
 // What the choice knows of an algorithm.
 struct ConvRule {
   const char* algo;
@@ -25,8 +32,8 @@ struct ConvRule {
   double (*tf32_cost)(ConvPass, const ConvShape&) = nullptr;  // below full precision, if another
   Float32Precision enough = Float32Precision::high;           // medium: by name, too
   bool float32_only = false;
-  // Of all filters as the kernel packs them, in any call with this weight and number of groups.
-  int64_t (*packed_elements)(ConvPass, const ConvShape&) = nullptr;
+  // Of all filters as the kernel packs them; null: never kept.
+  PackedForm (*packed)(ConvPass, const ConvShape&) = nullptr;
 };
 // Those of conv_plan_cpu.cpp, conv_plan_bf16.cpp, conv_plan_cuda.cpp; null if unknown.
 const ConvRule* cpu_conv_rule(const std::string& algo);
@@ -53,7 +60,7 @@ struct PackedLayout {
   const Kernel* kernel = nullptr;
   int64_t elements = 0;  // 0: the kernel packs nothing, or keeping it does not pay
   int64_t groups = 1;
-  int pieces = 0;  // in bfloat16, of a matrix product
+  int form = 0;  // see PackedForm; of a matrix product: pieces in bfloat16
   bool operator==(const PackedLayout&) const = default;
 };
 PackedLayout conv_packed_layout(const Kernel& kernel, ConvPass pass, const ConvShape& shape);

@@ -36,10 +36,11 @@ int64_t elements(ConvPass pass, const ConvShape& s) {
 // Of all filters, where splitting them counts beside the products of few positions. Parts have each
 // their own.
 template <int PIECES>
-int64_t kept_elements(ConvPass pass, const ConvShape& s) {
+PackedForm kept_pieces(ConvPass pass, const ConvShape& shape) {
   constexpr int64_t kMostPositions = 2048;
-  if (pass != ConvPass::fprop || in_parts(pass, s) || s.n * s.out_size() > kMostPositions) return 0;
-  return s.groups * split_elements(s.k_per_group(), s.c_per_group() * s.kernel_size(), PIECES);
+  const ConvShape s = forward_shape(pass, shape);
+  if (in_parts(pass, shape) || s.n * s.out_size() > kMostPositions) return {};
+  return {s.groups * split_elements(s.k_per_group(), s.c_per_group() * s.kernel_size(), PIECES)};
 }
 
 // Blocks of 32 filters; what is packed is also split. wgrad splits its gradients for every block of
@@ -110,7 +111,7 @@ std::string needs_unit(ConvPass, const ConvShape&) {
 template <int PIECES>
 constexpr ConvRule rule(const char* algo, Float32Precision enough, const char* imprecise) {
   ConvRule rule{algo, needs_unit<PIECES>, elements<PIECES>, cost<PIECES>};
-  rule.packed_elements = kept_elements<PIECES>;
+  rule.packed = kept_pieces<PIECES>;
   rule.imprecise = imprecise, rule.enough = enough, rule.float32_only = true;
   return rule;
 }

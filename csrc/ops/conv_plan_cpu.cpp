@@ -212,15 +212,31 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
 }
 
+// Of all filters, in whole panels of up to 8.
+int64_t panel_elements(ConvPass pass, const ConvShape& s) {
+  const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
+  return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
+}
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return ImplicitGemmGradient(s).workspace_elements(s);
   if (pass == ConvPass::dgrad && conv_phases(s) > 1) return 0;
-  if (in_parts(pass, s)) {  // all filters
-    const int64_t rows = pass == ConvPass::fprop ? s.k_per_group() : s.c_per_group();
-    return s.weight_elems() / std::max<int64_t>(rows, 1) * (rows + 7);
-  }
+  if (in_parts(pass, s)) return panel_elements(pass, s);
   const ConvShape shape = forward_shape(pass, s);
   return ImplicitGemm(shape).workspace_elements(shape);
+}
+// Where few positions share the filters. Those of a forward pass in one part come from memory no
+// faster than a task packs them into L1.
+PackedForm packed_panels(ConvPass pass, const ConvShape& s) {
+  constexpr int64_t kMostPositions = 1024;
+  enum Form { columns, parts, depth_blocks };
+  if (s.n * s.out_size() > kMostPositions) return {};
+  if (pass == ConvPass::dgrad && conv_phases(s) > 1) {  // panels a line or two apart
+    const int64_t rows = s.c_per_group() * s.kernel_size();
+    const int64_t panel_rows = (rows + 7) / 8 * 8;
+    return {s.groups * (panel_rows * s.k_per_group() + (rows + 3) / 4 * 16), columns};
+  }
+  if (in_parts(pass, s)) return {panel_elements(pass, s), parts};
+  return {pass == ConvPass::dgrad ? panel_elements(pass, s) : 0, depth_blocks};
 }
 // The share of a filter's taps that fall inside the input, over all outputs.
 double inside_share(const ConvShape& s) {
@@ -365,19 +381,18 @@ int64_t winograd_rows_elements(ConvPass pass, const ConvShape& s) {
 // 16 elements for 9, 36 for 25 or 6 for 3 or 4 along a line, where the tiles are so few that
 // transforming the filters counts.
 // Longer tiles have 24 or 36 elements for 9, which come from memory no faster than they are made.
-// Nor do panels of implicit GEMM, which a task packs into L1.
 int64_t transformed_filters_of(const winograd::PlaneShape& s, int64_t rows, int64_t columns) {
   constexpr int64_t kMostTiles = 512;
   const winograd::Tiles tiles(s, rows, columns);
   return tiles.all <= kMostTiles ? tiles.filter_elements(s) : 0;
 }
-int64_t transformed_filters(ConvPass pass, const ConvShape& s) {
-  return transformed_filters_of(winograd::PlaneShape(forward_shape(pass, s)), 2, 2);
+PackedForm transformed_filters(ConvPass pass, const ConvShape& s) {
+  return {transformed_filters_of(winograd::PlaneShape(forward_shape(pass, s)), 2, 2)};
 }
-int64_t transformed_lines(ConvPass pass, const ConvShape& s) {
-  return in_lines(pass, s, [](const auto& shape, int64_t rows, int64_t columns) {
+PackedForm transformed_lines(ConvPass pass, const ConvShape& s) {
+  return {in_lines(pass, s, [](const auto& shape, int64_t rows, int64_t columns) {
     return transformed_filters_of(shape, rows, columns);
-  });
+  })};
 }
 
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
@@ -419,8 +434,8 @@ double fft_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerTransform * transformed;
 }
 
-constexpr ConvRule packing(ConvRule rule, int64_t (*elements)(ConvPass, const ConvShape&)) {
-  rule.packed_elements = elements;
+constexpr ConvRule packing(ConvRule rule, PackedForm (*packed)(ConvPass, const ConvShape&)) {
+  rule.packed = packed;
   return rule;
 }
 
@@ -428,7 +443,7 @@ constexpr ConvRule kCpuRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
-    {"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost},
+    packing({"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost}, packed_panels),
     packing({"winograd", needs_winograd3x3, winograd_elements<2, 2>, winograd_cost<2, 2>},
             transformed_filters),
     {"winograd2x4", needs_winograd3x3, winograd_elements<2, 4>, winograd_cost<2, 4>},

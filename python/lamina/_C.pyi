@@ -32,6 +32,11 @@ class ConvShape:
     ) -> None: ...
     @property
     def macs(self) -> int: ...
+    @property
+    def resulting_in_input(self) -> ConvShape:
+        """
+        For bgrad of the transposed convolution
+        """
 
 class Windows:
     def __init__(
@@ -154,6 +159,7 @@ def conv(
 def conv_call(
     y_shape: Sequence[int],
     op: str,
+    transposed: bool,
     shape: ConvShape,
     algo: str,
     workspace_limit: int,

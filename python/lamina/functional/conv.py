@@ -73,7 +73,7 @@ def _three(values: Any, fill: int) -> tuple[int, ...]:
     return (fill,) * (3 - len(values)) + tuple(values)
 
 
-def _shape(
+def kernel_shape(
     geometry: Geometry, x_shape: tuple[int, ...], weight_shape: tuple[int, ...], out: Any
 ) -> Any:
     """The kernels' ConvShape for x [N, C, in], weight [K, C/groups, kernel] and y [N, K, out]."""
@@ -94,7 +94,7 @@ def _shape(
 def conv_shape(geometry: Geometry, x_shape: tuple[int, ...], weight_shape: tuple[int, ...]) -> Any:
     """The kernels' description of a whole convolution, for plans and benchmarks."""
     out = output_size(geometry, x_shape[2:], weight_shape[2:])
-    return _shape(geometry, x_shape, weight_shape, out)
+    return kernel_shape(geometry, x_shape, weight_shape, out)
 
 
 def _run(
@@ -208,9 +208,9 @@ class Conv(Function):
 
 
 class ConvInputGrad(Function):
-    """The dgrad kernel as an operation of its own: y [N, K, out] -> [N, C, x_size], plus bias [C].
+    """The dgrad kernel as an operation of its own: y [N, K, out] -> x [N, C, in], plus bias [C].
 
-    weight [K, C/groups, kernel]. `conv_transpose` is this function.
+    weight [K, C/groups, kernel]; shape: as Conv's. `conv_transpose` is this function.
     """
 
     kernels_only = True
@@ -225,12 +225,9 @@ class ConvInputGrad(Function):
         residual: Any,
         kind: _epilogue.Kind,
         geometry: Geometry,
-        x_size: tuple[int, ...],
+        shape: Any,
+        x_shape: tuple[int, ...],
     ) -> Any:
-        x_shape = (y.shape[0], weight.shape[1] * geometry.groups, *x_size)
-        shape = _shape(geometry, x_shape, weight.shape, y.shape[2:])
-        _epilogue.check_residual(geometry.op, residual, x_shape)
-
         def compute(kind: _epilogue.Kind) -> Any:
             x = arrays.empty(geometry.op, x_shape, y.dtype, like=y)
             given = {"grad_y": y, "weight": weight, "bias": bias, "residual": residual}
@@ -255,8 +252,9 @@ class ConvInputGrad(Function):
             algo = _gradient_algo(geometry, "wgrad", shape, y.itemsize)
             grad_weight = _wgrad(geometry, shape, weight.shape, grad_x, y, algo)
         if ctx.needs_input_grad[2]:
-            grad_bias = grad_x.sum(axis=(0, *range(2, grad_x.ndim)))
-        return grad_y, grad_weight, grad_bias, grad_x, None, None, None
+            channels = weight.shape[1] * geometry.groups
+            grad_bias = _bgrad(geometry, shape.resulting_in_input, channels, grad_x)
+        return grad_y, grad_weight, grad_bias, grad_x, None, None, None, None
 
 
 def output_size(
@@ -364,6 +362,14 @@ def check_bias(op: str, bias: Any, channels: int) -> None:
         )
 
 
+def call_arguments(
+    geometry: Geometry, transposed: bool, shape: Any, kind: _epilogue.Kind
+) -> tuple[Any, ...]:
+    """What _C.conv_call takes after the result's shape."""
+    tells = _epilogue.output_tells_kernel(kind)
+    return (geometry.op, transposed, shape, geometry.algo, geometry.workspace_limit, kind, tells)
+
+
 _known = Known(4, Conv)
 
 
@@ -397,12 +403,11 @@ def _conv(asked: tuple[Any, ...]) -> Any:
     out = output_size(geometry, x.shape[2:], weight.shape[2:])
     y_shape = (x.shape[0], weight.shape[0], *out)
     _epilogue.check_residual(op, residual, y_shape)
-    shape = _shape(geometry, x.shape, weight.shape, out)
+    shape = kernel_shape(geometry, x.shape, weight.shape, out)
     y = Conv.apply(x, weight, bias, residual, kind, geometry, shape, y_shape)
     if unbatched:
         y, y_shape = y.reshape(y_shape[1:]), y_shape[1:]
-    tells = _epilogue.output_tells_kernel(kind)
-    rest = (op, shape, algo, geometry.workspace_limit, kind, tells)
+    rest = call_arguments(geometry, False, shape, kind)
     return _known.remember(asked, y, _C.conv_call, rest, (kind, geometry, shape, y_shape))
 
 

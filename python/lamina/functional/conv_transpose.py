@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import _C
+from ..known import Known
 from . import _epilogue
 from ._arguments import integer, one_of, tuple_of
 from .conv import (
     ALGORITHMS,
     ConvInputGrad,
     Geometry,
+    call_arguments,
     check_bias,
     checked_limit,
     conv_operands,
+    kernel_shape,
     padding_pairs,
 )
 
@@ -61,22 +65,13 @@ def _transposed_size(
     return sizes
 
 
-def _conv_transpose(
-    n: int,
-    input: Any,
-    weight: Any,
-    bias: Any,
-    stride: Any,
-    padding: Any,
-    output_padding: Any,
-    groups: Any,
-    dilation: Any,
-    output_size: Any,
-    algo: str,
-    workspace_limit: int | None,
-    activation: Any,
-    residual: Any,
-) -> Any:
+_known = Known(4, ConvInputGrad)
+
+
+def _conv_transpose(asked: tuple[Any, ...]) -> Any:
+    """A call that is not known: its operands and options, in the order of `_known`."""
+    input, weight, bias, residual, n, stride, padding, output_padding, *others = asked
+    groups, dilation, output_size, algo, workspace_limit, activation = others
     op = f"conv_transpose{n}d"
     kind = _epilogue.activation_kind(op, activation)
     x, weight, bias, residual, unbatched = conv_operands(op, n, input, weight, bias, residual)
@@ -108,8 +103,14 @@ def _conv_transpose(
     size = _transposed_size(
         op, x.shape[2:], weight.shape[2:], geometry, output_padding, output_size
     )
-    y = ConvInputGrad.apply(x, weight, bias, residual, kind, geometry, size)
-    return y.reshape(y.shape[1:]) if unbatched else y
+    y_shape = (x.shape[0], weight.shape[1] * groups, *size)
+    _epilogue.check_residual(op, residual, y_shape)
+    shape = kernel_shape(geometry, y_shape, weight.shape, x.shape[2:])
+    y = ConvInputGrad.apply(x, weight, bias, residual, kind, geometry, shape, y_shape)
+    if unbatched:
+        y, y_shape = y.reshape(y_shape[1:]), y_shape[1:]
+    rest = call_arguments(geometry, True, shape, kind)
+    return _known.remember(asked, y, _C.conv_call, rest, (kind, geometry, shape, y_shape))
 
 
 def conv_transpose1d(
@@ -135,22 +136,10 @@ def conv_transpose1d(
     as in functional.conv2d. Raises ValueError for shapes and options that do not fit, TypeError for
     dtypes.
     """
-    return _conv_transpose(
-        1,
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        output_size,
-        algo,
-        workspace_limit,
-        activation,
-        residual,
-    )
+    options = (1, stride, padding, output_padding, groups, dilation, output_size)
+    asked = (input, weight, bias, residual, *options, algo, workspace_limit, activation)
+    y = _known.run(*asked)
+    return _conv_transpose(asked) if y is None else y
 
 
 def conv_transpose2d(
@@ -176,22 +165,10 @@ def conv_transpose2d(
     as in functional.conv2d. Raises ValueError for shapes and options that do not fit, TypeError for
     dtypes.
     """
-    return _conv_transpose(
-        2,
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        output_size,
-        algo,
-        workspace_limit,
-        activation,
-        residual,
-    )
+    options = (2, stride, padding, output_padding, groups, dilation, output_size)
+    asked = (input, weight, bias, residual, *options, algo, workspace_limit, activation)
+    y = _known.run(*asked)
+    return _conv_transpose(asked) if y is None else y
 
 
 def conv_transpose3d(
@@ -217,19 +194,7 @@ def conv_transpose3d(
     as in functional.conv2d. Raises ValueError for shapes and options that do not fit, TypeError for
     dtypes.
     """
-    return _conv_transpose(
-        3,
-        input,
-        weight,
-        bias,
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        output_size,
-        algo,
-        workspace_limit,
-        activation,
-        residual,
-    )
+    options = (3, stride, padding, output_padding, groups, dilation, output_size)
+    asked = (input, weight, bias, residual, *options, algo, workspace_limit, activation)
+    y = _known.run(*asked)
+    return _conv_transpose(asked) if y is None else y
