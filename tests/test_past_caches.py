@@ -20,6 +20,13 @@ CALLS = {
     "local_response_norm": (lambda x: F.local_response_norm(x, 5), (23, 25)),
     "interpolate": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (16, 24)),
     "channel_shuffle": (lambda x: F.channel_shuffle(x, 3), (33, 35)),
+    "softmax": (lambda x: F.softmax(x, -1), (3, 333)),
+    "log_softmax": (lambda x: F.log_softmax(x, -1), (1, 3001)),
+    "cross_entropy": (
+        lambda x: F.cross_entropy(x.flatten(1), np.full(len(x), 700), reduction="none"),
+        (9, 11),
+    ),
+    "layer_norm": (lambda x: F.layer_norm(x, x.shape[-1:]), (3, 333)),
 }
 
 

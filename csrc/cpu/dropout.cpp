@@ -1,8 +1,7 @@
 // dropout from a counter-based generator (ops/dropout.h).
 //
 // Method        a counter a 64-bit lane, whose 32-bit products are single instructions; the words
-// of
-//               a group of rows first, then the elements.
+//               of a group of rows first, then the elements.
 // Partitioning  groups of about kTaskElements elements.
 // Floor         one read and one write of the tensor; the words cost 20 products for 4 rows.
 #include "ops/dropout.h"
@@ -33,30 +32,51 @@ LAMINA_INLINE Counters product(Counters a, uint32_t factor) {
 #endif
 }
 
-// The words of kCounters counters in the order of the stream. philox::block with a counter a lane;
-// what the upper halves of the lanes hold is never read.
+// The upper halves of the lanes come to the lower ones; what comes to the upper ones is never read.
+LAMINA_INLINE Counters upper_halves(Counters a) {
+#if defined(__AVX512F__)  // not a shift, for which there are two units only, as for products
+  return (Counters)_mm512_maskz_movehdup_ps(__mmask16(-1), (__m512)a);
+#else
+  return a >> 32;
+#endif
+}
+
+// The words of kVectors kCounters counters in the order of the stream: philox::block with a counter
+// a lane. A round waits for the one before: vectors take turns, as many as registers hold.
+inline constexpr int kVectors = LAMINA_VECTOR_BYTES == 64 ? 4 : 2;
 LAMINA_INLINE void draw_words(uint64_t seed, uint64_t counter, uint32_t* words) {
-  Counters c0 = Counters{} + counter;
-  for (int i = 0; i < kCounters; ++i) c0[i] += static_cast<uint64_t>(i);
-  Counters c1 = c0 >> 32, c2 = {}, c3 = {};
+  Counters c0[kVectors], c1[kVectors], c2[kVectors], c3[kVectors];
+  const Counters lanes = (Counters)lane_numbers<double>();
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    c0[v] = counter + static_cast<uint64_t>(v * kCounters) + lanes;
+    c1[v] = upper_halves(c0[v]), c2[v] = c3[v] = Counters{};
+  }
   uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    const Counters p0 = product(c0, 0xD2511F53), p1 = product(c2, 0xCD9E8D57);
-    c0 = (p1 >> 32) ^ c1 ^ k0, c1 = p1;
-    c2 = (p0 >> 32) ^ c3 ^ k1, c3 = p0;
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      const Counters p0 = product(c0[v], 0xD2511F53), p1 = product(c2[v], 0xCD9E8D57);
+      c0[v] = upper_halves(p1) ^ c1[v] ^ k0, c1[v] = p1;
+      c2[v] = upper_halves(p0) ^ c3[v] ^ k1, c3[v] = p0;
+    }
     k0 += 0x9E3779B9, k1 += 0xBB67AE85;
   }
-  const Counters low = (c0 & 0xFFFFFFFF) | c1 << 32, high = (c2 & 0xFFFFFFFF) | c3 << 32;
-  const Vec<double> ordered[2] = {interleave<double, false>((Vec<double>)low, (Vec<double>)high),
-                                  interleave<double, true>((Vec<double>)low, (Vec<double>)high)};
-  __builtin_memcpy(words, ordered, sizeof ordered);
+#pragma GCC unroll 4
+  for (int v = 0; v < kVectors; ++v) {
+    const Counters low = (c0[v] & 0xFFFFFFFF) | c1[v] << 32;
+    const Counters high = (c2[v] & 0xFFFFFFFF) | c3[v] << 32;
+    const Vec<double> ordered[2] = {interleave<double, false>((Vec<double>)low, (Vec<double>)high),
+                                    interleave<double, true>((Vec<double>)low, (Vec<double>)high)};
+    __builtin_memcpy(words + v * 4 * kCounters, ordered, sizeof ordered);
+  }
 }
 
 // The words of rows [row, row + kGroup); row is a multiple of 4.
 template <class T>
 static void draw(const DropoutArgs<T>& args, int64_t row, uint32_t* words) {
-  for (int64_t j = 0; j < kGroup; j += 4 * kCounters)
+  for (int64_t j = 0; j < kGroup; j += 4 * kVectors * kCounters)
     draw_words(args.seed, args.offset + static_cast<uint64_t>((row + j) / 4), words + j);
 }
 
@@ -72,6 +92,7 @@ static void drop_elements(const DropoutArgs<T>& args, const uint32_t* words, con
     Words drawn;
     __builtin_memcpy(&drawn, words + i, sizeof drawn);
     const Mask<T> keep = __builtin_convertvector(drawn >> 8, Mask<T>) >= threshold;
+    __builtin_prefetch(x + kGroup + i);  // which comes after the next words
     return load_first(x + i, some) * (keep ? scale : nothing) + (keep ? shift : dropped);
   });
 }

@@ -167,7 +167,8 @@ static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
           gradient_elements<T, ROWS, false>(some, weight, own_weight, own_bias, size, all);
       }
     };
-    take(std::integral_constant<int, 2>{});  // more would share a set of L1 where rows are 4 KiB
+    // More would share a set of L1 where rows are 4 KiB, and two do beside rows that are streamed.
+    if (!streamed) take(std::integral_constant<int, 2>{});
     take(std::integral_constant<int, 1>{});
     finish_streams(streamed);
   });

@@ -34,15 +34,17 @@ static void for_each_tile(int64_t outer, int64_t axis, int64_t inner, const Body
   });
 }
 // Calls body(first, count) for groups of lines that L1 holds: at most a vector of short ones, one
-// of the others.
+// of the others. Large tensors have larger tasks, as the lines after a group are asked for early.
 template <class T, class Body>
 static void for_each_lines(int64_t lines, int64_t axis, const Body& body) {
   const int64_t several = kGroupElements / max_of<int64_t>(1, axis);
   const int64_t group = max_of<int64_t>(1, min_of<int64_t>(several, kLanes<T>));
-  const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(1, axis) * group) * group;
+  const bool large = is_streamed<T>(lines * axis);
+  const int64_t elements = large ? 8 * kTaskElements : kTaskElements;
+  const int64_t grain = ceil_div(elements, max_of<int64_t>(1, axis) * group) * group;
   parallel_ranges(lines, grain, [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; line += group) body(line, min_of(group, end - line));
-    finish_streams(is_streamed<T>(lines * axis));
+    finish_streams(large);
   });
 }
 // The same one by one.
@@ -94,25 +96,64 @@ static T line_maximum(const T* x, int64_t size) {
   return largest_lane<T>(top[0]);
 }
 
-// Sum of e = exp(x - top), which keep(j, count, e) may store.
-template <class T, class Keep>
-LAMINA_INLINE T line_sum_exp(const T* x, int64_t size, T top, const Keep& keep) {
+// e^x for x <= 0 as a term of a sum. float: within 1.6 units in the last place, for 3 products less
+// than exp takes: a polynomial of e^r itself, and ln2 in one part (n ln2 is wrong by n 2^-29).
+template <class T>
+LAMINA_INLINE Vec<T> exp_term(Vec<T> x) {
+  if constexpr (sizeof(T) == 4) {
+    static constexpr T kSeries[] = {1.0f,         0.999999702f,  0.499991506f,
+                                    0.166676357f, 0.0418979302f, 0.00829031505f};
+    x = at_least<T>(x, Real<T>::kExpMin);
+    const Whole<T> n = halvings<T>(x);
+    return scaled<T>(polynomial<T>(kSeries, x - n.value * T(0.693147182f)), n);
+  } else {
+    return exp_nonpositive<T>(x);
+  }
+}
+// Sum of exp(x - top), whose terms are kept where they are wanted. Asks for the elements `ahead` of
+// x.
+template <bool KEPT, class T>
+LAMINA_INLINE T line_sum_exp(const T* x, int64_t size, T top, int64_t ahead, T* kept) {
+  auto power = [&](int64_t j, int64_t count) {
+    const Vec<T> shifted = load_some(x + j, count) - top;
+    const Vec<T> e = KEPT ? exp_nonpositive<T>(shifted) : exp_term<T>(shifted);
+    if (KEPT) store_some(kept + j, count, e);
+    return e;
+  };
   Vec<T> sums[2] = {};
   int64_t j = 0;
   for (; j + 2 * kLanes<T> <= size; j += 2 * kLanes<T>)
 #pragma GCC unroll 2
     for (int c = 0; c < 2; ++c) {
-      const Vec<T> e = exp<T>(load(x + j + c * kLanes<T>) - top);
-      sums[c] += e;
-      keep(j + c * kLanes<T>, int64_t{kLanes<T>}, e);
+      __builtin_prefetch(x + j + c * kLanes<T> + ahead);
+      sums[c] += power(j + c * kLanes<T>, int64_t{kLanes<T>});
     }
   for (; j < size; j += kLanes<T>) {
     const int64_t count = min_of<int64_t>(kLanes<T>, size - j);
-    const Vec<T> e = exp<T>(load_first(x + j, count) - top);
+    const Vec<T> e = power(j, count);
     sums[0] += lane_numbers<T>() < static_cast<LaneInteger<T>>(count) ? e : Vec<T>{};
-    keep(j, count, e);
   }
   return sum_lanes<T>(sums[0] + sums[1]);
+}
+
+// Maximum and sum of exp(x - maximum) of a long line, which is read from memory once: block by
+// block, while the next one is asked for.
+template <class T>
+static T line_statistics(const T* x, int64_t size, T& top) {
+  top = -T(__builtin_inf());
+  double sum = 0;
+  for (int64_t begin = 0; begin < size; begin += kGroupElements) {
+    const int64_t count = min_of(kGroupElements, size - begin);
+    const T largest = line_maximum(x + begin, count);
+    if (largest > top) {
+      if (begin > 0) sum *= exp_nonpositive<double>(broadcast(double(top) - double(largest)))[0];
+      top = largest;
+    }
+    // Nothing but -Inf as yet: it adds 0, and NaN itself.
+    const T shift = top == -T(__builtin_inf()) ? T(0) : top;
+    sum += double(line_sum_exp<false, T>(x + begin, count, shift, kGroupElements, nullptr));
+  }
+  return T(sum);
 }
 
 template <class T>
@@ -128,15 +169,15 @@ template <class T>
 static void softmax_lines(const T* x, T* y, T* kept, int64_t lines, int64_t axis, bool log,
                           bool streamed) {
   alignas(64) T top[kLanes<T>] = {}, sum[kLanes<T>] = {};
-  for (int64_t l = 0; l < lines; ++l) top[l] = line_maximum(x + l * axis, axis);
-  for (int64_t l = 0; l < lines; ++l) {
-    T* to = kept + l * axis;
-    if (log)
-      sum[l] = line_sum_exp(x + l * axis, axis, top[l], [](int64_t, int64_t, Vec<T>) {});
-    else
-      sum[l] = line_sum_exp(x + l * axis, axis, top[l], [&](int64_t j, int64_t count, Vec<T> e) {
-        store_some(to + j, count, e);
-      });
+  if (log && axis > kGroupElements) {
+    sum[0] = line_statistics(x, axis, top[0]);
+  } else {
+    for (int64_t l = 0; l < lines; ++l) top[l] = line_maximum(x + l * axis, axis);
+    for (int64_t l = 0; l < lines; ++l) {
+      const int64_t at = l * axis;
+      sum[l] = log ? line_sum_exp<false, T>(x + at, axis, top[l], lines * axis, nullptr)
+                   : line_sum_exp<true>(x + at, axis, top[l], lines * axis, kept + at);
+    }
   }
   store(sum, log ? cpu::LAMINA_ISA::log<T>(load(sum)) : T(1) / load(sum));
   for (int64_t l = 0; l < lines; ++l) {
@@ -185,7 +226,7 @@ class Tile {
       Vec<T> sum = {};
       for (int64_t j = 0; j < axis; ++j) {
         T* place = &value_[j * width_ + i];
-        const Vec<T> e = exp<T>(load(place) - top);
+        const Vec<T> e = exp_nonpositive<T>(load(place) - top);
         sum += e;
         if (keep_exp) store_first(place, width_ - i, e);
       }
@@ -242,9 +283,10 @@ void softmax_fprop_lines(const SoftmaxArgs<T>& args) {
 
 template <class T>
 LAMINA_INLINE Vec<T> softmax_slope(Vec<T> y, Vec<T> g, Vec<T> sum, bool log) {
-  return log ? g - exp<T>(y) * sum : y * (g - sum);
+  return log ? g - exp_nonpositive<T>(y) * sum : y * (g - sum);
 }
 
+// Asks for y where the sum has no use for it yet.
 template <class T>
 static T slope_sum(const T* y, const T* g, int64_t size, bool log) {
   Vec<T> sums[2] = {};
@@ -252,8 +294,10 @@ static T slope_sum(const T* y, const T* g, int64_t size, bool log) {
   for (; j + 2 * kLanes<T> <= size; j += 2 * kLanes<T>)
 #pragma GCC unroll 2
     for (int c = 0; c < 2; ++c) {
-      const Vec<T> v = load(g + j + c * kLanes<T>);
-      sums[c] += log ? v : v * load(y + j + c * kLanes<T>);
+      const int64_t i = j + c * kLanes<T>;
+      const Vec<T> v = load(g + i);
+      if (log) __builtin_prefetch(y + i);
+      sums[c] += log ? v : v * load(y + i);
     }
   for (; j < size; j += kLanes<T>) {
     const Vec<T> v = load_first(g + j, size - j);
@@ -269,6 +313,8 @@ static void softmax_lines_slope(const T* y, const T* g, T* grad_x, int64_t lines
   for (int64_t l = 0; l < lines; ++l) {
     const T *result = y + l * axis, *grad = g + l * axis;
     write_line(grad_x + l * axis, axis, streamed, [&](int64_t j, int64_t count) {
+      __builtin_prefetch(grad + lines * axis + j);  // the next lines
+      if (!log) __builtin_prefetch(result + lines * axis + j);
       return softmax_slope<T>(load_some(result + j, count), load_some(grad + j, count),
                               broadcast(sum[l]), log);
     });
@@ -362,8 +408,8 @@ void cross_entropy_fprop_fused(const CrossEntropyArgs<T>& args) {
     args.result[position] = 0;
     if (t == args.ignore_index) return;
     const T* line = args.x + position * args.c;
-    const T top = line_maximum(line, args.c);
-    const T log_sum = log_of(line_sum_exp(line, args.c, top, [](int64_t, int64_t, Vec<T>) {}));
+    T top;
+    const T log_sum = log_of(line_statistics(line, args.c, top));
     args.result[position] =
         loss_of_position(args, t, top, log_sum, [&](int64_t j) { return line[j]; });
   });
@@ -418,24 +464,25 @@ void cross_entropy_dgrad_fused(const CrossEntropyArgs<T>& args) {
               for (int64_t j = 0; j < args.c; ++j) grad[j * args.inner + i] = 0;
           }
         });
+  const bool streamed = is_streamed<T>(args.n * args.c);
   for_each_line<T>(args.n, args.c, [&](int64_t position) {
     const int64_t t = args.target[position];
     const T* line = args.x + position * args.c;
     T* grad = args.result + position * args.c;
-    if (t == args.ignore_index) {
-      for (int64_t j = 0; j < args.c; ++j) grad[j] = 0;
-      return;
-    }
-    const T sum =
-        line_sum_exp(line, args.c, line_maximum(line, args.c),
-                     [&](int64_t j, int64_t count, Vec<T> e) { store_some(grad + j, count, e); });
+    if (t == args.ignore_index)
+      return write_line(grad, args.c, streamed, [](int64_t, int64_t) { return Vec<T>{}; });
+    Scratch<T> apart(streamed ? args.c : 0);
+    T* powers = streamed ? apart.get() : grad;
+    const T sum = line_sum_exp<true>(line, args.c, line_maximum(line, args.c), args.c, powers);
     const LossSlope<T> slope(args, position, sum, total);
-    along_line<T>(args.c, [&](int64_t j, int64_t count) {
-      Vec<T> v = load_some(grad + j, count) * slope.scale;
+    const Mask<T> lanes = lane_numbers<T>();
+    write_line(grad, args.c, streamed, [&](int64_t j, int64_t count) {
+      Vec<T> v = load_some(powers + j, count) * slope.scale;
       v -= slope.soft * (args.weight ? load_some(args.weight + j, count) : broadcast<T>(T(1)));
-      store_some(grad + j, count, v);
+      const int64_t target_lane = max_of<int64_t>(-1, min_of<int64_t>(t - j, kLanes<T>));
+      return v -
+             (lanes == static_cast<LaneInteger<T>>(target_lane) ? broadcast(slope.hard) : Vec<T>{});
     });
-    grad[t] -= slope.hard;
   });
 }
 
