@@ -242,7 +242,7 @@ def test_other_jobs_judge_results_and_gradients(name):
 
 
 def test_every_operation_has_a_definition():
-    assert all(definitions_of(kernel.op) for kernel in lamina.kernels())
+    assert all(definitions_of(kernel.op, kernel.backend) for kernel in lamina.kernels())
 
 
 def test_kernel_without_definition_fails(monkeypatch):

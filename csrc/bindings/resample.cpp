@@ -6,6 +6,7 @@
 #include "ops/permute.h"
 
 LAMINA_ARGS(ResampleArgs)
+LAMINA_ARGS(ResamplePlanesArgs)
 LAMINA_ARGS(PermuteArgs)
 
 namespace lamina::bindings {
@@ -29,23 +30,32 @@ class Taps {
 
   void resample(int64_t outer, int64_t inner, const Array& x, const Array& result) const {
     visit_dtype(x, [&]<class T>(T) {
-      const ops::ResampleArgs<T> args{outer,
-                                      in,
-                                      out,
-                                      inner,
-                                      begin_.data(),
-                                      index_.data(),
-                                      weight_.data(),
-                                      input<T>(x, "x", outer * in * inner),
+      const ops::ResampleArgs<T> args{table(), outer, inner, input<T>(x, "x", outer * in * inner),
                                       output<T>(result, "result", outer * out * inner)};
       py::gil_scoped_release release;
       ops::run("resample", "fprop", args);
     });
   }
 
+  // This table along the last axis but one, `columns` along the last one.
+  void resample_planes(const Taps& columns, int64_t outer, const Array& x,
+                       const Array& result) const {
+    visit_dtype(x, [&]<class T>(T) {
+      const ops::ResamplePlanesArgs<T> args{outer, table(), columns.table(),
+                                            input<T>(x, "x", outer * in * columns.in),
+                                            output<T>(result, "result", outer * out * columns.out)};
+      py::gil_scoped_release release;
+      ops::run("resample_planes", "fprop", args);
+    });
+  }
+
   const int64_t in, out;
 
  private:
+  ops::ResampleTable table() const {
+    return {in, out, begin_.data(), index_.data(), weight_.data()};
+  }
+
   Table<int64_t> begin_, index_;
   Table<double> weight_;
 };
@@ -80,7 +90,9 @@ LAMINA_BINDINGS(resample) {
       .def_readonly("in_size", &Taps::in)
       .def_readonly("out_size", &Taps::out)
       .def("resample", &Taps::resample, py::arg("outer"), py::arg("inner"), py::arg("x"),
-           py::arg("result"));
+           py::arg("result"))
+      .def("resample_planes", &Taps::resample_planes, py::arg("columns"), py::arg("outer"),
+           py::arg("x"), py::arg("result"));
   module.def("permute", &permute, py::arg("x"), py::arg("shape"), py::arg("axes"),
              py::arg("result"));
 }

@@ -8,6 +8,7 @@ namespace lamina::ref {
 
 using ops::PermuteArgs;
 using ops::ResampleArgs;
+using ops::ResamplePlanesArgs;
 
 template <class T>
 void resample_fprop_axis(const ResampleArgs<T>& args) {
@@ -24,6 +25,22 @@ void resample_fprop_axis(const ResampleArgs<T>& args) {
 }
 
 template <class T>
+void resample_planes_fprop_axes(const ResamplePlanesArgs<T>& args) {
+  const ops::ResampleTable &rows = args.rows, &columns = args.columns;
+  for (int64_t outer = 0; outer < args.outer; ++outer)
+    for (int64_t o = 0; o < rows.out; ++o)
+      for (int64_t p = 0; p < columns.out; ++p) {
+        double sum = 0;
+        for (int64_t t = rows.begin[o]; t < rows.begin[o + 1]; ++t)
+          for (int64_t u = columns.begin[p]; u < columns.begin[p + 1]; ++u)
+            sum += rows.weight[t] * columns.weight[u] *
+                   static_cast<double>(
+                       args.x[(outer * rows.in + rows.index[t]) * columns.in + columns.index[u]]);
+        args.result[(outer * rows.out + o) * columns.out + p] = static_cast<T>(sum);
+      }
+}
+
+template <class T>
 void permute_fprop_copy(const PermuteArgs<T>& args) {
   const int64_t width = args.size[ops::kPermuteAxes - 1];
   for (int64_t row = 0; row < args.rows(); ++row)
@@ -33,6 +50,7 @@ void permute_fprop_copy(const PermuteArgs<T>& args) {
 }
 
 LAMINA_INSTANTIATE(resample_fprop_axis, ResampleArgs)
+LAMINA_INSTANTIATE(resample_planes_fprop_axes, ResamplePlanesArgs)
 LAMINA_INSTANTIATE(permute_fprop_copy, PermuteArgs)
 
 }  // namespace lamina::ref

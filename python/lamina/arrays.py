@@ -89,8 +89,8 @@ def is_floating(dtype: Any) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-def _halves_run(cuda: bool) -> bool:
-    """Whether kernels take 16-bit floats: on CUDA, and on the CPU under simt."""
+def _runs_cuda(cuda: bool) -> bool:
+    """Whether CUDA kernels run: on a GPU, and on the CPU under simt. They take 16-bit floats."""
     if cuda:
         return True
     from .runtime import get_backend
@@ -102,6 +102,11 @@ def is_cuda(x: Any) -> bool:
     """Whether `x` is a CuPy array."""
     cupy = _cupy()
     return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def on_gpu_kernels(x: Any) -> bool:
+    """Whether calls with the array run CUDA kernels."""
+    return _runs_cuda(is_cuda(x))
 
 
 def is_array(x: Any) -> bool:
@@ -174,7 +179,7 @@ def checked_dtype(op: str, dtype: Any, cuda: bool = False) -> np.dtype:
         ) from error
     if result.kind in "biu" or (result.kind == "f" and result.itemsize in (4, 8)):
         return result
-    if result.name in HALVES and _halves_run(cuda):
+    if result.name in HALVES and _runs_cuda(cuda):
         return result
     raise TypeError(
         f"{op}: dtype must be float32, float64, an integer or boolean, got dtype={result}; "
@@ -197,7 +202,7 @@ def check_float(op: str, name: str, x: Any) -> None:
     dtype = x.dtype
     if dtype.kind == "f" and dtype.itemsize in (4, 8):
         return
-    if dtype.name in HALVES and _halves_run(is_cuda(x)):
+    if dtype.name in HALVES and _runs_cuda(is_cuda(x)):
         return
     raise TypeError(
         f"{op}: {name} must be float32 or float64, got {name}.dtype={dtype}; {_advice(dtype)}"

@@ -100,7 +100,7 @@ def check_kernel(kernel: Kernel) -> tuple[float, float]:
     measure = _forward_error if forward else _gradient_error
     precision = "medium" if _bf16_bound(kernel) else lamina.get_float32_precision()
     errors = []
-    for definition in definitions_of(kernel.op):
+    for definition in definitions_of(kernel.op, kernel.backend):
         try:
             with lamina.backend(kernel.backend), lamina.set_float32_precision(precision):
                 errors.append(measure(kernel, definition))

@@ -21,6 +21,7 @@ class Definition(NamedTuple):
     """`call(F, algo, *inputs)` is the function of a module F, `formula(*inputs)` its definition.
 
     op: the registry's name of the operation; empty where the table's key is that name.
+    cpu_op: the same on the backends ref and cpu, where they have a kernel of their own for it.
     work: operations per element of the first input, where that is a constant: an addition, a
     comparison or an exponential counts as one.
     peer: whether torch, without further packages, computes the same.
@@ -32,6 +33,7 @@ class Definition(NamedTuple):
     op: str = ""
     work: float = 0.0
     peer: bool = True
+    cpu_op: str = ""
 
     def inputs(self) -> list[Array]:
         rng = np.random.default_rng(0)
@@ -387,11 +389,19 @@ DEFINITIONS: dict[str, Definition] = {
         _resample,
         (_IMAGE,),
         work=18,
+        cpu_op="resample_planes",
     ),
     "nearest": Definition(
         lambda F, algo, x: F.interpolate(x, scale_factor=2, mode="nearest"),
         lambda x: x.repeat(2, 2).repeat(2, 3),
         (_IMAGE,),
+        "resample",
+        cpu_op="resample_planes",
+    ),
+    "nearest_1d": Definition(
+        lambda F, algo, x: F.interpolate(x, scale_factor=2, mode="nearest"),
+        lambda x: x.repeat(2, 2),
+        ((2, 6, 14),),
         "resample",
     ),
     "permute": Definition(
@@ -478,6 +488,7 @@ DEFINITIONS: dict[str, Definition] = {
 }
 
 
-def definitions_of(op: str) -> list[Definition]:
-    """Every definition that runs on the kernels of an operation of the registry."""
-    return [found for name, found in DEFINITIONS.items() if (found.op or name) == op]
+def definitions_of(op: str, backend: str) -> list[Definition]:
+    """Every definition that runs on the backend's kernels of an operation of the registry."""
+    own = backend in ("ref", "cpu")
+    return [d for name, d in DEFINITIONS.items() if (own and d.cpu_op or d.op or name) == op]

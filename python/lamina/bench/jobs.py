@@ -261,7 +261,8 @@ def plain_job(layer: PlainLayer, pass_: str, batch: int, ref: bool, torch: bool)
     grad_y = rng.normal(size=shape).astype(np.float32)
     train = pass_ == "train"
     candidates: dict[str, Callable[[], Any]] = {}
-    for kernel in lamina.kernels(definition.op or layer.definition, "fprop"):
+    op = definition.cpu_op or definition.op or layer.definition
+    for kernel in lamina.kernels(op, "fprop"):
         if kernel.backend not in (("ref", "cpu") if ref else ("cpu",)):  # what this CPU is timed on
             continue
         run = _candidate(

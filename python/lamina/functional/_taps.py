@@ -1,7 +1,8 @@
 """Resampling tables, one an axis: which inputs, with which weights, make each output.
 
-Interpolation modes and unpoolings differ in these tables only; one kernel runs them all
-(csrc/ops/resample.h). Tables are built in float64 whatever the data's dtype.
+Interpolation modes and unpoolings differ in these tables only. Two kernels run them all, along one
+axis and along the last two together (csrc/ops/resample.h). Tables are built in float64 whatever the
+data's dtype.
 """
 
 from __future__ import annotations
@@ -113,31 +114,41 @@ def blocks(in_size: int, kernel: int, fill: bool) -> Table:
     return _table(in_size, (o // kernel)[:, None], weight[:, None])
 
 
-def _along(op: str, x: Any, axis: int, taps: Any) -> Any:
-    shape = (*x.shape[:axis], taps.out_size, *x.shape[axis + 1 :])
+def _resample(op: str, x: Any, axis: int, tables: tuple[Any, ...]) -> Any:
+    """x with one table, or two, for the axes from `axis` on."""
+    end = axis + len(tables)
+    shape = (*x.shape[:axis], *(taps.out_size for taps in tables), *x.shape[end:])
     y = arrays.empty(op, shape, x.dtype, like=x)
-    taps.resample(math.prod(x.shape[:axis]), math.prod(x.shape[axis + 1 :]), x, y)
+    outer, (first, *rest) = math.prod(x.shape[:axis]), tables
+    if rest:
+        first.resample_planes(rest[0], outer, x, y)
+    else:
+        first.resample(outer, math.prod(x.shape[end:]), x, y)
     return y
 
 
+def _along_axes(op: str, x: Any, tables: tuple[Any, ...]) -> Any:
+    """x with one table for each of its last axes; shrinking axes go first."""
+    last = len(tables)
+    together = 2 if last > 1 and not arrays.on_gpu_kernels(x) else 1
+    groups = [(i, tables[i : i + 1]) for i in range(last - together)]
+    groups.append((last - together, tables[last - together :]))
+    groups.sort(key=lambda group: math.prod(t.out_size / t.in_size for t in group[1]))
+    first = x.ndim - last
+    for i, group in groups:
+        x = _resample(op, x, first + i, group)
+    return x
+
+
 class Resample(Function):
-    """x [..., *in] with one table for each of its last axes; shrinking axes go first."""
+    """x [..., *in] with one table for each of its last axes."""
 
     @staticmethod
     def forward(ctx: Any, op: str, x: Any, tables: tuple[Table, ...]) -> Any:
-        first = x.ndim - len(tables)
-        order = sorted(
-            range(len(tables)),
-            key=lambda i: tables[i].forward.out_size / tables[i].forward.in_size,
-        )
-        ctx.op, ctx.steps = op, [(first + i, tables[i].backward) for i in reversed(order)]
-        for i in order:
-            x = _along(op, x, first + i, tables[i].forward)
-        return x
+        ctx.op, ctx.tables = op, tuple(table.backward for table in tables)
+        return _along_axes(op, x, tuple(table.forward for table in tables))
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         grad = arrays.asarray(ctx.op, "grad_y", grad_y)
-        for axis, taps in ctx.steps:
-            grad = _along(ctx.op, grad, axis, taps)
-        return None, grad, None
+        return None, _along_axes(ctx.op, grad, ctx.tables), None
