@@ -247,3 +247,29 @@ def test_sums_of_rows_are_as_good_as_exact(shape, dtype):
         bound = steps * np.finfo(dtype).eps * np.abs(x).sum(dims, dtype=np.longdouble)
         for _ in range(2):
             assert (np.abs(lamina.sum(x, dims) - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_arrays_without_dimensions(dtype):
+    x = np.array(-1.5, dtype)
+    for function in (lamina.abs, lambda x: lamina.clamp(x, -1, 0.5), lamina.sign, lamina.isnan):
+        for _ in range(2):
+            y = function(x)
+            assert type(y) is np.ndarray and y.shape == ()
+            assert_array_equal(y, function(lamina.tensor(x)).numpy(), strict=True)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_written_indices_of_extremes(axis):
+    for index in (-1, 99, 10**12, -(10**12)):
+        for _ in range(2):
+            x = lamina.tensor(values(5, 7), requires_grad=True)
+            y, indices = x.max(axis)
+            indices.fill_(index)
+            with pytest.raises(RuntimeError, match="written in place"):
+                y.sum().backward()
+            # nobody sees what is written past the Tensor, but it names no memory of others
+            y, indices = x.max(axis)
+            indices.numpy()[...] = index
+            y.sum().backward()
+            assert_array_equal(x.grad.numpy(), np.zeros((5, 7), np.float32))

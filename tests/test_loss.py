@@ -275,3 +275,13 @@ def test_gradients_of_any_layout():
             found.append(x.grad.data)
         np.testing.assert_array_equal(found[1], found[0])
         np.testing.assert_array_equal(found[2], found[0])
+
+
+def test_targets_written_after_forward_are_refused():
+    x = lamina.tensor(np.zeros((2, 3), np.float32), requires_grad=True)
+    for _ in range(2):
+        target = np.array([0, 2])
+        loss = F.cross_entropy(x, target)
+        target[1] = 3
+        with pytest.raises(ValueError, match="cross_entropy: target"):
+            loss.backward()

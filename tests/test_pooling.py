@@ -87,6 +87,16 @@ def test_lp_pool_gradient(backend, axes):
     lamina.testing.gradcheck(lambda t: getattr(F, f"lp_pool{axes}d")(t, 3.0, 2, 2), [x])
 
 
+@pytest.mark.parametrize("p", [1, 2, 3.5])
+def test_lp_pool_of_zeros_has_the_gradient_zero(backend, p):
+    x = lamina.tensor(np.zeros((1, 1, 4, 4), np.float32), requires_grad=True)
+    with lamina.no_grad():
+        x[..., 2:] = 1
+    F.lp_pool2d(x, p, 2).sum().backward()
+    assert_array_equal(x.grad.numpy()[..., :2], 0)
+    assert (x.grad.numpy()[..., 2:] > 0).all()
+
+
 @pytest.mark.parametrize("axes", [2, 3])
 def test_fractional_max_pool(backend, axes):
     """Graham's windows: starts never fall, all stay inside, the last ends the axis."""

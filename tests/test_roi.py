@@ -253,3 +253,13 @@ def test_bad_input(call, error, text):
     with pytest.raises(error) as caught:
         call()
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [ops.roi_pool, ops.roi_align])
+def test_boxes_written_after_forward_are_refused(function):
+    x = lamina.tensor(np.ones((1, 1, 8, 8), np.float32), requires_grad=True)
+    boxes = np.array([[0, 1, 1, 5, 5]], np.float32)
+    y = function(x, boxes, 2)
+    boxes[0, 0] = 7
+    with pytest.raises(ValueError, match="name an image"):
+        y.sum().backward()

@@ -98,10 +98,14 @@ void record(py::handle function, const py::object& context, const py::object& ed
   }
 }
 
+// NumPy makes scalars of what it computes from arrays without dimensions.
+py::object as_array(py::object result) {
+  if (is_array(result.ptr())) return result;
+  return py::handle(graph.numpy).attr("asarray")(result);
+}
+
 py::object wrapped(PyObject* result) {
-  py::object array = py::reinterpret_borrow<py::object>(result);
-  if (!is_array(result)) array = py::handle(graph.numpy).attr("asarray")(array);
-  return wrap(array.release().ptr());
+  return wrap(as_array(py::reinterpret_borrow<py::object>(result)).release().ptr());
 }
 
 py::object run_forward(py::handle function, const py::object& context, Arguments& arguments,
@@ -124,8 +128,8 @@ py::object apply_function(py::handle function, PyObject* const* given, Py_ssize_
   Arguments arguments = unwrap(given, count, keyword_count);
   const py::object context = new_context(arguments.needs);
   py::object result = run_forward(function, context, arguments, count, keywords);
-  if (arguments.tensors.empty()) return result;
   const bool several = PyTuple_Check(result.ptr());
+  if (arguments.tensors.empty()) return several ? result : as_array(std::move(result));
   std::vector<py::object> outputs;
   for (Py_ssize_t i = 0; i < (several ? PyTuple_GET_SIZE(result.ptr()) : 1); ++i) {
     outputs.push_back(wrapped(several ? PyTuple_GET_ITEM(result.ptr(), i) : result.ptr()));

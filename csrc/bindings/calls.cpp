@@ -242,15 +242,20 @@ py::object new_context(const std::shared_ptr<const Known>& known, const Given& g
   return py::reinterpret_steal<py::object>(reinterpret_cast<PyObject*>(recorded));
 }
 
-// The result as an output of a new Node.
+// The result as an output of a new Node; `second` is the Tensor on the first of the extras, or
+// null.
 py::object record_call(const Calls& calls, const std::shared_ptr<const Known>& known,
                        const Given& given, PyObject* const* arguments, py::object result,
-                       const Extras& extras) {
+                       const Extras& extras, const py::object& second) {
   const py::object context = new_context(known, given, result.ptr(), extras, calls.operands);
   py::object tensor = wrap(result.release().ptr());
   const py::object edges = stolen(PyTuple_New(calls.operands));
-  PyObject *tensors[kMaxOperands + 1] = {tensor.ptr()}, *kept[kMaxOperands + 1];
+  PyObject *tensors[kMaxOperands + 2] = {tensor.ptr()}, *kept[kMaxOperands + 2];
   Py_ssize_t tensor_count = 1, kept_count = 0;
+  if (second) {
+    tensors[tensor_count++] = second.ptr();
+    kept[kept_count++] = array_shown_by(second);
+  }
   const unsigned keeps = given.kept(known->call);
   for (Py_ssize_t i = 0; i < calls.operands; ++i) {
     if (given.arrays[i] != nullptr && is_tensor(arguments[i]))
@@ -320,13 +325,14 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
     Extras extras;
     extras.wanted = given.recorded != 0;
     call.run(operands, target, extras);
+    py::object second;
+    if (call.second) second = py::reinterpret_borrow<py::object>(extras[0].object());
+    if (second && given.tensors != 0) second = wrap(second.release().ptr());
     if (given.recorded != 0)
-      result = record_call(calls, known, given, arguments, std::move(result), extras);
+      result = record_call(calls, known, given, arguments, std::move(result), extras, second);
     else if (given.tensors != 0)
       result = wrap(result.release().ptr());
-    if (!call.second) return result.release().ptr();
-    auto second = py::reinterpret_borrow<py::object>(extras[0].object());
-    if (given.tensors != 0) second = wrap(second.release().ptr());
+    if (!second) return result.release().ptr();
     return PyTuple_Pack(2, result.ptr(), second.ptr());
   } catch (...) {  // whatever it is: the long way says it in the words of the function
     PyErr_Clear();

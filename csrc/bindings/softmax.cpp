@@ -85,6 +85,13 @@ Array no_position() {
   return bad;
 }
 
+void refuse_position(const Array& bad) {
+  const int64_t position = *static_cast<const int64_t*>(bad.data());
+  if (position >= 0)
+    throw std::invalid_argument("cross_entropy: target " + std::to_string(position) +
+                                " is no class; it was written after forward");
+}
+
 Call cross_entropy_call(std::vector<py::ssize_t> shape, int64_t n, int64_t c, int64_t inner,
                         int64_t ignore_index, double label_smoothing,
                         const std::string& reduction) {
@@ -94,17 +101,17 @@ Call cross_entropy_call(std::vector<py::ssize_t> shape, int64_t n, int64_t c, in
             const Array loss = reduced ? new_vector(n * inner, y.type()) : y, bad = no_position();
             cross_entropy(*given[0], *given[1], given[2], {}, loss, n, c, inner, ignore_index,
                           label_smoothing, bad);
-            if (*static_cast<const int64_t*>(bad.data()) >= 0)
-              throw std::invalid_argument("target is no class");
+            refuse_position(bad);
             if (!reduced) return;
             extras[0] = new_vector(1, y.type());
             reduce_loss(loss, *given[1], given[2], ignore_index, mean, y, extras[0]);
           },
           [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
             const Array grad = reduced ? spread(grad_y, kept.extras[0], n * inner) : grad_y;
+            const Array bad = no_position();
             cross_entropy(*kept.operands[0], *kept.operands[1], kept.operands[2], grad,
-                          gradients.make(0), n, c, inner, ignore_index, label_smoothing,
-                          no_position());
+                          gradients.make(0), n, c, inner, ignore_index, label_smoothing, bad);
+            refuse_position(bad);
           },
           operand_bits(0, 1, 2),
           {},

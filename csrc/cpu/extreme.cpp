@@ -263,7 +263,7 @@ void extreme_fprop_runs(const ExtremeArgs<T>& args) {
 
 // ---- Gradients
 
-// grad_x = grad_y at the indices.
+// grad_x = grad_y at the indices; what was written over them since is no place outside the line.
 template <class T>
 static void give(const ExtremeArgs<T>& args) {
   const Axes& axes = args.axes;
@@ -276,9 +276,12 @@ static void give(const ExtremeArgs<T>& args) {
   });
   const int64_t inner = in_columns(args) ? axes.inner : 1;
   parallel_ranges(lines, kBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t line = begin; line < end; ++line)
-      args.result[(line / inner * length + args.indices[line]) * inner + line % inner] =
-          args.grad_y[line];
+    for (int64_t line = begin; line < end; ++line) {
+      const uint64_t index = static_cast<uint64_t>(args.indices[line]);
+      if (index >= static_cast<uint64_t>(length)) continue;
+      const int64_t row = line / inner * length + static_cast<int64_t>(index);
+      args.result[row * inner + line % inner] = args.grad_y[line];
+    }
   });
 }
 

@@ -125,8 +125,10 @@ class CrossEntropy(Function):
         x, target, weight = ctx.saved
         grad_x = arrays.empty_like("cross_entropy", x)
         grad_loss = _reduced_grad(ctx, grad, x.dtype)
-        bad = _no_position(x)  # forward has checked them
+        bad = _no_position(x)  # forward has checked them: only a NumPy array was written since
         _C.cross_entropy(x, target, weight, grad_loss, grad_x, *(*ctx.options, bad))
+        if arrays.is_ready(x) and bad[0] >= 0:
+            _refuse_target("cross_entropy", target, bad[0], ctx.options[1])
         return grad_x, None, None, None, None, None
 
 

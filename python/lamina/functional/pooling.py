@@ -13,6 +13,7 @@ from typing import Any
 from .. import _C, arrays
 from ..autograd import Function
 from ..known import Known
+from ..operations import where
 from ..tensor import array_of
 from . import _windows
 from ._arguments import check_rank, flag, integer, real, strides_of, tuple_of
@@ -206,7 +207,10 @@ def _avg_pool(
 def _lp_pool(
     n: int, x: Any, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool
 ) -> Any:
-    """(sum of x^p)^(1/p), as torch: an average of powers, scaled back."""
+    """(sum of x^p)^(1/p), as torch: an average of powers, scaled back.
+
+    The gradient of a window whose sum is 0 is 0, not infinite times 0.
+    """
     op = f"lp_pool{n}d"
     p = real(op, "norm_type", norm_type)
     if p == 0:
@@ -214,7 +218,7 @@ def _lp_pool(
     kernel = tuple_of(op, "kernel_size", kernel_size, n, minimum=1)
     spatial_size(op, n, x)
     mean = _avg_pool(n, x**p, kernel, stride, 0, ceil_mode, True, None, op)
-    return (mean * math.prod(kernel)) ** (1 / p)
+    return where(mean == 0, 0.0, mean * math.prod(kernel)) ** (1 / p)
 
 
 def max_pool1d(

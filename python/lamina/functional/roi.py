@@ -35,11 +35,7 @@ class Roi(Function):
         ctx.index = arrays.empty(op, y.shape, np.int64, like=x) if op == "roi_pool" else None
         flag = arrays.empty(op, (1,), np.int64, like=x)
         _C.roi(op, "fprop", x.shape, *(*options, rois, x, y, ctx.index, flag))
-        if (bad := arrays.fault(flag)) >= 0:
-            raise ValueError(
-                f"{op}: boxes must be finite and name an image from 0 to {x.shape[0] - 1}, "
-                f"got boxes[{bad}]={rois[bad].tolist()}"
-            )
+        _refuse_box(op, x.shape[0], rois, flag)
         ctx.save_for_backward(rois)
         return y
 
@@ -51,7 +47,16 @@ class Roi(Function):
         flag = arrays.empty(ctx.op, (1,), np.int64, like=grad_y)
         tail = rois, grad_y, grad_x, ctx.index, flag
         _C.roi(ctx.op, "dgrad", ctx.x_shape, *(*ctx.options, *tail))
+        _refuse_box(ctx.op, ctx.x_shape[0], rois, flag)
         return None, grad_x, None, None
+
+
+def _refuse_box(op: str, images: int, rois: Any, flag: Any) -> None:
+    if (bad := arrays.fault(flag)) >= 0:
+        raise ValueError(
+            f"{op}: boxes must be finite and name an image from 0 to {images - 1}, "
+            f"got boxes[{bad}]={rois[bad].tolist()}"
+        )
 
 
 def _boxes(op: str, x: Any, boxes: Any) -> Any:
