@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import nn
+from ..nn.module import is_plain
+from ..nn.normalization import normalised
 
 # Expansion, output channels, blocks, stride of the first block (table 2 of the paper).
 _STAGES = (
@@ -47,6 +49,12 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and c == k
 
     def forward(self, x: Any) -> Any:
+        if self.residual and is_plain(self.conv):  # the sum inside the last normalisation
+            *layers, norm = self.conv
+            y = x
+            for layer in layers:
+                y = layer(y)
+            return normalised(norm, y, None, x)
         y = self.conv(x)
         return x + y if self.residual else y
 

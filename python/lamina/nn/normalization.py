@@ -104,6 +104,11 @@ class _BatchNorm(Module):
         return words if self.activation is None else f"{words}, activation={self.activation!r}"
 
 
+def _is_as_made(module: Any, base: type) -> bool:
+    """Without hooks and with the base's forward()."""
+    return is_plain(module) and getattr(module.forward, "__func__", None) is base.forward  # type: ignore[attr-defined]
+
+
 def taken_in(norm: Any, follower: Any) -> Any:
     """The follower as `activation=` of the batch norm before it, or None.
 
@@ -112,9 +117,8 @@ def taken_in(norm: Any, follower: Any) -> Any:
     """
     if not isinstance(norm, _BatchNorm) or not isinstance(follower, _Activation):
         return None
-    for module, base in ((norm, _BatchNorm), (follower, _Activation)):
-        if not is_plain(module) or getattr(module.forward, "__func__", None) is not base.forward:
-            return None
+    if not _is_as_made(norm, _BatchNorm) or not _is_as_made(follower, _Activation):
+        return None
     activation = activation_of(follower)
     if activation is None or norm.activation is not None:
         return None
@@ -123,12 +127,19 @@ def taken_in(norm: Any, follower: Any) -> Any:
 
 
 def normalised(norm: Any, x: Any, follower: Any, residual: Any = None) -> Any:
-    """follower(norm(x) + residual) for modules, in one call where that is the same."""
-    activation = taken_in(norm, follower)
-    if activation is not None:
+    """follower(norm(x) + residual) for modules, in one call where that is the same.
+
+    follower, residual: or None.
+    """
+    if follower is None:
+        alone = isinstance(norm, _BatchNorm) and _is_as_made(norm, _BatchNorm)
+        if alone and norm.activation is None:
+            return norm.normalised(x, None, residual)
+    elif (activation := taken_in(norm, follower)) is not None:
         return norm.normalised(x, activation, residual)
     y = norm(x)
-    return follower(y if residual is None else y + residual)
+    y = y if residual is None else y + residual
+    return y if follower is None else follower(y)
 
 
 class BatchNorm1d(_BatchNorm):
