@@ -1,14 +1,17 @@
 // local_response_norm: window sums one axis at a time (ops/local_response_norm.h).
 //
 // Method        across channels: the window's squares are added in registers, from rows that are in
-//               L1. Within maps: a slab's squares in scratch; each axis adds shifted rows. window -
-//               1 adds an element (a running sum would carry NaN, Inf and rounding along the axis).
-//               d^-beta as exp(-beta log d); the gradient computes d again.
+//               L1; of the gradient's terms a window of rows is kept. Within maps: a slab's squares
+//               in scratch; each axis adds shifted rows. window - 1 adds an element (a running sum
+//               would carry NaN, Inf and rounding along the axis). d^-3/4 by two roots and a
+//               division, other powers as exp(-beta log d); the gradient computes d again.
 // Partitioning  slabs; across channels blocks of kColumns columns.
-// Numerics      sums in window order; a power errs by a few eps times 1 + |beta log d|.
-// Floor         one read of x (and of grad_y), one write of the result; some 50 operations a vector
-//               for the power.
+// Numerics      sums in window order; d^-3/4 errs by three roundings, another power by a few eps
+//               times 1 + |beta log d|.
+// Floor         one read of x (and of grad_y), one write of the result.
 #include "ops/local_response_norm.h"
+
+#include <type_traits>
 
 #include "core/threads.h"
 #include "cpu/scratch.h"
@@ -56,8 +59,50 @@ static T* box_sums(const LocalResponseNormArgs<T>& args, bool holding, T* a, T* 
 }
 
 template <class T>
-LAMINA_INLINE Vec<T> power(Vec<T> d, T exponent) {
-  return exp<T>(exponent * log<T>(d));
+LAMINA_INLINE Vec<T> square_root(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_maskz_sqrt_ps(__mmask16(-1), (__m512)x);
+  else
+    return (Vec<T>)_mm512_maskz_sqrt_pd(__mmask8(-1), (__m512d)x);
+#else
+  for (int i = 0; i < kLanes<T>; ++i)
+    if constexpr (sizeof(T) == 4)
+      x[i] = __builtin_sqrtf(x[i]);
+    else
+      x[i] = __builtin_sqrt(x[i]);
+  return x;
+#endif
+}
+
+// d^-beta and what divides by d. ROOTS: beta is 3/4, that of the networks with such layers.
+template <class T, bool ROOTS>
+struct Scale {
+  Vec<T> d, root;  // 1 / sqrt(d)
+
+  LAMINA_INLINE explicit Scale(Vec<T> sum) : d(sum) {
+    if constexpr (ROOTS) root = T(1) / square_root<T>(d);
+  }
+  LAMINA_INLINE Vec<T> power(T beta) const {
+    if constexpr (ROOTS)
+      return root * square_root<T>(root);
+    else
+      return exp<T>(-beta * log<T>(d));
+  }
+  LAMINA_INLINE Vec<T> divide(Vec<T> v) const {
+    if constexpr (ROOTS)
+      return v * root * root;
+    else
+      return v / d;
+  }
+};
+// Calls body(whether beta is 3/4, as a constant).
+template <class T, class Body>
+LAMINA_INLINE void with_power(const LocalResponseNormArgs<T>& args, const Body& body) {
+  if (args.beta == T(0.75))
+    body(std::true_type{});
+  else
+    body(std::false_type{});
 }
 
 // The sums of squares over the windows of a slab, in `a` or `b`.
@@ -86,109 +131,116 @@ static void for_each_columns(const LocalResponseNormArgs<T>& args, const Body& b
   });
 }
 
-// The sum of value(row) over the window of `row`, cut at the ends.
-template <class T, class Value>
-LAMINA_INLINE Vec<T> across_window(int64_t row, int64_t rows, int64_t before, int64_t after,
-                                   const Value& value) {
-  Vec<T> sum = {};
-  const int64_t last = min_of(row + after, rows - 1);
-  for (int64_t r = max_of<int64_t>(row - before, 0); r <= last; ++r) sum += value(r);
-  return sum;
-}
+// The rows of a window, cut at the ends.
+struct WindowRows {
+  int64_t begin, end;
+  LAMINA_INLINE WindowRows(int64_t row, int64_t rows, int64_t before, int64_t after)
+      : begin(max_of<int64_t>(row - before, 0)), end(min_of(row + after + 1, rows)) {}
+};
 
-// k + alpha * the sum of squares: a vector of a row.
+// k + alpha * the sum of squares down a column of rows: a vector.
 template <class T>
-LAMINA_INLINE Vec<T> scale_across(const LocalResponseNormArgs<T>& args, const T* column,
-                                  int64_t row, int64_t count) {
-  const int64_t pitch = args.size[1] * args.size[2];
-  const int64_t before = args.window[0] / 2, after = (args.window[0] - 1) / 2;
-  __builtin_prefetch(column + (row + after + kRowsAhead) * pitch);
-  const Vec<T> squares = across_window<T>(row, args.size[0], before, after, [&](int64_t r) {
+LAMINA_INLINE Vec<T> scale_across(const LocalResponseNormArgs<T>& args, const WindowRows& rows,
+                                  const T* column, int64_t pitch, int64_t count) {
+  __builtin_prefetch(column + (rows.end - 1 + kRowsAhead) * pitch);
+  Vec<T> squares = {};
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
     const Vec<T> x = load_first(column + r * pitch, count);
-    return x * x;
-  });
+    squares += x * x;
+  }
   return args.k + args.alpha * squares;
 }
 
-template <class T>
+template <class T, bool ROOTS>
 static void fprop_across(const LocalResponseNormArgs<T>& args) {
   const int64_t rows = args.size[0], pitch = args.size[1] * args.size[2];
+  const int64_t before = args.window[0] / 2, after = (args.window[0] - 1) / 2;
   const bool streamed = is_streamed<T>(args.slabs * args.slab());
   for_each_columns(args, [&](int64_t slab, int64_t first, int64_t width) {
     const T* x = args.x + slab + first;
-    for (int64_t row = 0; row < rows; ++row)
-      write_line(args.result + slab + row * pitch + first, width, streamed,
-                 [&](int64_t j, int64_t count) {
-                   const Vec<T> d = scale_across(args, x + j, row, count);
-                   return load_first(x + row * pitch + j, count) * power<T>(d, -args.beta);
-                 });
+    for (int64_t row = 0; row < rows; ++row) {
+      const WindowRows window(row, rows, before, after);
+      write_line(
+          args.result + slab + row * pitch + first, width, streamed, [&](int64_t j, int64_t count) {
+            const Vec<T> d = scale_across(args, window, x + j, pitch, count);
+            return load_first(x + row * pitch + j, count) * Scale<T, ROOTS>(d).power(args.beta);
+          });
+    }
     finish_streams(streamed);
   });
 }
 
-template <class T>
+// Of grad_y d^-beta and the terms x grad_y d^(-beta - 1) a window of rows is kept.
+template <class T, bool ROOTS>
 static void dgrad_across(const LocalResponseNormArgs<T>& args) {
   const int64_t rows = args.size[0], pitch = args.size[1] * args.size[2];
   const int64_t before = args.window[0] / 2, after = (args.window[0] - 1) / 2;
+  const int64_t kept = min_of(args.window[0], rows);
   const bool streamed = is_streamed<T>(args.slabs * args.slab());
   const T factor = 2 * args.alpha * args.beta;
   for_each_columns(args, [&](int64_t slab, int64_t first, int64_t width) {
     const T* x = args.x + slab + first;
     const int64_t room = ceil_div(width, kLanes<T>) * kLanes<T>;
-    Scratch<T> own(rows * room + kLanes<T>), terms(rows * room + kLanes<T>);
-    for (int64_t row = 0; row < rows; ++row)
+    Scratch<T> own(kept * room + kLanes<T>), terms(kept * room + kLanes<T>);
+    auto prepare = [&](int64_t row) {
+      const WindowRows window(row, rows, before, after);
+      const T* grad_y = args.grad_y + slab + first + row * pitch;
+      const int64_t to = row % kept * room;
       along_line<T>(width, [&](int64_t j, int64_t count) {
-        const int64_t at = row * pitch + j;
-        const T* grad_y = args.grad_y + slab + first + at;
-        __builtin_prefetch(grad_y + kRowsAhead * pitch);
-        const Vec<T> d = scale_across(args, x + j, row, count);
-        const Vec<T> passed = load_first(grad_y, count) * power<T>(d, -args.beta);
-        store(&own[row * room + j], passed);
-        store<T>(&terms[row * room + j], passed * load_first(x + at, count) / d);
+        __builtin_prefetch(grad_y + j + kRowsAhead * pitch);
+        const Scale<T, ROOTS> scale(scale_across(args, window, x + j, pitch, count));
+        const Vec<T> passed = load_first(grad_y + j, count) * scale.power(args.beta);
+        store(&own[to + j], passed);
+        store<T>(&terms[to + j], scale.divide(passed * load_first(x + row * pitch + j, count)));
       });
-    for (int64_t row = 0; row < rows; ++row)  // the windows that hold the row: the other way round
+    };
+    int64_t prepared = 0;
+    for (int64_t row = 0; row < rows; ++row) {
+      const WindowRows holding(row, rows, after, before);  // the windows that hold the row
+      while (prepared < holding.end) prepare(prepared++);
       write_line(args.result + slab + row * pitch + first, width, streamed,
                  [&](int64_t j, int64_t count) -> Vec<T> {
-                   const Vec<T> sums = across_window<T>(row, rows, after, before, [&](int64_t r) {
-                     return load(&terms[r * room + j]);
-                   });
+                   Vec<T> sums = {};
+                   for (int64_t r = holding.begin, at = r % kept; r < holding.end; ++r) {
+                     sums += load(&terms[at * room + j]);
+                     if (++at == kept) at = 0;
+                   }
                    const Vec<T> others = load_first(x + row * pitch + j, count) * sums;
-                   return load(&own[row * room + j]) - factor * others;
+                   return load(&own[row % kept * room + j]) - factor * others;
                  });
+    }
     finish_streams(streamed);
   });
 }
 
-template <class T>
-void local_response_norm_fprop_windows(const LocalResponseNormArgs<T>& args) {
-  if (across_rows(args)) return fprop_across(args);
+template <class T, bool ROOTS>
+static void fprop_within(const LocalResponseNormArgs<T>& args) {
   const int64_t size = args.slab();
   parallel_for(args.slabs, [&](int64_t slab) {
     const T* x = args.x + slab * size;
     Scratch<T> a(size), b(size);
     const T* sums = square_sums(args, x, a.get(), b.get());
     along_line<T>(size, [&](int64_t i, int64_t count) {
-      const Vec<T> d = args.k + args.alpha * load_first(sums + i, count);
+      const Scale<T, ROOTS> scale(args.k + args.alpha * load_first(sums + i, count));
       store_first<T>(args.result + slab * size + i, count,
-                     load_first(x + i, count) * power<T>(d, -args.beta));
+                     load_first(x + i, count) * scale.power(args.beta));
     });
   });
 }
 
-template <class T>
-void local_response_norm_dgrad_windows(const LocalResponseNormArgs<T>& args) {
-  if (across_rows(args)) return dgrad_across(args);
+template <class T, bool ROOTS>
+static void dgrad_within(const LocalResponseNormArgs<T>& args) {
   const int64_t size = args.slab();
   parallel_for(args.slabs, [&](int64_t slab) {
     const T* x = args.x + slab * size;
     Scratch<T> a(size), b(size), own(size);
     T* terms = square_sums(args, x, a.get(), b.get());
     along_line<T>(size, [&](int64_t i, int64_t count) {
-      const Vec<T> d = args.k + args.alpha * load_first(terms + i, count, T(1));
+      const Scale<T, ROOTS> scale(args.k + args.alpha * load_first(terms + i, count, T(1)));
       const Vec<T> passed =
-          load_first(args.grad_y + slab * size + i, count) * power<T>(d, -args.beta);
+          load_first(args.grad_y + slab * size + i, count) * scale.power(args.beta);
       store_first<T>(&own[i], count, passed);
-      store_first<T>(terms + i, count, passed * load_first(x + i, count) / d);
+      store_first<T>(terms + i, count, scale.divide(passed * load_first(x + i, count)));
     });
     const T* sums = box_sums(args, true, terms, terms == a.get() ? b.get() : a.get());
     const T factor = 2 * args.alpha * args.beta;
@@ -197,6 +249,20 @@ void local_response_norm_dgrad_windows(const LocalResponseNormArgs<T>& args) {
       store_first<T>(args.result + slab * size + i, count,
                      load_first(&own[i], count) - factor * others);
     });
+  });
+}
+
+template <class T>
+void local_response_norm_fprop_windows(const LocalResponseNormArgs<T>& args) {
+  with_power(args, [&](auto roots) {
+    across_rows(args) ? fprop_across<T, roots>(args) : fprop_within<T, roots>(args);
+  });
+}
+
+template <class T>
+void local_response_norm_dgrad_windows(const LocalResponseNormArgs<T>& args) {
+  with_power(args, [&](auto roots) {
+    across_rows(args) ? dgrad_across<T, roots>(args) : dgrad_within<T, roots>(args);
   });
 }
 

@@ -323,6 +323,17 @@ static void avg_pool_whole_rows(const PoolArgs<T>& args) {
   });
 }
 
+// The lanes of v[k] summed in lane k, as a fixed tree.
+template <class T>
+LAMINA_INLINE Vec<T> sum_each(Vec<T> (&v)[kLanes<T>]) {
+#pragma GCC unroll 4
+  for (int half = kLanes<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int k = 0; k < half; ++k)
+      v[k] = interleave<T, false>(v[k], v[k + half]) + interleave<T, true>(v[k], v[k + half]);
+  return v[0];
+}
+
 // Sums of a vector of planes of `size` elements, the lanes of all summed together. WHOLE is how
 // many whole vectors a plane has, or -1 where it has many.
 template <class T, int WHOLE>
@@ -343,12 +354,7 @@ LAMINA_INLINE Vec<T> plane_sums(const T* x, int64_t size, int64_t count, bool fa
       for (int v = 0; v < WHOLE; ++v) lanes[k] += load(plane + v * kLanes<T>);
     }
   }
-  transpose<T>(lanes);
-#pragma GCC unroll 4
-  for (int width = kLanes<T> / 2; width > 0; width /= 2)
-#pragma GCC unroll 8
-    for (int k = 0; k < width; ++k) lanes[k] += lanes[k + width];
-  return lanes[0];
+  return sum_each<T>(lanes);
 }
 
 template <class T, int WHOLE>
@@ -374,6 +380,50 @@ static void avg_pool_whole_planes(const PoolArgs<T>& args) {
   const int64_t whole = args.in_size() / kLanes<T>;
   if (whole == 3) return average_planes<T, 3>(args);  // 7 x 7 in vectors of 16
   average_planes<T, -1>(args);
+}
+
+// Windows of columns that follow each other and hardly overlap: each is summed in vectors, the
+// lanes of a vector of outputs together.
+template <class T>
+static void avg_pool_runs(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  const int64_t work = row_work(args);
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, work, [&](const auto& rows) {
+    Vec<T> sums[kLanes<T>];
+    T divisor[kLanes<T>];
+    for (T& each : divisor) each = 1;
+    T* y = nullptr;  // where the outputs begin that are not written
+    int64_t held = 0;
+    auto write = [&] {
+      for (int64_t k = held; k < kLanes<T>; ++k) sums[k] = Vec<T>{};
+      store_first<T>(y, held, sum_each<T>(sums) / load(divisor));
+      y += held, held = 0;
+    };
+    rows([&](int64_t plane, int64_t o0, int64_t o1) {
+      const WindowRows<T> behind(args, plane, o0, o1);
+      behind.prefetch(work);
+      const int64_t divide = axis[0].divisor[o0] * axis[1].divisor[o1];
+      if (!y) y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+      for (int64_t o = 0; o < axis[2].out; ++o) {
+        const int64_t end = axis[2].start[o] + axis[2].count[o];
+        Vec<T> sum = {};
+        for (int64_t i = axis[2].start[o]; i < end; i += kLanes<T>) {
+          const Lanes<T> inside(0, end - i);
+          sum +=
+              behind.template down<Sum<T>, 0>([&](const T* row) { return inside.load(row + i); });
+        }
+        sums[held] = sum, divisor[held] = T(divide * axis[2].divisor[o]);
+        if (++held == kLanes<T>) write();
+      }
+    });
+    if (held > 0) write();
+  });
+}
+
+static bool are_runs(const PoolAxis& axis) {
+  int64_t covered = 0;
+  for (int64_t o = 0; o < axis.out; ++o) covered += axis.count[o];
+  return axis.step == 1 && covered <= 2 * axis.in;
 }
 
 template <class T>
@@ -417,7 +467,8 @@ void avg_pool_fprop_windows(const PoolArgs<T>& args) {
   if (whole_rows(args.axis))
     return args.out_size() == 1 && args.in_size() == window_size(args) ? avg_pool_whole_planes(args)
                                                                        : avg_pool_whole_rows(args);
-  if (!avg_pool_fold(args)) avg_pool_any(args);
+  if (avg_pool_fold(args)) return;
+  few_rows(args) && are_runs(args.axis[2]) ? avg_pool_runs(args) : avg_pool_any(args);
 }
 
 LAMINA_INSTANTIATE(max_pool_fprop_windows, PoolArgs)
