@@ -202,6 +202,15 @@ def test_zero_batch():
     assert F.multi_margin_loss(empty, np.zeros(0, int), reduction="none").shape == (0,)
 
 
+@pytest.mark.parametrize("name", ["l1_loss", "mse_loss", "smooth_l1_loss", "huber_loss"])
+def test_other_shapes_warn(name):
+    """[3] and [3, 1] become [3, 3], as in torch, which warns too; the warning is the caller's."""
+    x, t = np.arange(3.0), np.arange(3.0).reshape(3, 1)
+    with pytest.warns(UserWarning, match=rf"{name}: .*target.shape=\(3, 1\)") as caught:
+        y = getattr(F, name)(x, t, reduction="none")
+    assert y.shape == (3, 3) and caught[0].filename == __file__
+
+
 ONE = np.ones(3)
 BAD = [
     (lambda: F.mse_loss(ONE, np.ones(2)), ValueError, r"mse_loss: .*target.shape=\(2,\)"),

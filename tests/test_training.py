@@ -123,7 +123,7 @@ def test_gemm_is_exact_at_the_edges_of_its_tiles(backend, edges):
 @pytest.mark.parametrize(
     ("shapes", "error", "text"),
     [
-        (((2, 3), (4, 5)), ValueError, "x has 3 features but weight expects 5"),
+        (((2, 3), (4, 5)), ValueError, "input has 3 features but weight expects 5"),
         (((2, 3), (4, 3), (5,)), ValueError, "bias must have one element per output"),
         (((), (4, 3)), ValueError, "input must have"),
         (((2, 3), (4, 3, 1)), ValueError, "weight must have 1 or 2 dimensions"),

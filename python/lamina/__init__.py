@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import Any
 
 from . import autograd, operations
@@ -96,7 +97,8 @@ def __getattr__(name: str) -> Any:
     if name in operations.__all__:  # not imported above: they hide builtins such as sum
         value = globals()[name] = getattr(operations, name)
         return value
-    raise AttributeError(f"module 'lamina' has no attribute {name!r}")
+    module = sys.modules[__name__]  # with it Python suggests a name
+    raise AttributeError(f"module 'lamina' has no attribute {name!r}", name=name, obj=module)
 
 
 def __dir__() -> list[str]:

@@ -187,12 +187,26 @@ def checked_dtype(op: str, dtype: Any, cuda: bool = False) -> np.dtype:
     )
 
 
+def kind_of(x: Any) -> str:
+    """The type of `x` in messages: with its library, where that tells more (torch.Tensor)."""
+    kind = type(x)
+    library = kind.__module__.partition(".")[0]
+    return kind.__name__ if library in ("builtins", "lamina") else f"{library}.{kind.__name__}"
+
+
+def _conversion(name: str, x: Any, dtype: str) -> str:
+    """How to make an array of what is none."""
+    if hasattr(x, "__dlpack__"):
+        return f"share its memory with lamina.from_dlpack({name})"
+    return f"convert it with numpy.asarray(..., dtype='{dtype}')"
+
+
 def check_float(op: str, name: str, x: Any) -> None:
     """Raises TypeError unless `x` is a float32 or float64 array (on CUDA also 16-bit floats)."""
     if not is_array(x):
         raise TypeError(
             f"{op}: {name} must be an array of float32 or float64, got {name} of type "
-            f"{type(x).__name__}; convert it with numpy.asarray(..., dtype='float32')"
+            f"{kind_of(x)}; {_conversion(name, x, 'float32')}"
         )
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
@@ -232,10 +246,14 @@ def asindices(op: str, name: str, x: Any) -> Any:
         flags = x.flags
         if flags.c_contiguous and flags.aligned:
             return x
-    if not is_array(x) or x.dtype.kind not in "iu":
-        kind = f"dtype={x.dtype}" if is_array(x) else type(x).__name__
+    if not is_array(x):
         raise TypeError(
-            f"{op}: {name} must be an array of integers (int64), got {kind}; "
+            f"{op}: {name} must be an array of integers (int64), got {name} of type "
+            f"{kind_of(x)}; {_conversion(name, x, 'int64')}"
+        )
+    if x.dtype.kind not in "iu":
+        raise TypeError(
+            f"{op}: {name} must be an array of integers (int64), got {name}.dtype={x.dtype}; "
             "convert it with .astype('int64')"
         )
     if is_cuda(x):

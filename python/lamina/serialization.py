@@ -50,9 +50,12 @@ def save(
             file.flush()
             os.fsync(file.fileno())  # or a crash could leave the new name on an empty file
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename == temporary:
+            text = f"save: path must name a file that can be written ({error.strerror}), got path"
+            raise type(error)(error.errno, text, os.fspath(path)) from None
         raise
 
 

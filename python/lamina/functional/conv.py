@@ -383,9 +383,9 @@ def _conv(asked: tuple[Any, ...]) -> Any:
     groups = integer(op, "groups", groups, minimum=1)
     if x.shape[1] != weight.shape[1] * groups:
         raise ValueError(
-            f"{op}: x has {x.shape[1]} channels but weight expects {weight.shape[1] * groups} "
-            f"(weight.shape[1] * groups), got x.shape={x.shape}, weight.shape={weight.shape}, "
-            f"groups={groups}"
+            f"{op}: input has {x.shape[1]} channels but weight expects {weight.shape[1] * groups} "
+            f"(weight.shape[1] * groups), got input.shape={x.shape}, "
+            f"weight.shape={weight.shape}, groups={groups}"
         )
     if weight.shape[0] % groups:
         raise ValueError(

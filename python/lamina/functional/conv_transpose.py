@@ -78,8 +78,8 @@ def _conv_transpose(asked: tuple[Any, ...]) -> Any:
     groups = integer(op, "groups", groups, minimum=1)
     if x.shape[1] != weight.shape[0]:
         raise ValueError(
-            f"{op}: x has {x.shape[1]} channels but weight expects {weight.shape[0]} "
-            f"(weight.shape[0]), got x.shape={x.shape}, weight.shape={weight.shape}"
+            f"{op}: input has {x.shape[1]} channels but weight expects {weight.shape[0]} "
+            f"(weight.shape[0]), got input.shape={x.shape}, weight.shape={weight.shape}"
         )
     if weight.shape[0] % groups:
         raise ValueError(
@@ -99,7 +99,9 @@ def _conv_transpose(asked: tuple[Any, ...]) -> Any:
         op, strides, pairs, dilations, groups, algo, checked_limit(op, workspace_limit)
     )
     if min(x.shape[2:]) < 1:
-        raise ValueError(f"{op}: the input is empty along a spatial axis, got x.shape={x.shape}")
+        raise ValueError(
+            f"{op}: the input is empty along a spatial axis, got input.shape={x.shape}"
+        )
     size = _transposed_size(
         op, x.shape[2:], weight.shape[2:], geometry, output_padding, output_size
     )

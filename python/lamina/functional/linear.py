@@ -105,8 +105,8 @@ def linear(
     m, n, k = math.prod(x.shape[:-1]), math.prod(weight.shape[:-1]), weight.shape[-1]
     if x.shape[-1] != k:
         raise ValueError(
-            f"linear: x has {x.shape[-1]} features but weight expects {k} "
-            f"(weight.shape[-1]), got x.shape={x.shape}, weight.shape={weight.shape}"
+            f"linear: input has {x.shape[-1]} features but weight expects {k} "
+            f"(weight.shape[-1]), got input.shape={x.shape}, weight.shape={weight.shape}"
         )
     if bias is not None and math.prod(bias.shape) != n:
         raise ValueError(

@@ -7,6 +7,7 @@ Each has torch's formula, which its docstring states for one element; `reduction
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -100,7 +101,8 @@ def l1_loss(
 ) -> Any:
     """|x - t|, times `weight`; the weighted mean divides by the sum of the weights.
 
-    Raises ValueError for shapes that do not broadcast, TypeError for dtypes.
+    Raises ValueError for shapes that do not broadcast, TypeError for dtypes; warns where those of
+    x and t differ.
     """
     return _weighted("l1_loss", Tensor.abs, input, target, weight, reduction, size_average, reduce)
 
@@ -123,6 +125,18 @@ def mse_loss(
     )
 
 
+def _pair(op: str, input: Any, target: Any, weight: Any = None, stacklevel: int = 4) -> list[Any]:
+    """`operands`, with torch's warning for [N] beside [N, 1], which would become [N, N]."""
+    x, t, w = operands(op, input=input, target=target, weight=weight)
+    if x.shape != t.shape:
+        warnings.warn(
+            f"{op}: target should have the shape of input, got input.shape={x.shape}, "
+            f"target.shape={t.shape}, which are broadcast; reshape one",
+            stacklevel=stacklevel,
+        )
+    return [x, t, w]
+
+
 def _weighted(
     op: str,
     of_difference: Callable[[Any], Any],
@@ -131,7 +145,7 @@ def _weighted(
     weight: Any,
     *reduction: Any,
 ) -> Any:
-    x, t, w = operands(op, input=input, target=target, weight=weight)
+    x, t, w = _pair(op, input, target, weight, stacklevel=5)
     loss = of_difference(x - t)
     if w is None:
         return reduced(op, loss, *reduction)
@@ -154,7 +168,7 @@ def smooth_l1_loss(
     edge = real(op, "beta", beta)
     if not edge >= 0:
         raise ValueError(f"{op}: beta must be at least 0, got beta={beta}")
-    x, t = operands(op, input=input, target=target)
+    x, t, _ = _pair(op, input, target)
     d = (x - t).abs()
     loss = where(d < edge, d * d * (0.5 / edge), d - 0.5 * edge) if edge else d
     return reduced(op, loss, reduction, size_average, reduce)
@@ -169,7 +183,7 @@ def huber_loss(
     edge = real(op, "delta", delta)
     if not edge > 0:
         raise ValueError(f"{op}: delta must be above 0, got delta={delta}")
-    x, t, w = operands(op, input=input, target=target, weight=weight)
+    x, t, w = _pair(op, input, target, weight)
     d = (x - t).abs()
     loss = where(d < edge, 0.5 * d * d, edge * (d - 0.5 * edge))
     if w is not None:

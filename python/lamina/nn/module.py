@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import device_of, is_floating, to_device, to_numpy
+from ..arrays import device_of, is_floating, kind_of, to_device, to_numpy
 from ..tensor import RemovableHandle, Tensor
 from .parameter import Parameter
 
@@ -95,7 +95,12 @@ class Module:
             for registry in (held["_parameters"], held["_buffers"], held["_modules"]):
                 if name in registry:
                     return registry[name]
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        text = f"{type(self).__name__!r} object has no attribute {name!r}"
+        raise AttributeError(text, name=name, obj=self)  # with them Python suggests a name
+
+    def __dir__(self) -> list[str]:
+        registries = self._parameters, self._buffers, self._modules
+        return [*super().__dir__(), *(name for registry in registries for name in registry)]
 
     def __delattr__(self, name: str) -> None:
         if not self._forget(name):
@@ -143,7 +148,11 @@ class Module:
         """Adds a sub-module under a name."""
         self._check_name("add_module", name, self._modules)
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"add_module: {name} must be a Module, got {type(module).__name__}")
+            if isinstance(module, type):
+                got = f"the class {module.__name__}; call it: {module.__name__}(...)"
+            else:
+                got = kind_of(module) + "; unpack it: *modules" * isinstance(module, list)
+            raise TypeError(f"{type(self).__name__}: module {name} must be a Module, got {got}")
         self._modules[name] = module
 
     register_module = add_module

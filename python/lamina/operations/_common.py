@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from .. import _C
-from ..arrays import FLOATS, INT64, asarray, device_of, empty, is_array, is_ready, module_of
+from ..arrays import (
+    FLOATS,
+    INT64,
+    asarray,
+    device_of,
+    empty,
+    is_array,
+    is_ready,
+    kind_of,
+    module_of,
+)
 
 BOOL = np.dtype(np.bool_)
 NUMBERS = (*FLOATS, INT64)  # of known calls that compute
@@ -32,7 +42,7 @@ def _check_operand(op: str, name: str, x: Any) -> None:
     elif isinstance(x, numbers.Real):
         return
     else:
-        got = f"{name} of type {type(x).__name__}"
+        got = f"{name} of type {kind_of(x)}"
     raise TypeError(
         f"{op}: {name} must be a Tensor, an array or a number, real or boolean, got {got}; "
         "convert it with lamina.tensor"
