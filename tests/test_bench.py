@@ -168,6 +168,34 @@ def test_bandwidth_of_nothing_is_refused():
     assert result.exit_code == 2 and "no_such_kernel" in result.output
 
 
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("bench --json {0}", "is a directory; name a file in it"),
+        ("bench --plot {0}/no/x.png", "no is not a directory; create it first"),
+        ("bandwidth --json {0}", "is a directory"),
+        ("compare --plot {0}", "is a directory"),
+        ("bench --threads 5000", "less than or equal to 4096"),
+        ("plan 1x4x8x8 4x4x3x3 --backend cuda", "cuda: "),
+        ("plan 1x4x8x8 4x4x3x3 --backend gpu", "got name='gpu'"),
+        ("train digits --out {0}/file", "File exists"),
+    ],
+)
+def test_refused_before_anything_is_measured(tmp_path, arguments, words):
+    (tmp_path / "file").touch()
+    command = arguments.format(tmp_path).split()
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "400"})
+    if "--backend cuda" in arguments and result.exit_code == 0:
+        pytest.skip("there is a GPU")
+    assert result.exit_code == 2 and words in result.output
+
+
+def test_version_and_module():
+    done = [sys.executable, "-m", "lamina", "--version"]
+    said = subprocess.run(done, capture_output=True, text=True, check=True).stdout
+    assert said == f"lamina {lamina.__version__}\n"
+
+
 def test_ceilings_are_measured(monkeypatch):
     monkeypatch.undo()
     best = measure._best

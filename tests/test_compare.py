@@ -277,6 +277,15 @@ def test_networks_are_judged_and_timed(tmp_path):
     assert all(0 < row["error"]["lamina"] < 1e-6 for row in rows)
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"rows": []}'])
+def test_another_file_is_not_continued(tmp_path, text):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    result = run("tiny", "--peers", "", "--json", str(path))
+    assert result.exit_code == 2 and "holds no report" in result.output
+    assert path.read_text() == text
+
+
 def test_wrong_results_fail(monkeypatch):
     monkeypatch.setattr(compare, "ERROR_BOUND", -1.0)
     result = run("tiny", "--layers", "4x4", "--pass", "fprop", "--peers", "")

@@ -152,6 +152,8 @@ def test_command_runs_the_samples_that_an_algorithm_takes():
         (["nonsense"], "nonsense"),
         (["conv", "--algo", "nonsense"], "algo='nonsense'"),
         (["--x", "1x4x8x8", "--weight", "4x4x5x5", "--algo", "winograd"], "needs a 3x3 filter"),
+        (["relu", "--algo", "nonsense"], "algo='nonsense'"),
+        (["--x", "1x4x8x8"], "--weight go together"),
         (["relu", "--pass", "sideways"], "sideways"),
         (["relu", "--dtype", "int8"], "int8"),
         (["relu", "--schedule", "sideways"], "sideways"),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +14,29 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Handwritten neural-network kernels."
-)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 train_app = typer.Typer(no_args_is_help=True, help="Train a network on real data.")
 app.add_typer(train_app, name="train")
 # Tables need the room; what is not a terminal has no width of its own.
 console = Console(width=None if Console().is_terminal else 120)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import lamina
+
+        console.print(f"lamina {lamina.__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print it."),
+    ] = False,
+) -> None:
+    """Handwritten neural-network kernels."""
 
 
 @train_app.command("digits")
@@ -32,7 +49,10 @@ def train_digits(
     """A LeNet-style network on scikit-learn's handwritten digits."""
     from .train import train_digits as run
 
-    result = run(console, epochs, batch_size, seed, out)
+    try:
+        result = run(console, epochs, batch_size, seed, out)
+    except OSError as error:  # of the directory, which comes first, or of its files
+        raise typer.BadParameter(f"--out: {error}") from None
     console.print(
         f"test accuracy [bold]{result.accuracy:.2%}[/bold] after {epochs} epochs in "
         f"{result.seconds:.1f} s; saved {result.weights} and {result.picture}"
@@ -50,7 +70,9 @@ def bench(
         str, typer.Option("--pass", help="fprop, dgrad, wgrad (conv), train (others), or all.")
     ] = "fprop",
     batch: Annotated[int, typer.Option(min=1)] = 1,
-    threads: Annotated[int, typer.Option(min=0, help="Of lamina and its peer; 0: all.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, max=4096, help="Of lamina and its peer; 0: all.")
+    ] = 0,
     seconds: Annotated[float, typer.Option(min=0.001, help="Time per kernel and layer.")] = 0.3,
     vs: Annotated[str, typer.Option(help="Compare with an installed peer: torch.")] = "",
     ref: Annotated[bool, typer.Option(help="Time the reference backend too (slow).")] = True,
@@ -70,9 +92,7 @@ def bench(
         return
     if vs not in ("", "torch"):
         raise typer.BadParameter(f"unknown peer {vs!r}; so far: torch")
-    for path in (json_path, plot):
-        if path and not path.parent.is_dir():  # said now, not after minutes of measuring
-            raise typer.BadParameter(f"{path.parent} is not a directory; create it first")
+    _check_files(json_path, plot)
     if threads:
         lamina.set_num_threads(threads)
     if vs:
@@ -105,7 +125,7 @@ def compare(
         str, typer.Option("--pass", help="fprop, dgrad, wgrad, train, several of them, or all.")
     ] = "all",
     batch: Annotated[int, typer.Option(min=0, help="Only this batch; 0: all.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="Of every library; 0: all.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=4096, help="Of every library; 0: all.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.001, help="Time per row.")] = 1.0,
     peers: Annotated[
         str,
@@ -139,9 +159,7 @@ def compare(
 
     if allocator not in ("keep", "default"):
         raise typer.BadParameter(f"--allocator must be keep or default, got {allocator!r}")
-    for path in (json_path, plot):
-        if path and not path.parent.is_dir():
-            raise typer.BadParameter(f"{path.parent} is not a directory; create it first")
+    _check_files(json_path, plot)
     if threads:
         lamina.set_num_threads(threads)
     passes = [word for word in pass_.replace(",", " ").split() if word]
@@ -167,7 +185,7 @@ def compare(
 @app.command()
 def bandwidth(
     part: Annotated[str, typer.Argument(help="Only kernels whose name contains this.")] = "",
-    threads: Annotated[int, typer.Option(min=0, help="0: all.")] = 0,
+    threads: Annotated[int, typer.Option(min=0, max=4096, help="0: all.")] = 0,
     seconds: Annotated[float, typer.Option(min=0.0, help="Time per kernel.")] = 0.3,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the rows here.")] = None,
 ) -> None:
@@ -176,8 +194,7 @@ def bandwidth(
 
     from . import bandwidth
 
-    if json_path and not json_path.parent.is_dir():
-        raise typer.BadParameter(f"{json_path.parent} is not a directory; create it first")
+    _check_files(json_path)
     if threads:
         lamina.set_num_threads(threads)
     try:
@@ -186,6 +203,19 @@ def bandwidth(
         raise typer.BadParameter(str(error)) from None
     if json_path:
         json_path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def _check_files(*paths: Path | None) -> None:
+    """Says now, not after minutes of measuring, that a file cannot be written."""
+    for path in paths:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise typer.BadParameter(f"{path.parent} is not a directory; create it first")
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a directory; name a file in it")
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise typer.BadParameter(f"{path} cannot be written; name another file")
 
 
 def _need_torch() -> None:
@@ -211,6 +241,7 @@ def parity(
 ) -> None:
     """Compare every name of torch.nn.functional and torch.nn, call by call (needs torch)."""
     _need_torch()
+    _check_files(out)
     from .parity import write_table
 
     found = write_table(out)
@@ -275,7 +306,7 @@ def plan(
     try:
         with lamina.backend(backend):
             console.print(explain(x, weight, stride, padding, dilation, groups))
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: no GPU, or no kernels for one
         raise typer.BadParameter(str(error)) from None
 
 
@@ -314,6 +345,8 @@ def simt_(
     failures = 0
     try:
         with watching.schedule(schedule, seed):
+            if bool(x) != bool(weight):
+                raise ValueError(f"--x and --weight go together, got {x!r}, {weight!r}")
             if x or weight:
                 options = stride, padding, dilation, groups
                 subjects = simt.shape_subjects(x, weight, *options, pass_, algo, dtype)

@@ -335,7 +335,13 @@ def _earlier(path: Path | None, precision: str) -> dict[str, Any]:
     """The report that is continued. Raises ValueError for one of other settings."""
     if path is None or not path.exists():
         return {"commands": [], "rows": []}
-    earlier = json.loads(path.read_text())
+    try:
+        earlier = json.loads(path.read_text())
+        _ = earlier["commands"], earlier["threads"], earlier["rows"]
+    except (ValueError, TypeError, LookupError):
+        raise ValueError(
+            f"compare: {path} holds no report that could be continued; name another file"
+        ) from None
     if earlier["threads"] != lamina.get_num_threads():
         raise ValueError(
             f"compare: {path} has rows of {earlier['threads']} threads, this run has "

@@ -229,14 +229,14 @@ def choose(names: Sequence[str], pass_: str, algo: str, dtype: str) -> list[Subj
                 continue
             if isinstance(layer, ConvLayer):
                 found += layer_subjects(layer, conv_passes, algo, dtype)
-            elif _has_kernel(DEFINITIONS[layer.definition].op or layer.definition):
+            elif _has_kernel(DEFINITIONS[layer.definition].op or layer.definition, algo):
                 found.append(plain_subject(layer, train, dtype))
         family = FAMILIES.get(name, ())
         used = {layer.definition for layer in family if isinstance(layer, PlainLayer)}
         for key, definition in DEFINITIONS.items():
             op = definition.op or key
             wanted = name in (key, op) or key in used or name == "all"
-            if wanted and op != "conv" and _has_kernel(op):
+            if wanted and op != "conv" and _has_kernel(op, algo):
                 found.append(definition_subject(key, definition, train, algo or "auto", dtype))
         if not found and algo:
             raise ValueError(f"simt: no kernel with algo={algo!r} can run the shapes of {name!r}")
@@ -247,8 +247,8 @@ def choose(names: Sequence[str], pass_: str, algo: str, dtype: str) -> list[Subj
     return subjects
 
 
-def _has_kernel(op: str) -> bool:
-    return bool(lamina.kernels(op, backend="simt_check"))
+def _has_kernel(op: str, algo: str) -> bool:
+    return any(algo in ("", k.algo) for k in lamina.kernels(op, backend="simt_check"))
 
 
 # What `lamina simt conv` runs: plain, strided, grouped, depthwise and pointwise.
