@@ -187,6 +187,19 @@ def test_import_brings_numpy_only_and_prints_nothing():
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
+def test_table_of_errors_has_the_bounds_that_are_measured():
+    """`python benchmarks/ulp_table.py --write` makes it; kMost is 2, on baseline more."""
+    root = Path(__file__).parents[1]
+    page = root / "docs" / "developing.md"
+    if not page.exists():
+        pytest.skip("needs the source tree")
+    source = (root / "tests" / "every_float.cpp").read_text()
+    bounds = re.findall(r'^    \{"(\w+)", ([\w.]+),', source, re.MULTILINE)
+    table = page.read_text().partition("<!-- ulp -->\n")[2].partition("<!-- /ulp -->")[0]
+    rows = re.findall(r"^\| (\w+) \| ([\d.]+)", table, re.MULTILINE)
+    assert rows == [(name, bound.replace("kMost", "2")) for name, bound in bounds] != []
+
+
 def test_readme_table_is_the_registry():
     """`python benchmarks/kernel_table.py --write` makes the table; it must have been run."""
     root = Path(__file__).parents[1]

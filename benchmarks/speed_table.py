@@ -1,0 +1,51 @@
+"""Prints the README's table of speeds from a report of `lamina compare`; --write updates it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+REPORT = ROOT / "benchmarks" / "results" / "epyc-zen5-compare-2threads.json"
+BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"
+FAMILIES = {
+    "suite": "convolution layers of known networks",
+    "held_out": "convolution layers that no rule was fitted to",
+    "networks": "whole networks",
+    "networks_fused": "whole networks fused for inference, both libraries",
+    "pool": "pooling",
+    "norm": "normalisation",
+    "activation": "activations",
+    "softmax": "softmax and log-softmax",
+    "resize": "resizing and shuffling",
+    "unfold": "im2col and col2im",
+}
+
+
+def table(report: dict[str, Any]) -> str:
+    """One row a family: PyTorch's time over Lamina's, the geometric mean and the least ratio."""
+    found = {(row["family"], row["pass"], row["peer"]): row for row in report["summary"]}
+    lines = ["| | layers | forward | forward and backward |", "|---|---|---|---|"]
+    for family, title in FAMILIES.items():
+        peer = "torch.fused" if family == "networks_fused" else "torch"
+        rows = [found.get((family, pass_, peer)) for pass_ in ("fprop", "train")]
+        cells = [row and f"{row['geomean']:.2f} ({row['worst']:.2f})" for row in rows]
+        if rows[0]:
+            lines.append(f"| {title} | {rows[0]['layers']} | {cells[0]} | {cells[1] or ''} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    text = table(json.loads(REPORT.read_text()))
+    if "--write" not in sys.argv:
+        print(text, end="")
+        return
+    readme = ROOT / "README.md"
+    head, _, rest = readme.read_text().partition(BEGIN)
+    readme.write_text(head + BEGIN + text + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()
