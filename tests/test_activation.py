@@ -93,9 +93,10 @@ def test_far_out(backend, name, options):
     assert_allclose(t.grad.data, expected, rtol=bound, atol=bound)
 
 
-def test_prelu(backend):
-    x = cases.integers((2, 3, 5), 1)
-    for channels in (1, 3):
+@pytest.mark.parametrize("shape", [(2, 3, 5), (4, 3), (7,), (2, 3, 41), (0, 3, 2)], ids=str)
+def test_prelu(backend, shape):
+    x = cases.integers(shape, 1)
+    for channels in {1, *shape[1:2]}:
         weight = cases.integers((channels,), 2)
         tx = lamina.tensor(x, requires_grad=True)
         tw = lamina.tensor(weight, requires_grad=True)
@@ -104,6 +105,11 @@ def test_prelu(backend):
         y.backward(grad_y)
         assert_array_equal(y.data, reference.prelu(x, weight))
         grad_x, grad_weight = reference.prelu_backward(grad_y, x, weight)
+        assert_array_equal(tx.grad.data, grad_x)
+        assert_array_equal(tw.grad.data, grad_weight)
+        for one in (tx, tw):  # without the other
+            one.grad = None
+            F.prelu(*(t if t is one else t.data for t in (tx, tw))).backward(grad_y)
         assert_array_equal(tx.grad.data, grad_x)
         assert_array_equal(tw.grad.data, grad_weight)
 

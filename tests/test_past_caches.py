@@ -20,6 +20,10 @@ CALLS = {
     "local_response_norm": (lambda x: F.local_response_norm(x, 5), (23, 25)),
     "interpolate": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (16, 24)),
     "channel_shuffle": (lambda x: F.channel_shuffle(x, 3), (33, 35)),
+    "prelu": (
+        lambda x: F.prelu(x, lamina.tensor(np.linspace(-1, 1, 12), x.dtype, requires_grad=True)),
+        (23, 25),
+    ),
     "softmax": (lambda x: F.softmax(x, -1), (3, 333)),
     "log_softmax": (lambda x: F.log_softmax(x, -1), (1, 3001)),
     "cross_entropy": (

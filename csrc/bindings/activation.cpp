@@ -1,10 +1,15 @@
 #include "bindings/activation.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "bindings/calls.h"
 #include "bindings/numpy_array.h"
 #include "ops/epilogue_call.h"
+#include "ops/prelu_gradients.h"
 
 LAMINA_ARGS(PreluArgs)
+LAMINA_ARGS(PreluGradientArgs)
 
 namespace lamina::bindings {
 
@@ -40,19 +45,47 @@ Array gradient_of_argument(const ActivationName& name, const Array& y, const Arr
 
 namespace {
 
+template <class T>
+void fill(ops::PreluArgs<T>& args, const Array& x, const Array& weight,
+          const std::optional<Array>& grad_y, int64_t n, int64_t c, int64_t inner) {
+  args.n = n, args.c = c, args.inner = inner, args.weights = weight.size();
+  expect(args.weights == 1 || args.weights == c, "weight", "does not match the channels");
+  args.x = input<T>(x, "x", n * c * inner);
+  args.weight = input<T>(weight, "weight", args.weights);
+  args.grad_y = optional_input<T>(grad_y, "grad_y", n * c * inner);
+}
+
 void prelu(const std::string& pass, const Array& x, const Array& weight,
            const std::optional<Array>& grad_y, const Array& result, int64_t n, int64_t c,
            int64_t inner) {
   visit_dtype(result, [&]<class T>(T) {
     ops::PreluArgs<T> args;
-    args.n = n, args.c = c, args.inner = inner, args.weights = weight.size();
-    expect(args.weights == 1 || args.weights == c, "weight", "does not match the channels");
-    args.x = input<T>(x, "x", n * c * inner);
-    args.weight = input<T>(weight, "weight", args.weights);
-    args.grad_y = optional_input<T>(grad_y, "grad_y", n * c * inner);
+    fill(args, x, weight, grad_y, n, c, inner);
     args.result = output<T>(result, "result", pass == "wgrad" ? args.weights : n * c * inner);
     py::gil_scoped_release release;
     ops::run("prelu", pass.c_str(), args);
+  });
+}
+
+// dgrad and wgrad: by one kernel if the backend has it.
+void prelu_gradients(const Array& x, const Array& weight, const Array& grad_y, const Array& grad_x,
+                     const Array& grad_weight, int64_t n, int64_t c, int64_t inner) {
+  const ops::Backend& backend = ops::current_backend_kernels("prelu");
+  const bool both = std::any_of(
+      backend.kernels, backend.kernels + backend.kernel_count, [](const ops::Kernel& kernel) {
+        return std::strcmp(kernel.op, "prelu") == 0 && std::strcmp(kernel.pass, "gradients") == 0;
+      });
+  if (!both) {
+    prelu("dgrad", x, weight, grad_y, grad_x, n, c, inner);
+    return prelu("wgrad", x, weight, grad_y, grad_weight, n, c, inner);
+  }
+  visit_dtype(grad_x, [&]<class T>(T) {
+    ops::PreluGradientArgs<T> args;
+    fill(args, x, weight, grad_y, n, c, inner);
+    args.result = output<T>(grad_x, "grad_x", n * c * inner);
+    args.grad_weight = output<T>(grad_weight, "grad_weight", args.weights);
+    py::gil_scoped_release release;
+    ops::run("prelu", "gradients", args);
   });
 }
 
@@ -86,6 +119,9 @@ LAMINA_BINDINGS(activation) {
   });
   module.def("prelu", &prelu, py::arg("pass_"), py::arg("x"), py::arg("weight"), py::arg("grad_y"),
              py::arg("result"), py::arg("n"), py::arg("c"), py::arg("inner"));
+  module.def("prelu_gradients", &prelu_gradients, py::arg("x"), py::arg("weight"),
+             py::arg("grad_y"), py::arg("grad_x"), py::arg("grad_weight"), py::arg("n"),
+             py::arg("c"), py::arg("inner"));
 }
 
 }  // namespace lamina::bindings

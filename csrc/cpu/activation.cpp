@@ -3,6 +3,7 @@
 // Method        one functor a kind, f and f' on vectors; f' is recomputed from x, so nothing but x
 //               is kept for the way back.
 // Partitioning  ranges of kGrain elements; the last vector of a range is padded, never branched on.
+//               prelu: planes, whose sums for the gradient of the weight are added in order.
 //               Results too large for the caches are written past them, unless an operand is
 //               written over.
 // Floor         one read and one write (dgrad: two reads) of the tensor.
@@ -10,14 +11,17 @@
 
 #include "core/threads.h"
 #include "cpu/activate.h"
+#include "cpu/scratch.h"
 #include "cpu/simd.h"
 #include "ops/instantiate.h"
+#include "ops/prelu_gradients.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::Activation;
 using ops::ActivationArgs;
 using ops::PreluArgs;
+using ops::PreluGradientArgs;
 
 static constexpr int64_t kGrain = 16384;  // elements a task: 64 KiB of float in and out
 
@@ -80,7 +84,7 @@ void activation_dgrad_elementwise(const ActivationArgs<T>& args) {
   }
 }
 
-// One plane of prelu: y = x > 0 ? source : slope * source.
+// One plane of prelu: result = x > 0 ? source : slope * source.
 template <class T>
 static void prelu_plane(const T* x, const T* source, T slope, T* result, int64_t size,
                         bool streamed) {
@@ -89,19 +93,42 @@ static void prelu_plane(const T* x, const T* source, T slope, T* result, int64_t
     return load_first(x + i, count) > T(0) ? s : slope * s;
   });
 }
+// The same for grad_x, and the plane's sum of x grad_y where x is not positive; the sum alone
+// without a result.
+template <class T>
+static T prelu_plane_sum(const T* x, const T* grad_y, T slope, T* result, int64_t size,
+                         bool streamed) {
+  Vec<T> sum = {};
+  auto step = [&](int64_t i, int64_t count) {
+    const Vec<T> v = load_first(x + i, count), g = load_first(grad_y + i, count);
+    sum += v > T(0) ? Vec<T>{} : v * g;
+    return v > T(0) ? g : slope * g;
+  };
+  if (result)
+    write_line(result, size, streamed, step);
+  else
+    along_line<T>(size, step);
+  return sum_lanes<T>(sum);
+}
 
-// y or grad_x, plane by plane in tasks of about kGrain elements.
+// Calls body(plane, weight) in tasks of about kGrain elements.
+template <class T, class Body>
+static void for_each_plane(const PreluArgs<T>& args, bool streamed, const Body& body) {
+  const int64_t grain = ceil_div(kGrain, max_of<int64_t>(args.inner, 1));
+  parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t plane = begin; plane < end; ++plane)
+      body(plane, args.weight[plane % args.c % args.weights]);
+    finish_streams(streamed);
+  });
+}
+
+// y or grad_x
 template <class T>
 static void prelu_planes(const PreluArgs<T>& args, const T* source) {
   const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
-  const int64_t grain = ceil_div(kGrain, max_of<int64_t>(args.inner, 1));
-  parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t plane = begin; plane < end; ++plane) {
-      const int64_t at = plane * args.inner;
-      prelu_plane(args.x + at, source + at, args.weight[plane % args.c % args.weights],
-                  args.result + at, args.inner, streamed);
-    }
-    finish_streams(streamed);
+  for_each_plane(args, streamed, [&](int64_t plane, T slope) {
+    const int64_t at = plane * args.inner;
+    prelu_plane(args.x + at, source + at, slope, args.result + at, args.inner, streamed);
   });
 }
 
@@ -115,30 +142,32 @@ void prelu_dgrad_elementwise(const PreluArgs<T>& args) {
   prelu_planes(args, args.grad_y);
 }
 
+// The weights' gradients from sums of planes, in order; and grad_x where it is given.
 template <class T>
-static T prelu_plane_sum(const T* x, const T* grad_y, int64_t size) {
-  Vec<T> sum = {};
-  int64_t i = 0;
-  for (; i + kLanes<T> <= size; i += kLanes<T>) {
-    const Vec<T> v = load(x + i);
-    sum += v > T(0) ? Vec<T>{} : v * load(grad_y + i);
-  }
-  T tail = 0;
-  for (; i < size; ++i) tail += x[i] > 0 ? T(0) : x[i] * grad_y[i];
-  return sum_lanes<T>(sum) + tail;
+static void prelu_sums(const PreluArgs<T>& args, T* grad_x, T* grad_weight) {
+  const int64_t planes = args.n * args.c;
+  const bool streamed = grad_x && is_streamed<T>(planes * args.inner);
+  Scratch<T> sums(planes);
+  for_each_plane(args, streamed, [&](int64_t plane, T slope) {
+    const int64_t at = plane * args.inner;
+    sums[plane] = prelu_plane_sum(args.x + at, args.grad_y + at, slope,
+                                  grad_x ? grad_x + at : nullptr, args.inner, streamed);
+  });
+  parallel_for(args.weights, [&](int64_t w) {
+    double sum = 0;
+    for (int64_t plane = w; plane < planes; plane += args.weights) sum += double(sums[plane]);
+    grad_weight[w] = T(sum);
+  });
 }
 
-// One task per weight: its planes are summed in order.
 template <class T>
 void prelu_wgrad_elementwise(const PreluArgs<T>& args) {
-  parallel_for(args.weights, [&](int64_t w) {
-    T sum = 0;
-    for (int64_t plane = w; plane < args.n * args.c; ++plane)
-      if (plane % args.c % args.weights == w)
-        sum += prelu_plane_sum(args.x + plane * args.inner, args.grad_y + plane * args.inner,
-                               args.inner);
-    args.result[w] = sum;
-  });
+  prelu_sums<T>(args, nullptr, args.result);
+}
+
+template <class T>
+void prelu_gradients_elementwise(const PreluGradientArgs<T>& args) {
+  prelu_sums<T>(args, args.result, args.grad_weight);
 }
 
 LAMINA_INSTANTIATE(activation_fprop_elementwise, ActivationArgs)
@@ -146,5 +175,6 @@ LAMINA_INSTANTIATE(activation_dgrad_elementwise, ActivationArgs)
 LAMINA_INSTANTIATE(prelu_fprop_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_dgrad_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_wgrad_elementwise, PreluArgs)
+LAMINA_INSTANTIATE(prelu_gradients_elementwise, PreluGradientArgs)
 
 LAMINA_CPU_NAMESPACE_END

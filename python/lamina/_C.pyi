@@ -512,6 +512,16 @@ def prelu(
     c: int,
     inner: int,
 ) -> None: ...
+def prelu_gradients(
+    x: NDArray,
+    weight: NDArray,
+    grad_y: NDArray,
+    grad_x: NDArray,
+    grad_weight: NDArray,
+    n: int,
+    c: int,
+    inner: int,
+) -> None: ...
 def reduce(
     kind: str,
     x: NDArray,

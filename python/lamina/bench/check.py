@@ -52,7 +52,7 @@ def _forward_error(kernel: Kernel, definition: Definition) -> float:
 def _differentiated(kernel: Kernel, inputs: int) -> list[bool]:
     """Which inputs take part: those of the pass where the gradients have kernels of their own."""
     own = ("dgrad", "wgrad", "bgrad") if lamina.kernels(kernel.op, "wgrad") else ()
-    return [not own or own[i] == kernel.pass_ for i in range(inputs)]
+    return [kernel.pass_ not in own or own[i] == kernel.pass_ for i in range(inputs)]
 
 
 def _gradient_error(kernel: Kernel, definition: Definition) -> float:

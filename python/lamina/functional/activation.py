@@ -303,9 +303,13 @@ class Prelu(Function):
         grad_x = grad_weight = None
         if ctx.needs_input_grad[0]:
             grad_x = arrays.empty_like("activation", x)
-            _C.prelu("dgrad", x, weight, grad_y, grad_x, *ctx.layout)
         if ctx.needs_input_grad[1]:
             grad_weight = arrays.empty_like("activation", weight)
+        if grad_x is not None and grad_weight is not None:
+            _C.prelu_gradients(x, weight, grad_y, grad_x, grad_weight, *ctx.layout)
+        elif grad_x is not None:
+            _C.prelu("dgrad", x, weight, grad_y, grad_x, *ctx.layout)
+        elif grad_weight is not None:
             _C.prelu("wgrad", x, weight, grad_y, grad_weight, *ctx.layout)
         return grad_x, grad_weight
 

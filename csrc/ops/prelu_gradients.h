@@ -1,0 +1,14 @@
+// Both gradients of prelu (ops/activation.h) in one pass over x and grad_y: dgrad's into `result`,
+// wgrad's into `grad_weight`. A backend may have it or not.
+#pragma once
+
+#include "ops/activation.h"
+
+namespace lamina::ops {
+
+template <class T>
+struct PreluGradientArgs : PreluArgs<T> {
+  T* grad_weight = nullptr;
+};
+
+}  // namespace lamina::ops
