@@ -427,3 +427,34 @@ def test_only_gradients_that_nobody_holds_are_written_over():
     for _ in range(3):
         for expected, gradient in zip(first, run(), strict=True):
             np.testing.assert_array_equal(gradient, expected)
+
+
+@pytest.mark.parametrize("other_first", [False, True])
+@pytest.mark.parametrize("conv", [F.conv2d, F.conv_transpose2d])
+@pytest.mark.parametrize("stride,groups", [(1, 1), (2, 1), (1, 4)])
+def test_gradients_of_inputs_add_what_has_arrived(backend, conv, stride, groups, other_first):
+    """Of a convolution's input that something else reads too: the bits of a sum afterwards."""
+    x, seed = values(2, 4, 6, 5), values(2, 4, 6, 5)
+    weight, options = values(8, 4 // groups, 3, 3), {"stride": stride, "groups": groups}
+    if conv is F.conv_transpose2d:
+        weight = values(4, 8 // groups, 3, 3)
+
+    def run(alone):
+        leaf = lamina.tensor(x, requires_grad=True)
+        inner, held = leaf * 1, []
+        y = conv(inner, lamina.tensor(weight, requires_grad=True), **options)
+        if alone:
+            y.backward(np.ones(y.shape, np.float32))
+            return leaf.grad.numpy().copy()
+        other = inner + np.float32(0)  # hands on the array that it is given
+        other.register_hook(lambda g: held.append((g.data, g.data.copy())))
+        terms = [(other * seed).sum(), y.sum()]
+        (terms[other_first] + terms[not other_first]).backward()
+        for array, copy in held:
+            np.testing.assert_array_equal(array, copy)
+        assert len(held) == 1
+        return leaf.grad.numpy().copy()
+
+    expected = run(True) + seed
+    for _ in range(3):
+        np.testing.assert_array_equal(run(False), expected)

@@ -3,8 +3,9 @@
 //
 // Order      that of a depth-first search along the edges as they were given, reversed: it follows
 //            from the shape of the graph alone, and so does the order of every sum.
-// Sums       a gradient array may be shared (an addition hands one to both arguments): the first
-//            sum makes a new array, and only that one is added to in place.
+// Sums       a gradient array may be shared (an addition hands one to both arguments): only arrays
+//            that nobody else holds are added to in place. A convolution's gradient of its input
+//            adds what has arrived there while it stores.
 #include <algorithm>
 #include <cstring>
 
@@ -106,8 +107,8 @@ class Walk {
     for (py::handle root : roots) {
       const int number = numbers_.find_or_add(PyTuple_GET_ITEM(root.ptr(), 0), kNone);
       const auto index = static_cast<int>(PyLong_AsLong(PyTuple_GET_ITEM(root.ptr(), 1)));
-      add(number, index, py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(root.ptr(), 2)),
-          false);
+      add(sums_[sources_[number].first_sum + index],
+          py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(root.ptr(), 2)), false);
     }
     for (size_t i = order_.size(); i-- > 0;)
       sources_[order_[i]].leaf ? finish_leaf(order_[i]) : pass_on(order_[i]);
@@ -169,15 +170,14 @@ class Walk {
     }
   }
 
-  void add(int number, int index, py::object gradient, bool is_new) {
-    Sum& sum = sums_[sources_[number].first_sum + index];
+  void add(Sum& sum, py::object gradient, bool is_new) {
     if (!sum.gradient) {
       sum = {std::move(gradient), is_new};
       return;
     }
     if (addable(sum.gradient.ptr(), gradient.ptr())) {
       if (sum.owned) return add_arrays(sum.gradient.ptr(), gradient.ptr(), sum.gradient.ptr());
-      py::object total = new_like(gradient.ptr());
+      py::object total = is_new ? gradient : new_like(gradient.ptr());
       add_arrays(sum.gradient.ptr(), gradient.ptr(), total.ptr());
       sum = {std::move(total), true};
       return;
@@ -268,9 +268,12 @@ class Walk {
     py::object grad_y = arrived;
     if (!is_plain_array(grad_y.ptr()) || !is_ready(grad_y.ptr()))
       grad_y = graph_attribute("_as_kernels_read")(grad_y), owned = false;
-    PyObject* gradients[kMaxOperands];
-    const unsigned shared = differentiate(context, grad_y.ptr(), owned, gradients);
     PyObject* const edges = node_slot(node, NodeSlot::edges);
+    Sum* const sum = sum_behind(number, edges, 0);
+    PyObject* before = sum != nullptr ? sum->gradient.ptr() : nullptr;
+    PyObject* gradients[kMaxOperands];
+    const unsigned shared = differentiate(context, grad_y.ptr(), owned, before, gradients);
+    if (sum != nullptr && before == nullptr) sum->gradient = {};
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(edges); ++i) {
       if (gradients[i] == nullptr) continue;
       py::object gradient = py::reinterpret_steal<py::object>(gradients[i]);
@@ -339,10 +342,17 @@ class Walk {
     return true;
   }
 
+  static int target_output(PyObject* edges, Py_ssize_t i) {
+    return static_cast<int>(PyLong_AsLong(PyTuple_GET_ITEM(PyTuple_GET_ITEM(edges, i), 1)));
+  }
+  // Where the gradient of an operand goes; null where nobody wants it.
+  Sum* sum_behind(int number, PyObject* edges, Py_ssize_t i) {
+    if (PyTuple_GET_ITEM(edges, i) == Py_None) return nullptr;
+    const int target = targets_[sources_[number].first_edge + i];
+    return &sums_[sources_[target].first_sum + target_output(edges, i)];
+  }
   void send(int number, PyObject* edges, Py_ssize_t i, py::object gradient, bool is_new) {
-    PyObject* const index = PyTuple_GET_ITEM(PyTuple_GET_ITEM(edges, i), 1);
-    add(targets_[sources_[number].first_edge + i], static_cast<int>(PyLong_AsLong(index)),
-        std::move(gradient), is_new);
+    add(*sum_behind(number, edges, i), std::move(gradient), is_new);
   }
 
   bool retain_;

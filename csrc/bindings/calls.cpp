@@ -407,6 +407,12 @@ const Array& Gradients::make_over(int operand) {
   return arrays_[operand].emplace(*grad_y_);
 }
 
+std::optional<Array> Gradients::take_arrived() {
+  if (arrived_ == nullptr) return {};
+  arrived_taken_ = true;
+  return *arrived_;
+}
+
 PyObject* Gradients::release(int operand) {
   return arrays_[operand] ? Py_XNewRef(arrays_[operand]->object()) : nullptr;
 }
@@ -421,7 +427,8 @@ bool keeps_arrays(PyObject* context) {
   return any;
 }
 
-unsigned differentiate(PyObject* context, PyObject* grad_y, bool owned, PyObject** gradients) {
+unsigned differentiate(PyObject* context, PyObject* grad_y, bool owned, PyObject*& arrived,
+                       PyObject** gradients) {
   const auto& recorded = *reinterpret_cast<Recorded*>(context);
   Kept kept;
   for (int i = 0; i < kMaxOperands; ++i)
@@ -433,8 +440,14 @@ unsigned differentiate(PyObject* context, PyObject* grad_y, bool owned, PyObject
   Array incoming;
   incoming.load(grad_y);
   const bool reusable = owned && incoming.writeable() && incoming.type() == known.type;
-  Gradients result(recorded.wanted, known.shapes, known.type, reusable ? &incoming : nullptr);
+  Array before;
+  const bool addable = arrived != nullptr && is_plain_array(arrived) && is_ready(arrived) &&
+                       element_type_of(arrived) == known.type;
+  if (addable) before.load(arrived);
+  Gradients result(recorded.wanted, known.shapes, known.type, reusable ? &incoming : nullptr,
+                   addable ? &before : nullptr);
   known.call.gradient(kept, incoming, result);
+  if (result.arrived_taken()) arrived = nullptr;
   unsigned shared = 0;
   for (int i = 0; i < kMaxOperands; ++i) {
     if (result.shows(i, incoming.data()) && !result.written_over()) shared |= 1U << i;

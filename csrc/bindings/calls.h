@@ -32,9 +32,10 @@ struct Kept {
 class Gradients {
  public:
   using Shape = std::vector<py::ssize_t>;
-  // grad_y is null where others hold it.
-  Gradients(unsigned wanted, const Shape* shapes, ElementType type, const Array* grad_y)
-      : wanted_(wanted), shapes_(shapes), type_(type), grad_y_(grad_y) {}
+  // grad_y is null where others hold it; arrived: what take_arrived gives, or null.
+  Gradients(unsigned wanted, const Shape* shapes, ElementType type, const Array* grad_y,
+            const Array* arrived)
+      : wanted_(wanted), shapes_(shapes), type_(type), grad_y_(grad_y), arrived_(arrived) {}
 
   bool wanted(int operand) const { return (wanted_ >> operand & 1) != 0; }
   // A new array of the operand's shape.
@@ -42,6 +43,9 @@ class Gradients {
   // The array of grad_y where nobody else holds it, or a new one: of an operand of the result's
   // shape, for kernels that read an element of grad_y before they write the gradient's.
   const Array& make_over(int operand);
+  // The sum of the gradients that others sent to operand 0 before, if there is one: who takes it
+  // adds it to the gradient of that operand, which saves a pass over both.
+  std::optional<Array> take_arrived();
   // An array that may show the memory of another gradient, in the operand's shape.
   void share(int operand, const Array& gradient) { arrays_[operand] = gradient; }
   bool shows(int operand, const void* memory) const {
@@ -51,13 +55,14 @@ class Gradients {
   // Takes the reference to the operand's gradient; null where there is none.
   PyObject* release(int operand);
   bool written_over() const { return written_over_; }
+  bool arrived_taken() const { return arrived_taken_; }
 
  private:
   unsigned wanted_;
   const Shape* shapes_;
   ElementType type_;
-  const Array* grad_y_;
-  bool written_over_ = false;
+  const Array *grad_y_, *arrived_;
+  bool written_over_ = false, arrived_taken_ = false;
   Operands arrays_;
 };
 
@@ -87,8 +92,10 @@ bool is_recorded_call(PyObject* context);
 bool keeps_arrays(PyObject* context);
 // Fills the gradients (null where none) of as many operands as the node has edges, and gives the
 // bits of those that share the memory of grad_y. Where that is `owned`, held by nobody else, one
-// gradient may be written over it instead.
-unsigned differentiate(PyObject* context, PyObject* grad_y, bool owned, PyObject** gradients);
+// gradient may be written over it instead. `arrived`, or null: the gradients of operand 0 so far;
+// it becomes null where its sum with the new one is what the call gives.
+unsigned differentiate(PyObject* context, PyObject* grad_y, bool owned, PyObject*& arrived,
+                       PyObject** gradients);
 
 // Makes the tensor the result of a call with one operand, of which nothing is kept.
 void record_result(py::handle function, py::handle tensor, py::handle operand, Call call);

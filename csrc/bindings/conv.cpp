@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "bindings/activation.h"
 #include "bindings/calls.h"
@@ -147,8 +148,11 @@ Call conv_call(std::vector<py::ssize_t> y_shape, const std::string& op, bool tra
       if (!gradients.wanted(operand)) return;
       const std::string chosen =
           gradient_algorithm(op, pass, s, algo, workspace_limit, grad.bytes() / grad.size());
+      // Kernels of the CPU round their sums before they add, as an addition afterwards would.
+      const bool adds =
+          operand == 0 && std::strcmp(ops::find_kernel("conv", "dgrad").backend, "cpu") == 0;
       conv(op, ops::pass_name(pass), s, x, weight, {}, y, gradients.make(operand), chosen,
-           workspace_limit, kNoActivation, {});
+           workspace_limit, kNoActivation, adds ? gradients.take_arrived() : Operand{});
     };
     const Operand &x = kept.operands[0], &weight = kept.operands[1];
     if (transposed) {
