@@ -19,6 +19,7 @@ CALLS = {
     "adaptive_avg_pool": (lambda x: F.adaptive_avg_pool2d(x, 6), (13, 29)),
     "local_response_norm": (lambda x: F.local_response_norm(x, 5), (23, 25)),
     "interpolate": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (16, 24)),
+    "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), (17, 32)),
     "channel_shuffle": (lambda x: F.channel_shuffle(x, 3), (33, 35)),
     "prelu": (
         lambda x: F.prelu(x, lamina.tensor(np.linspace(-1, 1, 12), x.dtype, requires_grad=True)),

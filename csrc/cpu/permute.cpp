@@ -4,7 +4,8 @@
 //               fetched; long ones of a large result go past the caches.
 //               Where R runs of x meet element by element in a run of the result (pixel_shuffle),
 //               or the other way round (pixel_unshuffle), R rows are taken together: perfect
-//               shuffles for 2 and 4. Other rows are read at one stride.
+//               shuffles for 2 and 4, past the caches where their vectors are whole lines of
+//               memory. Other rows are read at one stride.
 // Partitioning  groups of rows of about kTaskElements elements.
 // Floor         one read and one write of the tensor.
 #include "ops/permute.h"
@@ -39,7 +40,7 @@ struct Axes {
 
 // Calls body(offset in x, offset in the result) for every place on the axes, in groups of tasks.
 template <class Body>
-LAMINA_INLINE void for_each_place(const Axes& axes, int64_t work, const Body& body) {
+LAMINA_INLINE void for_each_place(const Axes& axes, int64_t work, bool streamed, const Body& body) {
   parallel_ranges(
       axes.rows(), max_of<int64_t>(kTaskElements / work, 1), [&](int64_t begin, int64_t end) {
         int64_t place[ops::kPermuteAxes], from = 0, to = 0, rest = begin;
@@ -56,18 +57,21 @@ LAMINA_INLINE void for_each_place(const Axes& axes, int64_t work, const Body& bo
             from -= axes.size[axis] * axes.from[axis], to -= axes.size[axis] * axes.to[axis];
           }
         }
+        finish_streams(streamed);
       });
 }
 
 // y[i * count + k] = x[k * distance + i]
 template <class T>
-static void interleave_runs(const T* x, int64_t distance, int64_t count, int64_t size, T* y) {
+static void interleave_runs(const T* x, int64_t distance, int64_t count, int64_t size, T* y,
+                            bool streamed) {
+  constexpr int64_t kWhole = kLanes<T>;
   int64_t i = 0;
   if (count == 2)
     for (; i + kLanes<T> <= size; i += kLanes<T>) {
       const Vec<T> a = load(x + i), b = load(x + distance + i);
-      store(y + 2 * i, interleave<T, false>(a, b));
-      store(y + 2 * i + kLanes<T>, interleave<T, true>(a, b));
+      store_result(y + 2 * i, kWhole, interleave<T, false>(a, b), streamed);
+      store_result(y + 2 * i + kWhole, kWhole, interleave<T, true>(a, b), streamed);
     }
   if (count == 4)
     for (; i + kLanes<T> <= size; i += kLanes<T>) {
@@ -78,8 +82,8 @@ static void interleave_runs(const T* x, int64_t distance, int64_t count, int64_t
 #pragma GCC unroll 2
       for (int half = 0; half < 2; ++half) {
         T* to = y + 4 * i + 2 * half * kLanes<T>;
-        store(to, interleave<T, false>(ac[half], bd[half]));
-        store(to + kLanes<T>, interleave<T, true>(ac[half], bd[half]));
+        store_result(to, kWhole, interleave<T, false>(ac[half], bd[half]), streamed);
+        store_result(to + kWhole, kWhole, interleave<T, true>(ac[half], bd[half]), streamed);
       }
     }
   for (; i < size; ++i)
@@ -88,13 +92,15 @@ static void interleave_runs(const T* x, int64_t distance, int64_t count, int64_t
 
 // y[k * distance + i] = x[i * count + k]
 template <class T>
-static void part_runs(const T* x, int64_t distance, int64_t count, int64_t size, T* y) {
+static void part_runs(const T* x, int64_t distance, int64_t count, int64_t size, T* y,
+                      bool streamed) {
+  constexpr int64_t kWhole = kLanes<T>;
   int64_t i = 0;
   if (count == 2)
     for (; i + kLanes<T> <= size; i += kLanes<T>) {
       const Vec<T> a = load(x + 2 * i), b = load(x + 2 * i + kLanes<T>);
-      store(y + i, every_other<T, false>(a, b));
-      store(y + distance + i, every_other<T, true>(a, b));
+      store_result(y + i, kWhole, every_other<T, false>(a, b), streamed);
+      store_result(y + distance + i, kWhole, every_other<T, true>(a, b), streamed);
     }
   if (count == 4)
     for (; i + kLanes<T> <= size; i += kLanes<T>) {
@@ -103,10 +109,10 @@ static void part_runs(const T* x, int64_t distance, int64_t count, int64_t size,
       const Vec<T> c = load(from + 2 * kLanes<T>), d = load(from + 3 * kLanes<T>);
       const Vec<T> even[2] = {every_other<T, false>(a, b), every_other<T, false>(c, d)};
       const Vec<T> odd[2] = {every_other<T, true>(a, b), every_other<T, true>(c, d)};
-      store(y + i, every_other<T, false>(even[0], even[1]));
-      store(y + distance + i, every_other<T, false>(odd[0], odd[1]));
-      store(y + 2 * distance + i, every_other<T, true>(even[0], even[1]));
-      store(y + 3 * distance + i, every_other<T, true>(odd[0], odd[1]));
+      store_result(y + i, kWhole, every_other<T, false>(even[0], even[1]), streamed);
+      store_result(y + distance + i, kWhole, every_other<T, false>(odd[0], odd[1]), streamed);
+      store_result(y + 2 * distance + i, kWhole, every_other<T, true>(even[0], even[1]), streamed);
+      store_result(y + 3 * distance + i, kWhole, every_other<T, true>(odd[0], odd[1]), streamed);
     }
   for (; i < size; ++i)
     for (int64_t k = 0; k < count; ++k) y[k * distance + i] = x[i * count + k];
@@ -135,16 +141,16 @@ void permute_fprop_copy(const PermuteArgs<T>& args) {
   int along = -1;  // the axis along which x lies in a run
   for (int axis = 0; axis < last; ++axis)
     if (axes.from[axis] == 1) along = axis;
+  const bool large = is_streamed<T>(axes.rows());
   if (step == 1) {
     axes.remove(last);
     const int64_t next = axes.count > 0 ? axes.from[axes.count - 1] : 0;  // most often
-    const bool streamed = is_streamed<T>(axes.rows() * size) && size >= kLongRow;
-    for_each_place(axes, size, [&](int64_t from, int64_t to) {
-      if (streamed) {
-        write_line(y + to, size, true,
-                   [&](int64_t i, int64_t count) { return load_first(x + from + i, count); });
-        return finish_streams(true);
-      }
+    const bool streamed = large && size >= kLongRow;
+    for_each_place(axes, size, streamed, [&](int64_t from, int64_t to) {
+      if (streamed)
+        return write_line(y + to, size, true, [&](int64_t i, int64_t count) {
+          return load_first(x + from + i, count);
+        });
       along_line<T>(size, [&](int64_t i, int64_t count) {
         __builtin_prefetch(x + from + next + i);
         store_first(y + to + i, count, load_first(x + from + i, count));
@@ -153,18 +159,20 @@ void permute_fprop_copy(const PermuteArgs<T>& args) {
   } else if (along >= 0 && along == last - 1 && axes.size[along] >= size) {
     const int64_t run = axes.size[along];
     axes.remove(last), axes.remove(along);
-    for_each_place(axes, run * size, [&](int64_t from, int64_t to) {
-      interleave_runs(x + from, step, size, run, y + to);
+    const bool streamed = large && run * size % kLanes<T> == 0;
+    for_each_place(axes, run * size, streamed, [&](int64_t from, int64_t to) {
+      interleave_runs(x + from, step, size, run, y + to, streamed);
     });
   } else if (along >= 0 && step == axes.size[along]) {
     const int64_t count = axes.size[along], distance = axes.to[along];
     axes.remove(last), axes.remove(along);
-    for_each_place(axes, count * size, [&](int64_t from, int64_t to) {
-      part_runs(x + from, distance, count, size, y + to);
+    const bool streamed = large && size % kLanes<T> == 0;
+    for_each_place(axes, count * size, streamed, [&](int64_t from, int64_t to) {
+      part_runs(x + from, distance, count, size, y + to, streamed);
     });
   } else {
     axes.remove(last);
-    for_each_place(axes, size, [&](int64_t from, int64_t to) {
+    for_each_place(axes, size, false, [&](int64_t from, int64_t to) {
       for (int64_t i = 0; i < size; ++i) y[to + i] = x[from + i * step];
     });
   }
