@@ -86,21 +86,25 @@ LAMINA_INLINE T reciprocal_root(T value) {
   return T(1 / __builtin_sqrt(double(value)));
 }
 
-// result = f((x - mean) * scale + shift). Asks for `wanted`, which is read next.
+// result = f((x - mean) * scale + shift). Meanwhile asks for the half as many elements at `wanted`.
 template <class T, class Function>
 LAMINA_INLINE void affine_line(const T* x, T mean, T scale, T shift, T* result, int64_t size,
                                bool streamed, const T* wanted, const Function& f) {
   write_line(result, size, streamed, [&](int64_t i, int64_t count) {
-    __builtin_prefetch(wanted + i);
+    __builtin_prefetch(wanted + i / 2);
     return f(i, count, (load_first(x + i, count) - mean) * scale + shift);
   });
 }
 
-// result = grad_y * slope - ((x - mean) * dot + sum), where own(i, count, centred) is grad_y
+// result = grad_y * slope - ((x - mean) * dot + sum), where own(i, count, centred) is grad_y.
+// Meanwhile asks for half as many elements at two other places.
 template <class T, class Slope>
 LAMINA_INLINE void gradient_line(const T* x, T slope, T mean, T dot, T sum, T* result, int64_t size,
-                                 bool streamed, const Slope& own) {
+                                 bool streamed, const T* wanted, const T* wanted_too,
+                                 const Slope& own) {
   write_line(result, size, streamed, [&](int64_t i, int64_t count) {
+    __builtin_prefetch(wanted + i / 2);
+    __builtin_prefetch(wanted_too + i / 2);
     const Vec<T> centred = load_first(x + i, count) - mean;
     return own(i, count, centred) * slope - (centred * dot + sum);
   });

@@ -65,7 +65,7 @@ static void group_norm_row(const GroupNormArgs<T>& args, int64_t row, bool strea
   for (int64_t c = 0; c < args.channels; ++c)
     affine_line(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
                 args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner, streamed,
-                x + size + c * args.inner, [](int64_t, int64_t, Vec<T> v) { return v; });
+                x + size + c * args.inner / 2, [](int64_t, int64_t, Vec<T> v) { return v; });
 }
 
 template <class T>
@@ -210,7 +210,8 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
       const int64_t c = size <= kCached ? k : args.channels - 1 - k, at = c * args.inner;
       const T slope = rstd * (args.weight ? args.weight[first + c] : T(1));
       gradient_line(x + at, slope, mean, of_dot, of_sum, args.result + row * size + at, args.inner,
-                    streamed, StoredGradient<T>{grad_y + at});
+                    streamed, x + size + k * args.inner / 2, grad_y + size + k * args.inner / 2,
+                    StoredGradient<T>{grad_y + at});
     }
     finish_streams(streamed);
   });
