@@ -18,17 +18,26 @@ class SamePlanes {
 
   // Of a task; `inverse`: from the matrix to the plane.
   SamePlanes(const ops::ConvShape& s, bool inverse)
-      : s_(s), inverse_(inverse), width_(s.in[2] + kLanes<T>), valid_(s.kernel[2] * width_) {
-    for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2)
+      : s_(s), width_(s.in[2] + kLanes<T>), valid_(s.kernel[2] * width_), taps_(s.kernel_size()) {
+    const int64_t rows = inverse ? s.out[1] : s.in[1], w = s.in[2];
+    for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2) {
+      const int64_t right = moved(2, r2, inverse);
       for (int64_t j = 0; j < width_; ++j) {
-        const int64_t column = j % s.in[2] + moved(2, r2);
-        valid_[r2 * width_ + j] = column >= 0 && column < s.in[2] ? -1 : 0;
+        const int64_t column = j % w + right;
+        valid_[r2 * width_ + j] = column >= 0 && column < w ? -1 : 0;
       }
+      for (int64_t r1 = 0; r1 < s.kernel[1]; ++r1) {
+        const int64_t down = moved(1, r1, inverse), shift = down * w + right;
+        taps_[r1 * s.kernel[2] + r2] = {shift, max_of(-down * w, -shift),
+                                        min_of((rows - down) * w, rows * w - shift),
+                                        &valid_[r2 * width_]};
+      }
+    }
   }
 
   // A row of the matrix from its channel of x.
   LAMINA_INLINE void write(const T* x, int64_t tap, T* row, bool streamed) const {
-    const Tap from(*this, tap / s_.kernel[2], tap % s_.kernel[2]);
+    const Tap from = taps_[tap];
     Column column(s_.in[2]);
     write_line(row, s_.out_size(), streamed,
                [&](int64_t i, int64_t) { return from.load(x, i, column.at(i)); });
@@ -42,20 +51,19 @@ class SamePlanes {
       const int64_t j = column.at(i);
       Vec<T> sum = broadcast(bias);
       const T* row = rows;
-      for (int64_t r1 = 0; r1 < s_.kernel[1]; ++r1)
-        for (int64_t r2 = 0; r2 < s_.kernel[2]; ++r2, row += out) {
-          __builtin_prefetch(row + taps * out + i);
-          sum += Tap(*this, r1, r2).load(row, i, j);
-        }
+      for (int64_t tap = 0; tap < taps; ++tap, row += out) {
+        __builtin_prefetch(row + taps * out + i);
+        sum += taps_[tap].load(row, i, j);
+      }
       store_first(grad_x + i, count, sum);
     });
   }
 
  private:
   // By how much a tap moves along an axis.
-  LAMINA_INLINE int64_t moved(int axis, int64_t r) const {
+  LAMINA_INLINE int64_t moved(int axis, int64_t r, bool inverse) const {
     const int64_t offset = r * s_.dilation[axis] - s_.pad[axis];
-    return inverse_ ? -offset : offset;
+    return inverse ? -offset : offset;
   }
 
   // The column of a vector, of vectors in order.
@@ -75,14 +83,6 @@ class SamePlanes {
     int64_t shift, begin, end;  // of the elements that come from inside the source
     const LaneInteger<T>* valid;
 
-    LAMINA_INLINE Tap(const SamePlanes& p, int64_t r1, int64_t r2) {
-      const int64_t w = p.s_.in[2], rows = p.inverse_ ? p.s_.out[1] : p.s_.in[1];
-      const int64_t down = p.moved(1, r1);
-      shift = down * w + p.moved(2, r2);
-      begin = max_of(-down * w, -shift);
-      end = min_of((rows - down) * w, rows * w - shift);
-      valid = &p.valid_[r2 * p.width_];
-    }
     LAMINA_INLINE Vec<T> load(const T* source, int64_t i, int64_t column) const {
       const Vec<T> v = i >= begin && i + kLanes<T> <= end
                            ? cpu::LAMINA_ISA::load(source + i + shift)
@@ -94,9 +94,9 @@ class SamePlanes {
   };
 
   const ops::ConvShape& s_;
-  bool inverse_;
   int64_t width_;  // of the table of valid columns: a vector from any column on
   Scratch<LaneInteger<T>> valid_;
+  Scratch<Tap> taps_;
 };
 
 LAMINA_CPU_NAMESPACE_END
