@@ -273,3 +273,14 @@ def test_written_indices_of_extremes(axis):
             indices.numpy()[...] = index
             y.sum().backward()
             assert_array_equal(x.grad.numpy(), np.zeros((5, 7), np.float32))
+
+
+@pytest.mark.parametrize("pick", [lambda x, i: x[i], lambda x, i: lamina.gather(x, 0, i)])
+def test_written_indices_of_picks(pick):
+    x = lamina.tensor(values(5, 7), requires_grad=True)
+    for _ in range(2):
+        index = lamina.tensor([[0, 2, 4]])
+        y = pick(x, index)
+        index.fill_(1)
+        with pytest.raises(RuntimeError, match="written in place"):
+            y.sum().backward()

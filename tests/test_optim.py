@@ -360,6 +360,15 @@ def test_a_step_between_forward_and_backward_is_an_error():
         loss.backward()
 
 
+def test_a_number_as_parameter():
+    for name in sorted({name for name, _ in EVERY}):
+        for maximize, sign in ((False, -1), (True, 1)):
+            param = nn.Parameter(np.zeros(()))
+            param.grad = lamina.Tensor(np.ones(()))
+            getattr(optim, name)([param], maximize=maximize).step()
+            assert np.sign(param.item()) == sign, name
+
+
 def test_groups_and_zero_grad():
     a, b = nn.Parameter(START.copy()), nn.Parameter(START.copy())
     optimizer = optim.SGD([{"params": [a]}, {"params": b, "lr": 0.0}], lr=1.0)

@@ -7,7 +7,6 @@ first. NaN wins every comparison.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,11 +124,12 @@ class Min(_AlongDim):
     pass
 
 
-class _Index(Function):
-    """argmax and argmin: results without a gradient."""
+class Argmax(Function):
+    """A result without a gradient."""
 
-    @staticmethod
-    def forward(ctx: Context, x: Any, op: str, dim: Any, keepdim: bool) -> Any:
+    @classmethod
+    def forward(cls, ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
+        op = cls.__name__.lower()
         x = as_array(op, x)
         axis = None if dim is None else one_dim(op, dim, x.ndim)
         dims = tuple(range(x.ndim)) if axis is None else (axis,) if x.ndim else ()
@@ -144,22 +144,24 @@ class _Index(Function):
         return xp.asarray(getattr(xp, op)(x, axis=axis, keepdims=keepdim))
 
 
+class Argmin(Argmax):
+    pass
+
+
+_FUNCTIONS: tuple[type[Function], ...] = (Amax, Amin, Max, Min, Argmax, Argmin)
 _known = {
-    name: Known(1, function, layouts="copied")
-    for name, function in (
-        *(("amax", Amax), ("amin", Amin), ("max", Max), ("min", Min)),
-        *(("argmax", _Index), ("argmin", _Index)),
-    )
+    function.__name__.lower(): (function, Known(1, function, layouts="copied"))
+    for function in _FUNCTIONS
 }
 
 
-def _extreme(op: str, x: Any, dim: Any, keepdim: Any, run: Callable[[], Any]) -> Any:
-    """A known call, or run(), to be known from now on."""
-    known = _known[op]
+def _extreme(op: str, x: Any, dim: Any, keepdim: Any) -> Any:
+    """The Function's result, to be known from now on."""
+    function, known = _known[op]
     y = known.run(x, dim, keepdim)
     if y is not None:
         return y
-    y = run()
+    y = function.apply(x, dim, keepdim)
     _, axes = dims_and_axes(op, x, dim)
     if axes is not None and type(keepdim) is bool:
         first = y[0] if isinstance(y, tuple) else y
@@ -169,33 +171,29 @@ def _extreme(op: str, x: Any, dim: Any, keepdim: Any, run: Callable[[], Any]) ->
 
 def amax(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element over `dim` (None: all). Raises ValueError where there is none."""
-    return _extreme("amax", x, dim, keepdim, lambda: Amax.apply(x, dim, keepdim))
+    return _extreme("amax", x, dim, keepdim)
 
 
 def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element over `dim` (None: all). Raises ValueError where there is none."""
-    return _extreme("amin", x, dim, keepdim, lambda: Amin.apply(x, dim, keepdim))
+    return _extreme("amin", x, dim, keepdim)
 
 
 def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The largest element of all, or (values, indices) along the dimension `dim`."""
-    if dim is None:
-        return amax(x)
-    return Reduced(*_extreme("max", x, dim, keepdim, lambda: Max.apply(x, dim, keepdim)))
+    return amax(x) if dim is None else Reduced(*_extreme("max", x, dim, keepdim))
 
 
 def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     """The smallest element of all, or (values, indices) along the dimension `dim`."""
-    if dim is None:
-        return amin(x)
-    return Reduced(*_extreme("min", x, dim, keepdim, lambda: Min.apply(x, dim, keepdim)))
+    return amin(x) if dim is None else Reduced(*_extreme("min", x, dim, keepdim))
 
 
 def argmax(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The index of the first largest element, of all (flat) or along `dim`."""
-    return _extreme("argmax", x, dim, keepdim, lambda: _Index.apply(x, "argmax", dim, keepdim))
+    return _extreme("argmax", x, dim, keepdim)
 
 
 def argmin(x: Any, dim: int | None = None, keepdim: bool = False) -> Any:
     """The index of the first smallest element, of all (flat) or along `dim`."""
-    return _extreme("argmin", x, dim, keepdim, lambda: _Index.apply(x, "argmin", dim, keepdim))
+    return _extreme("argmin", x, dim, keepdim)

@@ -93,6 +93,7 @@ class Index(Function):
         x = as_array("getitem", x)
         key = array_index("getitem", x, index)
         ctx.shape, ctx.key = x.shape, key
+        ctx.save_for_backward(*filter(is_array, key))
         if len(key) == 1 and _is_mask_of(x, key[0]):
             return _C.masked(x, key[0])
         first, rest = in_steps(key)
@@ -141,6 +142,7 @@ class Gather(Function):
         grids = module_of(x).indices(positions.shape, sparse=True)
         key = tuple(positions if d == dim else grid for d, grid in enumerate(grids))
         ctx.key = key
+        ctx.save_for_backward(positions)
         return x[key]
 
     @staticmethod
@@ -172,4 +174,4 @@ def gather(x: Any, dim: int, index: Any) -> Any:
             f"gather: index must be from 0 to {x.shape[axis] - 1}, got values from "
             f"{positions.min()} to {positions.max()}"
         )
-    return Gather.apply(x, axis, positions)
+    return Gather.apply(x, axis, index)

@@ -132,7 +132,9 @@ class Optimizer:
             if state is None:
                 state = self.state[param] = {}
             state["step"] = state.get("step", 0) + 1
-            grad = -gradient.data if maximize else gradient._data
+            grad = gradient._data
+            if maximize:
+                grad = module_of(grad).asarray(-grad)  # NumPy's scalars are no arrays
             update = self.update(array, grad, state, group)
             if update is not None:
                 updates.append(update)
