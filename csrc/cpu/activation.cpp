@@ -3,7 +3,8 @@
 // Method        one functor a kind, f and f' on vectors; f' is recomputed from x, so nothing but x
 //               is kept for the way back.
 // Partitioning  ranges of kGrain elements; the last vector of a range is padded, never branched on.
-//               prelu: planes, whose sums for the gradient of the weight are added in order.
+//               prelu: planes, or rows where every element has a weight, or such ranges; their
+//               sums for the gradient of the weight are added in order.
 //               Results too large for the caches are written past them, unless an operand is
 //               written over.
 // Floor         one read and one write (dgrad: two reads) of the tensor.
@@ -84,79 +85,116 @@ void activation_dgrad_elementwise(const ActivationArgs<T>& args) {
   }
 }
 
-// One plane of prelu: result = x > 0 ? source : slope * source.
+// The lines that prelu goes along: planes, of one weight each; runs of kGrain elements where one
+// weight serves all; rows where every element of a row has its own.
 template <class T>
-static void prelu_plane(const T* x, const T* source, T slope, T* result, int64_t size,
-                        bool streamed) {
-  write_line(result, size, streamed, [&](int64_t i, int64_t count) {
-    const Vec<T> s = load_first(source + i, count);
-    return load_first(x + i, count) > T(0) ? s : slope * s;
-  });
-}
-// The same for grad_x, and the plane's sum of x grad_y where x is not positive; the sum alone
-// without a result.
-template <class T>
-static T prelu_plane_sum(const T* x, const T* grad_y, T slope, T* result, int64_t size,
-                         bool streamed) {
-  Vec<T> sum = {};
-  auto step = [&](int64_t i, int64_t count) {
-    const Vec<T> v = load_first(x + i, count), g = load_first(grad_y + i, count);
-    sum += v > T(0) ? Vec<T>{} : v * g;
-    return v > T(0) ? g : slope * g;
-  };
-  if (result)
-    write_line(result, size, streamed, step);
-  else
-    along_line<T>(size, step);
-  return sum_lanes<T>(sum);
-}
+struct PreluLines {
+  int64_t total, size, count;
+  bool rows;
 
-// Calls body(plane, weight) in tasks of about kGrain elements.
+  explicit PreluLines(const PreluArgs<T>& args) : total(args.n * args.c * args.inner) {
+    rows = args.weights > 1 && args.inner == 1;
+    size = args.weights == 1 ? kGrain : rows ? args.c : args.inner;
+    count = size > 0 ? ceil_div(total, size) : 0;
+  }
+  // Calls body(line, at, size), `per_task` lines a task.
+  template <class Body>
+  void for_each(int64_t per_task, bool streamed, const Body& body) const {
+    parallel_ranges(count, per_task, [&](int64_t begin, int64_t end) {
+      for (int64_t line = begin; line < end; ++line)
+        body(line, line * size, min_of(size, total - line * size));
+      finish_streams(streamed);
+    });
+  }
+  int64_t per_task() const { return ceil_div(kGrain, max_of<int64_t>(size, 1)); }
+};
+
+// Calls body(slope) with the slope of a line's elements: slope(i, count) is a vector of them.
 template <class T, class Body>
-static void for_each_plane(const PreluArgs<T>& args, bool streamed, const Body& body) {
-  const int64_t grain = ceil_div(kGrain, max_of<int64_t>(args.inner, 1));
-  parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t plane = begin; plane < end; ++plane)
-      body(plane, args.weight[plane % args.c % args.weights]);
-    finish_streams(streamed);
-  });
+LAMINA_INLINE void with_slope(const PreluArgs<T>& args, bool rows, int64_t line, const Body& body) {
+  const T* weight = args.weight;
+  if (rows) return body([=](int64_t i, int64_t count) { return load_first(weight + i, count); });
+  const Vec<T> slope = broadcast(weight[line % args.weights]);
+  body([=](int64_t, int64_t) { return slope; });
 }
 
-// y or grad_x
+// result = x > 0 ? source : slope * source
 template <class T>
-static void prelu_planes(const PreluArgs<T>& args, const T* source) {
-  const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
-  for_each_plane(args, streamed, [&](int64_t plane, T slope) {
-    const int64_t at = plane * args.inner;
-    prelu_plane(args.x + at, source + at, slope, args.result + at, args.inner, streamed);
+static void prelu_elements(const PreluArgs<T>& args, const T* source) {
+  const PreluLines<T> lines(args);
+  const bool streamed = is_streamed<T>(lines.total);
+  lines.for_each(lines.per_task(), streamed, [&](int64_t line, int64_t at, int64_t size) {
+    with_slope(args, lines.rows, line, [&](const auto& slope) {
+      write_line(args.result + at, size, streamed, [&](int64_t i, int64_t count) {
+        const Vec<T> s = load_first(source + at + i, count);
+        return load_first(args.x + at + i, count) > T(0) ? s : slope(i, count) * s;
+      });
+    });
   });
 }
 
 template <class T>
 void prelu_fprop_elementwise(const PreluArgs<T>& args) {
-  prelu_planes(args, args.x);
+  prelu_elements(args, args.x);
 }
 
 template <class T>
 void prelu_dgrad_elementwise(const PreluArgs<T>& args) {
-  prelu_planes(args, args.grad_y);
+  prelu_elements(args, args.grad_y);
 }
 
-// The weights' gradients from sums of planes, in order; and grad_x where it is given.
+// keep(i, count, x grad_y or 0) for a line, and its grad_x where that is given.
+template <class T, class Slope, class Keep>
+LAMINA_INLINE void prelu_line_gradients(const T* x, const T* grad_y, const Slope& slope, T* grad_x,
+                                        int64_t size, bool streamed, const Keep& keep) {
+  auto step = [&](int64_t i, int64_t count) {
+    const Vec<T> v = load_first(x + i, count), g = load_first(grad_y + i, count);
+    keep(i, count, v > T(0) ? Vec<T>{} : v * g);
+    return v > T(0) ? g : slope(i, count) * g;
+  };
+  if (grad_x)
+    write_line(grad_x, size, streamed, step);
+  else
+    along_line<T>(size, step);
+}
+
+// The gradients of the weights, from sums that are added in order: of each line, or of each element
+// over blocks of rows. And grad_x where it is given.
 template <class T>
 static void prelu_sums(const PreluArgs<T>& args, T* grad_x, T* grad_weight) {
-  const int64_t planes = args.n * args.c;
-  const bool streamed = grad_x && is_streamed<T>(planes * args.inner);
-  Scratch<T> sums(planes);
-  for_each_plane(args, streamed, [&](int64_t plane, T slope) {
-    const int64_t at = plane * args.inner;
-    sums[plane] = prelu_plane_sum(args.x + at, args.grad_y + at, slope,
-                                  grad_x ? grad_x + at : nullptr, args.inner, streamed);
-  });
-  parallel_for(args.weights, [&](int64_t w) {
-    double sum = 0;
-    for (int64_t plane = w; plane < planes; plane += args.weights) sum += double(sums[plane]);
-    grad_weight[w] = T(sum);
+  const PreluLines<T> lines(args);
+  const bool streamed = grad_x && is_streamed<T>(lines.total);
+  const int64_t most = max_of(ceil_div(lines.count, 64), lines.per_task());
+  const int64_t block = lines.rows ? min_of<int64_t>(most, 1024) : 1;
+  const int64_t parts = ceil_div(lines.count, block), width = lines.rows ? args.c : 1;
+  Scratch<T> sums(parts * width);
+  if (lines.rows)
+    for (int64_t i = 0; i < parts * width; ++i) sums[i] = 0;
+  lines.for_each(
+      lines.rows ? block : lines.per_task(), streamed, [&](int64_t line, int64_t at, int64_t size) {
+        const T *x = args.x + at, *grad_y = args.grad_y + at;
+        T* to = grad_x ? grad_x + at : nullptr;
+        T* own = &sums[line / block * width];
+        with_slope(args, lines.rows, line, [&](const auto& slope) {
+          if (lines.rows) {
+            prelu_line_gradients(x, grad_y, slope, to, size, streamed,
+                                 [&](int64_t i, int64_t count, Vec<T> v) {
+                                   store_first<T>(own + i, count, load_first(own + i, count) + v);
+                                 });
+          } else {
+            Vec<T> sum = {};
+            prelu_line_gradients(x, grad_y, slope, to, size, streamed,
+                                 [&](int64_t, int64_t, Vec<T> v) { sum += v; });
+            *own = sum_lanes<T>(sum);
+          }
+        });
+      });
+  parallel_ranges(args.weights, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t w = begin; w < end; ++w) {
+      double sum = 0;
+      for (int64_t i = w; i < parts * width; i += args.weights) sum += double(sums[i]);
+      grad_weight[w] = T(sum);
+    }
   });
 }
 

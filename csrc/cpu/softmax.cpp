@@ -475,12 +475,21 @@ void cross_entropy_dgrad_fused(const CrossEntropyArgs<T>& args) {
     T* powers = streamed ? apart.get() : grad;
     const T sum = line_sum_exp<true>(line, args.c, line_maximum(line, args.c), args.c, powers);
     const LossSlope<T> slope(args, position, sum, total);
-    const Mask<T> lanes = lane_numbers<T>();
-    write_line(grad, args.c, streamed, [&](int64_t j, int64_t count) {
-      Vec<T> v = load_some(powers + j, count) * slope.scale;
-      v -= slope.soft * (args.weight ? load_some(args.weight + j, count) : broadcast<T>(T(1)));
-      const int64_t target_lane = max_of<int64_t>(-1, min_of<int64_t>(t - j, kLanes<T>));
+    auto value = [&](int64_t j, int64_t count) {
+      const Vec<T> v = load_some(powers + j, count) * slope.scale;
       return v -
+             slope.soft * (args.weight ? load_some(args.weight + j, count) : broadcast<T>(T(1)));
+    };
+    if (!streamed) {
+      along_line<T>(
+          args.c, [&](int64_t j, int64_t count) { store_some(grad + j, count, value(j, count)); });
+      grad[t] -= slope.hard;
+      return;
+    }
+    const Mask<T> lanes = lane_numbers<T>();
+    write_line(grad, args.c, true, [&](int64_t j, int64_t count) {
+      const int64_t target_lane = max_of<int64_t>(-1, min_of<int64_t>(t - j, kLanes<T>));
+      return value(j, count) -
              (lanes == static_cast<LaneInteger<T>>(target_lane) ? broadcast(slope.hard) : Vec<T>{});
     });
   });
