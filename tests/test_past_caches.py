@@ -7,6 +7,7 @@ import lamina.functional as F
 import numpy as np
 import pytest
 from cases import reals
+from lamina import _C
 
 LARGE = 20 << 20  # bytes: kStreamedBytes of csrc/cpu/simd.h
 CALLS = {
@@ -65,3 +66,23 @@ def test_dropout_draws_the_same(dtype):
     whole = F.dropout(x, 0.3)
     lamina.manual_seed(7)
     np.testing.assert_array_equal(whole[:100_003], F.dropout(x[:100_003], 0.3))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("depth", [1, 5])
+def test_outer_products(dtype, depth):
+    """The weight gradient of a linear layer, whose rows are no whole cache lines."""
+    n = 2051
+    m = LARGE // (n * np.dtype(dtype).itemsize) + 3
+    a, b = reals((depth, m), 1).astype(dtype), reals((depth, n), 2).astype(dtype)
+
+    def product(a):
+        c = np.empty((a.shape[1], n), dtype)
+        _C.gemm(a, b, c, None, 1, *c.shape, depth, True, False)
+        return c
+
+    whole, half = product(a), m // 2
+    np.testing.assert_array_equal(whole[:half], product(a[:, :half].copy()))
+    np.testing.assert_array_equal(whole[half:], product(a[:, half:].copy()))
+    few = slice(0, m, m // 7)
+    np.testing.assert_allclose(whole[few], a[:, few].T @ b, rtol=1e-5, atol=1e-5)

@@ -5,7 +5,8 @@
 //               outer products and every element of it is written once.
 // Partitioning  ranges of columns (of rows, for outer products) of about a quarter of L1 or more.
 // Numerics      dot products in 2 * kLanes running sums; otherwise the depth in order.
-// Floor         the large matrix over the memory's bandwidth.
+// Floor         the large matrix over the memory's bandwidth; what does not fit a cache is not read
+//               before it is written.
 #pragma once
 
 #include "core/threads.h"
@@ -116,21 +117,26 @@ static void outer_products(const ops::GemmArgs<T>& args, int64_t index) {
   const T *a = args.a + index * args.stride_a, *b = args.b + index * args.stride_b;
   const int64_t a_row = args.trans_a ? 1 : args.lda, a_col = args.trans_a ? args.lda : 1;
   const int64_t grain = max_of<int64_t>((1 << 14) / max_of<int64_t>(args.n, 1), 1);
+  const bool streamed = Plain && is_streamed<T>(args.m * args.n);
   parallel_ranges(args.m, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       T factor[Depth];
       for (int p = 0; p < Depth; ++p) factor[p] = a[i * a_row + p * a_col];
-      for (int64_t j = 0; j < args.n; j += kLanes<T>) {
-        Vec<T> sum = factor[0] * load_first(b + j, args.n - j);
+      const auto sum = [&](int64_t j, int64_t count) {
+        Vec<T> total = factor[0] * load_first(b + j, count);
 #pragma GCC unroll 8
         for (int p = 1; p < Depth; ++p)
-          sum += factor[p] * load_first(b + p * args.ldb + j, args.n - j);
-        if (Plain)
-          store_first(args.c + index * args.stride_c + i * args.ldc + j, args.n - j, sum);
-        else
-          store_sum(args, index, i, j, args.n - j, sum);
-      }
+          total += factor[p] * load_first(b + p * args.ldb + j, count);
+        return total;
+      };
+      if constexpr (Plain)
+        write_line(args.c + index * args.stride_c + i * args.ldc, args.n, streamed, sum);
+      else
+        along_line<T>(args.n, [&](int64_t j, int64_t count) {
+          store_sum(args, index, i, j, count, sum(j, count));
+        });
     }
+    finish_streams(streamed);
   });
 }
 
