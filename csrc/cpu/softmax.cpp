@@ -1,9 +1,9 @@
 // softmax over the middle axis of [outer][axis][inner], and cross-entropy on top of it.
 //
-// Method        inner == 1: the line is contiguous, vectors run along it: maximum, exp and its sum,
-//               scale; exp is taken once, the line stays in a near cache. Otherwise a tile of all
-//               of `axis` and some neighbouring lines is copied to scratch as its maxima are taken
-//               (strides of a power of two would throw lines out of the caches between the passes).
+// Method        inner == 1: vectors run along the line: maximum, exp and its sum, scale, while the
+//               next lines are asked for; sums alone go block by block, in one reading. Otherwise a
+//               tile of all of `axis` and some neighbouring lines is copied to scratch as its
+//               maxima are taken (strides of a power of two would throw lines out of the caches).
 // Partitioning  lines (inner == 1) or tiles, about kTaskElements elements a task.
 // Numerics      fmax would hide NaN, so the maximum is only a shift: NaN returns through the sum.
 //               Lanes are summed in a fixed tree.
@@ -110,8 +110,7 @@ LAMINA_INLINE Vec<T> exp_term(Vec<T> x) {
     return exp_nonpositive<T>(x);
   }
 }
-// Sum of exp(x - top), whose terms are kept where they are wanted. Asks for the elements `ahead` of
-// x.
+// Sum of exp(x - top), whose terms may be kept. Asks for the elements `ahead` of x.
 template <bool KEPT, class T>
 LAMINA_INLINE T line_sum_exp(const T* x, int64_t size, T top, int64_t ahead, T* kept) {
   auto power = [&](int64_t j, int64_t count) {
@@ -154,13 +153,6 @@ static T line_statistics(const T* x, int64_t size, T& top) {
     sum += double(line_sum_exp<false, T>(x + begin, count, shift, kGroupElements, nullptr));
   }
   return T(sum);
-}
-
-template <class T>
-LAMINA_INLINE T log_of(T value) {
-  T lanes[kLanes<T>];
-  store(lanes, log<T>(broadcast(value)));
-  return lanes[0];
 }
 
 // Up to a vector of lines; one stage after the other, so that no line waits for another's sum. The
@@ -409,7 +401,7 @@ void cross_entropy_fprop_fused(const CrossEntropyArgs<T>& args) {
     if (t == args.ignore_index) return;
     const T* line = args.x + position * args.c;
     T top;
-    const T log_sum = log_of(line_statistics(line, args.c, top));
+    const T log_sum = log<T>(broadcast(line_statistics(line, args.c, top)))[0];
     args.result[position] =
         loss_of_position(args, t, top, log_sum, [&](int64_t j) { return line[j]; });
   });
@@ -428,6 +420,33 @@ struct LossSlope {
     scale = (hard + soft * total) / sum;
   }
 };
+
+// A line's gradient. Its powers wait in the result, or elsewhere if that is streamed.
+template <class T>
+static void loss_line_slope(const CrossEntropyArgs<T>& args, int64_t position, T total, T* powers) {
+  const int64_t t = args.target[position];
+  const T* line = args.x + position * args.c;
+  T* grad = args.result + position * args.c;
+  const bool streamed = powers != grad;
+  if (t == args.ignore_index)
+    return write_line(grad, args.c, streamed, [](int64_t, int64_t) { return Vec<T>{}; });
+  const T sum = line_sum_exp<true>(line, args.c, line_maximum(line, args.c), args.c, powers);
+  const LossSlope<T> slope(args, position, sum, total);
+  auto value = [&](int64_t j, int64_t count) {
+    const Vec<T> v = load_some(powers + j, count) * slope.scale;
+    return v - slope.soft * (args.weight ? load_some(args.weight + j, count) : broadcast<T>(T(1)));
+  };
+  if (!streamed) {
+    write_line(grad, args.c, false, value);
+    grad[t] -= slope.hard;
+    return;
+  }
+  write_line(grad, args.c, true, [&](int64_t j, int64_t count) {
+    const int64_t lane = max_of<int64_t>(-1, min_of<int64_t>(t - j, kLanes<T>));
+    const Mask<T> found = lane_numbers<T>() == static_cast<LaneInteger<T>>(lane);
+    return value(j, count) - (found ? broadcast(slope.hard) : Vec<T>{});
+  });
+}
 
 template <class T>
 void cross_entropy_dgrad_fused(const CrossEntropyArgs<T>& args) {
@@ -466,32 +485,9 @@ void cross_entropy_dgrad_fused(const CrossEntropyArgs<T>& args) {
         });
   const bool streamed = is_streamed<T>(args.n * args.c);
   for_each_line<T>(args.n, args.c, [&](int64_t position) {
-    const int64_t t = args.target[position];
-    const T* line = args.x + position * args.c;
-    T* grad = args.result + position * args.c;
-    if (t == args.ignore_index)
-      return write_line(grad, args.c, streamed, [](int64_t, int64_t) { return Vec<T>{}; });
-    Scratch<T> apart(streamed ? args.c : 0);
-    T* powers = streamed ? apart.get() : grad;
-    const T sum = line_sum_exp<true>(line, args.c, line_maximum(line, args.c), args.c, powers);
-    const LossSlope<T> slope(args, position, sum, total);
-    auto value = [&](int64_t j, int64_t count) {
-      const Vec<T> v = load_some(powers + j, count) * slope.scale;
-      return v -
-             slope.soft * (args.weight ? load_some(args.weight + j, count) : broadcast<T>(T(1)));
-    };
-    if (!streamed) {
-      along_line<T>(
-          args.c, [&](int64_t j, int64_t count) { store_some(grad + j, count, value(j, count)); });
-      grad[t] -= slope.hard;
-      return;
-    }
-    const Mask<T> lanes = lane_numbers<T>();
-    write_line(grad, args.c, true, [&](int64_t j, int64_t count) {
-      const int64_t target_lane = max_of<int64_t>(-1, min_of<int64_t>(t - j, kLanes<T>));
-      return value(j, count) -
-             (lanes == static_cast<LaneInteger<T>>(target_lane) ? broadcast(slope.hard) : Vec<T>{});
-    });
+    if (!streamed) return loss_line_slope(args, position, total, args.result + position * args.c);
+    const Scratch<T> powers(args.c);
+    loss_line_slope(args, position, total, powers.get());
   });
 }
 
