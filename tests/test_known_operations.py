@@ -184,6 +184,7 @@ def test_split_in_parts_that_are_recorded():
     (parts[0].sum() + 2 * parts[2].sum() + 3 * rows[3].sum()).backward()
     assert_array_equal(x.grad.numpy()[:, 0], [1, 1, 0, 3, 2])
     assert [part.shape for part in x.chunk(4)] == [(2, 3), (2, 3), (1, 3)]
+    assert [part.shape for part in x[:0].chunk(4)] == 4 * [(0, 3)]  # as in torch
     with pytest.raises(ValueError, match="narrow: start and length"):
         x.narrow(0, 3, 3)
     with pytest.raises(ValueError, match="split: split_size must be at least 1"):

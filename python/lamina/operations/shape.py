@@ -388,12 +388,13 @@ def _checked_split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[A
 
 @_of_tensor
 def chunk(x: Any, chunks: int, dim: int = 0) -> tuple[Any, ...]:
-    """At most `chunks` parts of one size along `dim`, the last smaller. Raises ValueError."""
+    """At most `chunks` parts of one size along `dim`, the last smaller; of nothing, so many empty
+    ones. Raises ValueError."""
     if isinstance(chunks, bool) or not isinstance(chunks, int) or chunks < 1:
         raise ValueError(f"chunk: chunks must be an integer of at least 1, got chunks={chunks!r}")
     axis = one_dim("chunk", dim, x.ndim)
     total = x.shape[axis] if x.ndim else 0
-    return split(x, max(-(-total // chunks), 1), axis)
+    return split(x, -(-total // chunks) or [0] * chunks, axis)
 
 
 def unbind(x: Any, dim: int = 0) -> tuple[Any, ...]:
