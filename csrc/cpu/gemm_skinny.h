@@ -111,33 +111,42 @@ static void sums_of_rows(const ops::GemmArgs<T>& args, int64_t index) {
   });
 }
 
-// Little depth: every row of c is a sum of Depth rows of b.
+// Little depth: every row of c is a sum of Depth rows of b, columns of which stay in L1 for all
+// rows of a task.
 template <int Depth, bool Plain, class T>
 static void outer_products(const ops::GemmArgs<T>& args, int64_t index) {
+  constexpr int64_t kWidth = (1 << 15) / static_cast<int64_t>(sizeof(T)) / Depth / kLanes<T>;
+  constexpr int64_t kLeast = 1 << 14, kRows = 16, kTasks = 64;
   const T *a = args.a + index * args.stride_a, *b = args.b + index * args.stride_b;
   const int64_t a_row = args.trans_a ? 1 : args.lda, a_col = args.trans_a ? args.lda : 1;
-  const int64_t grain = max_of<int64_t>((1 << 14) / max_of<int64_t>(args.n, 1), 1);
+  const int64_t grain = max_of<int64_t>(kLeast / max_of<int64_t>(args.n, 1), 1);
   const bool streamed = Plain && is_streamed<T>(args.m * args.n);
-  parallel_ranges(args.m, grain, [&](int64_t begin, int64_t end) {
+  const auto rows_of = [&](int64_t begin, int64_t end, int64_t first, int64_t width) {
     for (int64_t i = begin; i < end; ++i) {
       T factor[Depth];
       for (int p = 0; p < Depth; ++p) factor[p] = a[i * a_row + p * a_col];
       const auto sum = [&](int64_t j, int64_t count) {
-        Vec<T> total = factor[0] * load_first(b + j, count);
+        Vec<T> total = factor[0] * load_first(b + first + j, count);
 #pragma GCC unroll 8
         for (int p = 1; p < Depth; ++p)
-          total += factor[p] * load_first(b + p * args.ldb + j, count);
+          total += factor[p] * load_first(b + p * args.ldb + first + j, count);
         return total;
       };
+      T* const line = args.c + index * args.stride_c + i * args.ldc + first;
       if constexpr (Plain)
-        write_line(args.c + index * args.stride_c + i * args.ldc, args.n, streamed, sum);
+        write_line(line, width, streamed, sum);
       else
-        along_line<T>(args.n, [&](int64_t j, int64_t count) {
-          store_sum(args, index, i, j, count, sum(j, count));
+        along_line<T>(width, [&](int64_t j, int64_t count) {
+          store_sum(args, index, i, first + j, count, sum(j, count));
         });
     }
-    finish_streams(streamed);
-  });
+  };
+  parallel_ranges(args.m, max_of(grain, min_of(kRows, args.m / kTasks)),
+                  [&](int64_t begin, int64_t end) {
+                    for (int64_t j = 0; j < args.n; j += kWidth * kLanes<T>)
+                      rows_of(begin, end, j, min_of(kWidth * kLanes<T>, args.n - j));
+                    finish_streams(streamed);
+                  });
 }
 
 // body<Count>() for the count, 1 to 8, that is given.
