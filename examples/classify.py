@@ -42,7 +42,8 @@ def image_from(path: Path) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("network", choices=[name for name in models.__all__ if name.islower()])
+    networks = [name for name in models.__all__ if name.islower() and name != "lenet"]
+    parser.add_argument("network", choices=networks)
     parser.add_argument("weights", type=Path, help="a safetensors file")
     parser.add_argument("picture", type=Path)
     options = parser.parse_args()

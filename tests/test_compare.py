@@ -286,6 +286,21 @@ def test_another_file_is_not_continued(tmp_path, text):
     assert path.read_text() == text
 
 
+def test_peers_without_calls_are_named():
+    rows = [
+        {"family": "fused", "ms": {"lamina": 1, "torch": 1}},
+        {"family": "networks_fused", "ms": {"lamina": 1, "torch.fused": 1, "other": 1}},
+    ]
+    peers = [Peer(name, None) for name in ("lamina", "torch", "other")]
+    assert compare._without_calls(rows, peers) == {"fused": ["other"]}
+
+
+def test_unknown_precision_is_refused_first(monkeypatch):
+    monkeypatch.setattr(measure, "machine_roofline", lambda: pytest.fail("measured"))
+    result = run("tiny", "--peers", "", "--precision", "low")
+    assert result.exit_code == 2 and "got 'low'" in result.output
+
+
 def test_wrong_results_fail(monkeypatch):
     monkeypatch.setattr(compare, "ERROR_BOUND", -1.0)
     result = run("tiny", "--layers", "4x4", "--pass", "fprop", "--peers", "")

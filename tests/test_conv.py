@@ -298,6 +298,9 @@ def test_workspace_limit_and_refusals():
     plan = lamina.last_plan()
     assert plan.algo != "im2col"
     assert any("workspace_limit" in reason for _, reason in plan.refusals)
+    lines = str(plan).splitlines()
+    assert lines[0] == f"conv2d fprop: {plan.algo} on {plan.backend}, chosen by cost rule"
+    assert [f"  not {algo}: {reason}" for algo, reason in plan.refusals] == lines[2:]
     with pytest.raises(ValueError, match="above workspace_limit=0"):
         F.conv2d(x, weight, algo="im2col", workspace_limit=0)
 

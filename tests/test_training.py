@@ -69,6 +69,9 @@ def test_state_dict_is_checked_before_it_is_loaded():
         assert text in str(caught.value)
     for name, array in network.state_dict().items():
         assert_array_equal(array, before[name])
+    others = {f"{index}.weight": np.zeros(1) for index in range(3, 60)}
+    with pytest.raises(RuntimeError, match=r"missing: 0.weight, 0.bias, .*12.weight and 47 more$"):
+        network.load_state_dict(others)
 
 
 @pytest.mark.torch

@@ -44,6 +44,16 @@ class Plan(NamedTuple):
     precision: str = "highest"
     chosen_by: str = ""
 
+    def __str__(self) -> str:
+        """A line for what ran, and one for each algorithm that did not."""
+        lines = [
+            f"{self.op} {self.pass_}: {self.algo} on {self.backend}",
+            f"  {self.isa}, {self.workspace_bytes} bytes of workspace, precision {self.precision}",
+            *(f"  not {algo}: {reason}" for algo, reason in self.refusals),
+        ]
+        lines[0] += f", chosen by {self.chosen_by}" * bool(self.chosen_by)
+        return "\n".join(lines)
+
 
 # Backends that are extension modules of their own, imported when they are first asked for.
 _MODULES = {"simt": "_simt", "simt_check": "_simt_check", "cuda": "_cuda"}

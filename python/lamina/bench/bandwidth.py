@@ -150,7 +150,8 @@ def run(console: Console, part: str, seconds: float) -> dict[str, Any]:
     wanted = [lambda row=row: passes(row) for row in STREAMED if part in row.definition]
     wanted += [lambda name=name: [step(name)] for name in _OPTIMIZERS if part in name]
     if not wanted:
-        raise ValueError(f"bandwidth: no kernel's name contains {part!r}")
+        known = ", ".join([*dict.fromkeys(row.definition for row in STREAMED), *_OPTIMIZERS])
+        raise ValueError(f"bandwidth: no kernel's name contains {part!r}; there are {known}")
     for make in wanted:
         for timed in make():
             row = measure(timed, copies, seconds)

@@ -294,7 +294,8 @@ def run(
     """
     from .measure import machine_roofline
 
-    kept = keep_memory(allocator == "keep")
+    with lamina.set_float32_precision(precision):  # refuses a word now, not after the ceilings
+        kept = keep_memory(allocator == "keep")
     earlier = _earlier(path, precision)
     report: dict[str, Any] = {
         "commands": list(dict.fromkeys([*earlier["commands"], command])),
@@ -328,7 +329,24 @@ def run(
     if path:
         _write(path, report)
     console.print(_summary_table(report["summary"]))
+    for family, names in _without_calls(report["rows"], peers).items():
+        console.print(f"{family}: nothing to compare with in {', '.join(names)}")
     return report
+
+
+def _without_calls(rows: Sequence[dict[str, Any]], peers: Sequence[Peer]) -> dict[str, list[str]]:
+    """Per family, the peers that were asked for and have no such calls."""
+    found: dict[str, list[str]] = {}
+    for family in dict.fromkeys(row["family"] for row in rows):
+        called = {name for row in rows if row["family"] == family for name in row["ms"]}
+        names = [
+            peer.name
+            for peer in peers
+            if not any(name == peer.name or name.startswith(f"{peer.name}.") for name in called)
+        ]
+        if names:
+            found[family] = names
+    return found
 
 
 def _earlier(path: Path | None, precision: str) -> dict[str, Any]:

@@ -28,6 +28,12 @@ class IncompatibleKeys(NamedTuple):
         )
 
 
+def _first_few(title: str, items: list[str], separator: str) -> str:
+    """Of a message: the state of another network differs in every name."""
+    rest = f" and {len(items) - 10} more" if len(items) > 10 else ""
+    return f"{title}{separator.join(items[:10])}{rest}; " if items else ""
+
+
 class Module:
     """Base class of layers. Subclasses set attributes in __init__ and define `forward`."""
 
@@ -345,29 +351,28 @@ class Module:
         own = self.state_dict()
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
-        problems = []
-        if strict:
-            problems += [f"missing: {name}" for name in missing]
-            problems += [f"unexpected: {name}" for name in unexpected]
         arrays = {
             name: to_numpy(value.data if isinstance(value, Tensor) else value)
             for name, value in state.items()
             if name in own
         }
-        problems += [
+        shapes = [
             f"shape of {name}: {array.shape} given, {own[name].shape} wanted"
             for name, array in arrays.items()
             if array.shape != own[name].shape
         ]
-        problems += [
+        dtypes = [
             f"dtype of {name}: {array.dtype} given, a real number wanted"
             for name, array in arrays.items()
             if array.dtype.kind not in "fiub"
         ]
+        problems = _first_few("missing: ", missing, ", ") if strict else ""
+        problems += _first_few("unexpected: ", unexpected, ", ") if strict else ""
+        problems += _first_few("", shapes, "; ") + _first_few("", dtypes, "; ")
         if problems:
             raise RuntimeError(
                 f"load_state_dict: {type(self).__name__} cannot take this state: "
-                + "; ".join(problems)
+                + problems.removesuffix("; ")
             )
         for name, array in arrays.items():
             own[name][...] = to_device("load_state_dict", array, device_of(own[name]))
