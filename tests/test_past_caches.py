@@ -12,6 +12,7 @@ from lamina import _C
 LARGE = 20 << 20  # bytes: kStreamedBytes of csrc/cpu/simd.h
 CALLS = {
     "max_pool": (lambda x: F.max_pool2d(x, 3, 2, 1), (35, 37)),
+    "max_pool_wide": (lambda x: F.max_pool2d(x, 3, 2, 1), (9, 130)),
     "max_pool_pairs": (lambda x: F.max_pool2d(x, 2), (36, 38)),
     "avg_pool": (lambda x: F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), (35, 37)),
     "avg_pool_strided": (lambda x: F.avg_pool2d(x, 3, 2, 1), (35, 37)),

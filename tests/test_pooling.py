@@ -167,6 +167,22 @@ def test_maxima_do_not_depend_on_indices(backend, width, kernel, stride, padding
     assert_array_equal(F.adaptive_max_pool2d(x, out), expected)
 
 
+@pytest.mark.parametrize("width", [64, 65, 79, 130])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(3, 1, 1), (3, 2, 1), (3, 2, 0), (2, 1, 0), (2, 2, 1), ((2, 3), (3, 1), (1, 0)), (3, 1, 0)],
+)
+def test_gradients_of_maxima_in_wide_rows(backend, width, kernel, stride, padding):
+    x = cases.integers((2, 2, 7, width), 1)  # equal maxima
+    options = dict(stride=stride, padding=padding)
+    _, (index,), grad_y, grad_x = pool("max_pool", 2, x, kernel, return_indices=True, **options)
+    _, positions = reference.max_pool2d(x, kernel, return_indices=True, **options)
+    assert_array_equal(index, positions)
+    expected = np.zeros((4, x[0, 0].size))
+    np.add.at(expected, (np.arange(4)[:, None], positions.reshape(4, -1)), grad_y.reshape(4, -1))
+    assert_array_equal(grad_x, expected.reshape(x.shape))
+
+
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 # Windows that one thread reduces, a warp, a block; planes that end within a group of them.

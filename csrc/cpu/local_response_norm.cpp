@@ -22,7 +22,7 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::LocalResponseNormArgs;
 
-inline constexpr int64_t kColumns = 2048;
+inline constexpr int64_t kColumns = 512;  // of as many rows as a window has, all in L1
 inline constexpr int64_t kRowsAhead = 3;  // fetched: the hardware does not see rows coming
 
 // to[i] = sum of from[i - before] .. from[i + after] along one axis of [outer][n][inner], in order.

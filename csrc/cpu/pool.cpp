@@ -150,21 +150,21 @@ template <class T>
 static void max_pool_regular(const PoolArgs<T>& args, const RegularColumns& columns) {
   const PoolAxis* axis = args.axis;
   const bool streamed = is_streamed<double>(args.planes * args.out_size());  // the indices
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
-    Scratch<LaneInteger<T>> skipped(axis[2].out + kLanes<T>);
-    for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
-      skipped[o] =
-          o < axis[2].out
-              ? static_cast<LaneInteger<T>>(axis[2].start[o] - columns.base - o * columns.stride)
-              : 0;
-    with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
-      const Taps<T, stride, taps, false> first(columns.base, axis[2].in, -T(__builtin_inf()));
-      rows([&](int64_t plane, int64_t o0, int64_t o1) {
-        max_row<T, stride, taps>(args, columns, first, skipped.get(), plane, o0, o1, streamed);
+  const bool large = streamed || large_input(args);
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, row_work(args), large, [&](const auto& rows) {
+        Scratch<LaneInteger<T>> skipped(axis[2].out + kLanes<T>);
+        for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
+          skipped[o] = o < axis[2].out ? static_cast<LaneInteger<T>>(
+                                             axis[2].start[o] - columns.base - o * columns.stride)
+                                       : 0;
+        with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+          const Taps<T, stride, taps, false> first(columns.base, axis[2].in, -T(__builtin_inf()));
+          rows([&](int64_t plane, int64_t o0, int64_t o1) {
+            max_row<T, stride, taps>(args, columns, first, skipped.get(), plane, o0, o1, streamed);
+          });
+        });
       });
-    });
-    finish_streams(streamed);
-  });
 }
 
 // The first largest of n elements in a run: NaN wins.
@@ -193,20 +193,23 @@ static int64_t first_largest(const T* x, int64_t n) {
 template <class T>
 static void max_pool_whole_rows(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
-    rows([&](int64_t plane, int64_t o0, int64_t o1) {
-      const T* x = args.x + plane * args.in_size();
-      const int64_t run = axis[1].count[o1] * axis[2].in;
-      int64_t best = -1;
-      for (int64_t t0 = 0; t0 < axis[0].count[o0] && run > 0; ++t0) {
-        const int64_t row = window_row(axis, o0, o1, t0, 0), at = row + first_largest(x + row, run);
-        if (best < 0 || x[at] > x[best] || (x[at] != x[at] && x[best] == x[best])) best = at;
-      }
-      const int64_t to = (plane * axis[0].out + o0) * axis[1].out + o1;
-      args.result[to] = best < 0 ? -T(__builtin_inf()) : x[best];
-      if (args.index) args.index[to] = max_of<int64_t>(best, 0);
-    });
-  });
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
+      [&](const auto& rows) {
+        rows([&](int64_t plane, int64_t o0, int64_t o1) {
+          const T* x = args.x + plane * args.in_size();
+          const int64_t run = axis[1].count[o1] * axis[2].in;
+          int64_t best = -1;
+          for (int64_t t0 = 0; t0 < axis[0].count[o0] && run > 0; ++t0) {
+            const int64_t row = window_row(axis, o0, o1, t0, 0),
+                          at = row + first_largest(x + row, run);
+            if (best < 0 || x[at] > x[best] || (x[at] != x[at] && x[best] == x[best])) best = at;
+          }
+          const int64_t to = (plane * axis[0].out + o0) * axis[1].out + o1;
+          args.result[to] = best < 0 ? -T(__builtin_inf()) : x[best];
+          if (args.index) args.index[to] = max_of<int64_t>(best, 0);
+        });
+      });
 }
 
 // The columns that some window of the innermost axis reads.
@@ -244,33 +247,35 @@ static void max_pool_any(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const Columns columns(axis[2]);
   const int64_t room = axis[2].in + kLanes<T>;
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
-    Scratch<T> best(room);
-    Scratch<LaneInteger<T>> row_of(room);
-    rows([&](int64_t plane, int64_t o0, int64_t o1) {
-      const T* x = args.x + plane * args.in_size();
-      const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-      const bool empty = axis[0].count[o0] == 0 || axis[1].count[o1] == 0;
-      if (!empty) column_maxima(axis, x, o0, o1, columns, best.get(), row_of.get());
-      for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
-        const int64_t start = axis[2].start[o2], count = empty ? 0 : axis[2].count[o2];
-        T largest = -T(__builtin_inf());
-        int64_t row = 0, column = -1;
-        for (int64_t t = 0, i = start; t < count; ++t, i += axis[2].step) {
-          const T value = best[i];
-          // Across columns the first in the order of rows wins, not the first met.
-          const bool equal = value == largest || (value != value && largest != largest);
-          const bool better =
-              column < 0 || (equal ? row_of[i] < row : !(value <= largest) && largest == largest);
-          largest = better ? value : largest;
-          row = better ? row_of[i] : row, column = better ? i : column;
-        }
-        args.result[at + o2] = largest;
-        if (args.index)
-          args.index[at + o2] = column < 0 ? 0 : window_row(axis, o0, o1, 0, 0) + row + column;
-      }
-    });
-  });
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
+      [&](const auto& rows) {
+        Scratch<T> best(room);
+        Scratch<LaneInteger<T>> row_of(room);
+        rows([&](int64_t plane, int64_t o0, int64_t o1) {
+          const T* x = args.x + plane * args.in_size();
+          const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+          const bool empty = axis[0].count[o0] == 0 || axis[1].count[o1] == 0;
+          if (!empty) column_maxima(axis, x, o0, o1, columns, best.get(), row_of.get());
+          for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
+            const int64_t start = axis[2].start[o2], count = empty ? 0 : axis[2].count[o2];
+            T largest = -T(__builtin_inf());
+            int64_t row = 0, column = -1;
+            for (int64_t t = 0, i = start; t < count; ++t, i += axis[2].step) {
+              const T value = best[i];
+              // Across columns the first in the order of rows wins, not the first met.
+              const bool equal = value == largest || (value != value && largest != largest);
+              const bool better = column < 0 || (equal ? row_of[i] < row
+                                                       : !(value <= largest) && largest == largest);
+              largest = better ? value : largest;
+              row = better ? row_of[i] : row, column = better ? i : column;
+            }
+            args.result[at + o2] = largest;
+            if (args.index)
+              args.index[at + o2] = column < 0 ? 0 : window_row(axis, o0, o1, 0, 0) + row + column;
+          }
+        });
+      });
 }
 
 template <class T>
@@ -290,7 +295,11 @@ static Vec<T> run_sums(const T* x, int64_t n) {
   int64_t i = 0;
   for (; i + 4 * kLanes<T> <= n; i += 4 * kLanes<T>)
 #pragma GCC unroll 4
-    for (int c = 0; c < 4; ++c) sums[c] += load(x + i + c * kLanes<T>);
+    for (int c = 0; c < 4; ++c) {
+      const T* at = x + i + c * kLanes<T>;
+      __builtin_prefetch(at + kAhead / static_cast<int64_t>(sizeof(T)));
+      sums[c] += load(at);
+    }
   for (; i < n; i += kLanes<T>) sums[0] += load_first(x + i, n - i);
   return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
@@ -310,17 +319,19 @@ static bool avg_pool_fold(const PoolArgs<T>& args) {
 template <class T>
 static void avg_pool_whole_rows(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
-    rows([&](int64_t plane, int64_t o0, int64_t o1) {
-      const T* x = args.x + plane * args.in_size();
-      T sum = 0;
-      for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0)
-        sum += sum_lanes<T>(
-            run_sums(x + window_row(axis, o0, o1, t0, 0), axis[1].count[o1] * axis[2].in));
-      args.result[(plane * axis[0].out + o0) * axis[1].out + o1] =
-          sum / T(axis[0].divisor[o0] * axis[1].divisor[o1] * axis[2].divisor[0]);
-    });
-  });
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
+                     [&](const auto& rows) {
+                       rows([&](int64_t plane, int64_t o0, int64_t o1) {
+                         const T* x = args.x + plane * args.in_size();
+                         T sum = 0;
+                         for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0)
+                           sum += sum_lanes<T>(run_sums(x + window_row(axis, o0, o1, t0, 0),
+                                                        axis[1].count[o1] * axis[2].in));
+                         args.result[(plane * axis[0].out + o0) * axis[1].out + o1] =
+                             sum /
+                             T(axis[0].divisor[o0] * axis[1].divisor[o1] * axis[2].divisor[0]);
+                       });
+                     });
 }
 
 // The lanes of v[k] summed in lane k, as a fixed tree.
@@ -343,7 +354,7 @@ LAMINA_INLINE Vec<T> plane_sums(const T* x, int64_t size, int64_t count, bool fa
 #pragma GCC unroll 16
   for (int k = 0; k < kLanes<T>; ++k) {
     const T* plane = x + k * size;
-    if (far) prefetch_line(plane + kAhead / static_cast<int64_t>(sizeof(T)), size);
+    if (far && WHOLE >= 0) prefetch_line(plane + kAhead / static_cast<int64_t>(sizeof(T)), size);
     if (k >= count) {
       lanes[k] = Vec<T>{};
     } else if constexpr (WHOLE < 0) {
@@ -363,8 +374,8 @@ static void average_planes(const PoolArgs<T>& args) {
   const int64_t size = args.in_size();
   const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
   const int64_t grain = ceil_div(kPoolTask, kLanes<T> * size) * kLanes<T>;
-  const bool far = is_streamed<T>(args.planes * size);
-  parallel_ranges(args.planes, grain, [&](int64_t begin, int64_t end) {
+  const bool far = large_input(args);
+  parallel_blocks(args.planes, grain, far, [&](int64_t begin, int64_t end) {
     int64_t plane = begin;
     auto take = [&](int64_t count) {
       const Vec<T> sums = plane_sums<T, WHOLE>(args.x + plane * size, size, count, far);
@@ -388,36 +399,37 @@ template <class T>
 static void avg_pool_runs(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const int64_t work = row_work(args);
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, work, [&](const auto& rows) {
-    Vec<T> sums[kLanes<T>];
-    T divisor[kLanes<T>];
-    for (T& each : divisor) each = 1;
-    T* y = nullptr;  // where the outputs begin that are not written
-    int64_t held = 0;
-    auto write = [&] {
-      for (int64_t k = held; k < kLanes<T>; ++k) sums[k] = Vec<T>{};
-      store_first<T>(y, held, sum_each<T>(sums) / load(divisor));
-      y += held, held = 0;
-    };
-    rows([&](int64_t plane, int64_t o0, int64_t o1) {
-      const WindowRows<T> behind(args, plane, o0, o1);
-      behind.prefetch(work);
-      const int64_t divide = axis[0].divisor[o0] * axis[1].divisor[o1];
-      if (!y) y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-      for (int64_t o = 0; o < axis[2].out; ++o) {
-        const int64_t end = axis[2].start[o] + axis[2].count[o];
-        Vec<T> sum = {};
-        for (int64_t i = axis[2].start[o]; i < end; i += kLanes<T>) {
-          const Lanes<T> inside(0, end - i);
-          sum +=
-              behind.template down<Sum<T>, 0>([&](const T* row) { return inside.load(row + i); });
-        }
-        sums[held] = sum, divisor[held] = T(divide * axis[2].divisor[o]);
-        if (++held == kLanes<T>) write();
-      }
-    });
-    if (held > 0) write();
-  });
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, work, large_input(args), [&](const auto& rows) {
+        Vec<T> sums[kLanes<T>];
+        T divisor[kLanes<T>];
+        for (T& each : divisor) each = 1;
+        T* y = nullptr;  // where the outputs begin that are not written
+        int64_t held = 0;
+        auto write = [&] {
+          for (int64_t k = held; k < kLanes<T>; ++k) sums[k] = Vec<T>{};
+          store_first<T>(y, held, sum_each<T>(sums) / load(divisor));
+          y += held, held = 0;
+        };
+        rows([&](int64_t plane, int64_t o0, int64_t o1) {
+          const WindowRows<T> behind(args, plane, o0, o1);
+          behind.prefetch(work);
+          const int64_t divide = axis[0].divisor[o0] * axis[1].divisor[o1];
+          if (!y) y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+          for (int64_t o = 0; o < axis[2].out; ++o) {
+            const int64_t end = axis[2].start[o] + axis[2].count[o];
+            Vec<T> sum = {};
+            for (int64_t i = axis[2].start[o]; i < end; i += kLanes<T>) {
+              const Lanes<T> inside(0, end - i);
+              sum += behind.template down<Sum<T>, 0>(
+                  [&](const T* row) { return inside.load(row + i); });
+            }
+            sums[held] = sum, divisor[held] = T(divide * axis[2].divisor[o]);
+            if (++held == kLanes<T>) write();
+          }
+        });
+        if (held > 0) write();
+      });
 }
 
 static bool are_runs(const PoolAxis& axis) {
@@ -430,30 +442,34 @@ template <class T>
 static void avg_pool_any(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const Columns columns(axis[2]);
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), [&](const auto& rows) {
-    Scratch<T> sums(axis[2].in + kLanes<T>);
-    rows([&](int64_t plane, int64_t o0, int64_t o1) {
-      const T* x = args.x + plane * args.in_size();
-      T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-      const int64_t rows_behind = axis[0].count[o0] * axis[1].count[o1];
-      if (rows_behind > 0)
-        prefetch_line(x + window_row(axis, o0, o1, 0, 0) + rows_behind * axis[2].in +
-                          kAhead / int64_t{sizeof(T)},
-                      rows_behind * axis[2].in);
-      for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
-        Vec<T> sum = {};
-        for_each_window_row(axis, o0, o1,
-                            [&](int64_t row) { sum += load_first(x + row + j, columns.end - j); });
-        store(&sums[j], sum);
-      }
-      for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
-        T sum = 0;
-        for (int64_t t = 0, i = axis[2].start[o2]; t < axis[2].count[o2]; ++t, i += axis[2].step)
-          sum += sums[i];
-        y[o2] = sum / T(axis[0].divisor[o0] * axis[1].divisor[o1] * axis[2].divisor[o2]);
-      }
-    });
-  });
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
+      [&](const auto& rows) {
+        Scratch<T> sums(axis[2].in + kLanes<T>);
+        rows([&](int64_t plane, int64_t o0, int64_t o1) {
+          const T* x = args.x + plane * args.in_size();
+          T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+          const int64_t rows_behind = axis[0].count[o0] * axis[1].count[o1];
+          if (rows_behind > 0)
+            prefetch_line(x + window_row(axis, o0, o1, 0, 0) + rows_behind * axis[2].in +
+                              kAhead / int64_t{sizeof(T)},
+                          rows_behind * axis[2].in);
+          for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
+            Vec<T> sum = {};
+            for_each_window_row(axis, o0, o1, [&](int64_t row) {
+              sum += load_first(x + row + j, columns.end - j);
+            });
+            store(&sums[j], sum);
+          }
+          for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
+            T sum = 0;
+            for (int64_t t = 0, i = axis[2].start[o2]; t < axis[2].count[o2];
+                 ++t, i += axis[2].step)
+              sum += sums[i];
+            y[o2] = sum / T(axis[0].divisor[o0] * axis[1].divisor[o1] * axis[2].divisor[o2]);
+          }
+        });
+      });
 }
 
 // Elements in the first window.

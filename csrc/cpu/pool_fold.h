@@ -215,7 +215,8 @@ static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
   if (!columns.holds && !narrow.holds) return false;
   const int64_t out = axis[2].out, work = row_work(args);
   const bool streamed = is_streamed<T>(args.planes * args.out_size());
-  for_each_row_group(args.planes, axis[0].out, axis[1].out, work, [&](const auto& rows) {
+  const bool large = streamed || large_input(args);
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, work, large, [&](const auto& rows) {
     auto each_row = [&](const auto& fold) {
       rows([&](int64_t plane, int64_t o0, int64_t o1) {
         const WindowRows<T> behind(args, plane, o0, o1);
@@ -241,7 +242,6 @@ static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
             fold_row<T, Fold, stride, taps, 0>(behind, vectors, columns, axis[2].step, out, write);
         });
       });
-    finish_streams(streamed);
   });
   return true;
 }

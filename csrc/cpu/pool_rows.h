@@ -10,14 +10,28 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::PoolAxis;
 
-inline constexpr int64_t kPoolTask = 4096;  // elements a task: its rows stay in L1 between uses
+inline constexpr int64_t kPoolTask = 4096;  // elements: their rows stay in L1 between uses
+inline constexpr int64_t kMostBlocks = 16, kManyTasks = 128;
 
-// Calls group(rows) for each task, where rows(body) calls body(plane, a, b) for each of its rows.
+// Calls body(begin, end) over [0, items) in ranges of `grain` items. Of a large tensor a task takes
+// some: the hardware sees longer runs of memory coming, and what is written past the caches is
+// waited for less often.
+template <class Body>
+LAMINA_INLINE void parallel_blocks(int64_t items, int64_t grain, bool large, const Body& body) {
+  const int64_t many = min_of(items / grain / kManyTasks, kMostBlocks);
+  const int64_t task = large && many > 1 ? many * grain : grain;
+  parallel_ranges(items, task, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += grain) body(at, min_of(at + grain, end));
+    finish_streams(large);
+  });
+}
+
+// Calls group(rows) for blocks of rows, where rows(body) calls body(plane, a, b) for each.
 template <class Group>
 LAMINA_INLINE void for_each_row_group(int64_t planes, int64_t rows0, int64_t rows1, int64_t width,
-                                      const Group& group) {
+                                      bool large, const Group& group) {
   const int64_t grain = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, width));
-  parallel_ranges(planes * rows0 * rows1, grain, [&](int64_t begin, int64_t end) {
+  parallel_blocks(planes * rows0 * rows1, grain, large, [&](int64_t begin, int64_t end) {
     group([&](const auto& body) {
       int64_t plane = begin / (rows0 * rows1), a = begin / rows1 % rows0, b = begin % rows1;
       for (int64_t row = begin; row < end; ++row) {
@@ -28,6 +42,12 @@ LAMINA_INLINE void for_each_row_group(int64_t planes, int64_t rows0, int64_t row
       }
     });
   });
+}
+
+// Whether the input goes past the caches.
+template <class T>
+LAMINA_INLINE bool large_input(const ops::PoolArgs<T>& args) {
+  return is_streamed<T>(args.planes * args.in_size());
 }
 
 // Whether offsets in a plane fit a lane.
