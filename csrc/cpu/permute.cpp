@@ -4,8 +4,8 @@
 //               fetched; long ones of a large result go past the caches.
 //               Where R runs of x meet element by element in a run of the result (pixel_shuffle),
 //               or the other way round (pixel_unshuffle), R rows are taken together: perfect
-//               shuffles for 2 and 4, past the caches where their vectors are whole lines of
-//               memory. Other rows are read at one stride.
+//               shuffles for 2 and 4, in the order of the longer runs, past the caches where
+//               their vectors are whole lines of memory. Other rows are read at one stride.
 // Partitioning  groups of rows of about kTaskElements elements.
 // Floor         one read and one write of the tensor.
 #include "ops/permute.h"
@@ -30,6 +30,16 @@ struct Axes {
     --count;
     for (; axis < count; ++axis)
       size[axis] = size[axis + 1], from[axis] = from[axis + 1], to[axis] = to[axis + 1];
+  }
+  // In the order of memory of x.
+  void follow_source() {
+    const auto swap = [](int64_t* numbers, int axis) {
+      const int64_t outer = numbers[axis - 1];
+      numbers[axis - 1] = numbers[axis], numbers[axis] = outer;
+    };
+    for (int i = 1; i < count; ++i)
+      for (int axis = i; axis > 0 && from[axis] > from[axis - 1]; --axis)
+        swap(size, axis), swap(from, axis), swap(to, axis);
   }
   int64_t rows() const {
     int64_t rows = 1;
@@ -94,10 +104,12 @@ static void interleave_runs(const T* x, int64_t distance, int64_t count, int64_t
 template <class T>
 static void part_runs(const T* x, int64_t distance, int64_t count, int64_t size, T* y,
                       bool streamed) {
+  constexpr int64_t kAhead = kPrefetchBytes / static_cast<int64_t>(sizeof(T));
   constexpr int64_t kWhole = kLanes<T>;
   int64_t i = 0;
   if (count == 2)
     for (; i + kLanes<T> <= size; i += kLanes<T>) {
+      prefetch_line(x + 2 * i + kAhead, 2 * kLanes<T>);
       const Vec<T> a = load(x + 2 * i), b = load(x + 2 * i + kLanes<T>);
       store_result(y + i, kWhole, every_other<T, false>(a, b), streamed);
       store_result(y + distance + i, kWhole, every_other<T, true>(a, b), streamed);
@@ -166,6 +178,7 @@ void permute_fprop_copy(const PermuteArgs<T>& args) {
   } else if (along >= 0 && step == axes.size[along]) {
     const int64_t count = axes.size[along], distance = axes.to[along];
     axes.remove(last), axes.remove(along);
+    axes.follow_source();  // long rows of x, one behind the other
     const bool streamed = large && size % kLanes<T> == 0;
     for_each_place(axes, count * size, streamed, [&](int64_t from, int64_t to) {
       part_runs(x + from, distance, count, size, y + to, streamed);
