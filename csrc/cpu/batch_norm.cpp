@@ -82,16 +82,17 @@ static void visit_kind(ops::Activation kind, const Body& body) {
   }
 }
 
-// The channels [begin, end) of a task in all images, a second time from the last image on: where
-// the first half of the next task's elements is asked for, at half the pace, when line (n, c) is
-// written. Memory is then read all the time: while one task writes, and while the next one sums.
-template <class T>
+// The channels [begin, end) of a task are written from the last image on. Meanwhile the next task's
+// are asked for from the first image on, one element for every Pace: where they lie when line (n,
+// c) is written. Memory is then read all the time, while one task writes and while the next one
+// sums.
+template <int Pace, class T>
 static int64_t wanted_at(const BatchNormArgs<T>& args, int64_t begin, int64_t end, int64_t n,
                          int64_t c) {
   const int64_t run = (end - begin) * args.inner;
-  const int64_t half = ((args.n - 1 - n) * run + (c - begin) * args.inner) / 2;
   if (end == args.c || run == 0) return (n * args.c + c) * args.inner;
-  return (half / run * args.c + end) * args.inner + half % run;
+  const int64_t asked = ((args.n - 1 - n) * run + (c - begin) * args.inner) / Pace;
+  return (asked / run * args.c + end) * args.inner + asked % run;
 }
 
 template <class Kind, class T>
@@ -100,11 +101,11 @@ static void normalise(const BatchNormArgs<T>& args, int64_t n, int64_t c, T scal
   const int64_t at = (n * args.c + c) * args.inner;
   const T a = args.epilogue.a, b = args.epilogue.b;
   const T* residual = args.epilogue.residual ? args.epilogue.residual + at : nullptr;
-  affine_line(args.x + at, args.mean[c], scale, shift_of(args, c), args.result + at, args.inner,
-              streamed, args.x + wanted, [=](int64_t i, int64_t count, Vec<T> v) {
-                if (residual) v += load_first(residual + i, count);
-                return Kind::template f<T>(v, a, b);
-              });
+  affine_line<1>(args.x + at, args.mean[c], scale, shift_of(args, c), args.result + at, args.inner,
+                 streamed, args.x + wanted, [=](int64_t i, int64_t count, Vec<T> v) {
+                   if (residual) v += load_first(residual + i, count);
+                   return Kind::template f<T>(v, a, b);
+                 });
 }
 
 // Groups of channels, or with statistics that are given planes, in the order of memory.
@@ -130,7 +131,7 @@ void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
       for (int64_t n = args.n - 1; n >= 0; --n)
         for (int64_t c = begin; c < end; ++c)
           normalise<Kind>(args, n, c, scale[c - begin], streamed,
-                          wanted_at(args, begin, end, n, c));
+                          wanted_at<1>(args, begin, end, n, c));
       finish_streams(streamed);
     });
   });
@@ -189,7 +190,7 @@ static void channel_gradients(const BatchNormArgs<T>& args, int64_t begin, int64
     for (int64_t c = begin; c < end; ++c) {
       const int64_t n = cached ? k : args.n - 1 - k;
       const int64_t at = (n * args.c + c) * args.inner, own = c - begin;
-      const int64_t wanted = wanted_at(args, begin, end, args.n - 1 - k, c);
+      const int64_t wanted = wanted_at<2>(args, begin, end, args.n - 1 - k, c);
       gradient_line(args.x + at, scale[own], args.mean[c], of_dot[own], of_sum[own],
                     args.result + at, args.inner, streamed, args.x + wanted, args.grad_y + wanted,
                     second(at, c));

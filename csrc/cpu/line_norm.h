@@ -86,12 +86,13 @@ LAMINA_INLINE T reciprocal_root(T value) {
   return T(1 / __builtin_sqrt(double(value)));
 }
 
-// result = f((x - mean) * scale + shift). Meanwhile asks for the half as many elements at `wanted`.
-template <class T, class Function>
+// result = f((x - mean) * scale + shift). Meanwhile asks for the elements at `wanted`, one for
+// every Pace.
+template <int Pace, class T, class Function>
 LAMINA_INLINE void affine_line(const T* x, T mean, T scale, T shift, T* result, int64_t size,
                                bool streamed, const T* wanted, const Function& f) {
   write_line(result, size, streamed, [&](int64_t i, int64_t count) {
-    __builtin_prefetch(wanted + i / 2);
+    __builtin_prefetch(wanted + i / Pace);
     return f(i, count, (load_first(x + i, count) - mean) * scale + shift);
   });
 }

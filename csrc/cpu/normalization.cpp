@@ -63,9 +63,10 @@ static void group_norm_row(const GroupNormArgs<T>& args, int64_t row, bool strea
     return affine_elements(x, mean, rstd, args.weight ? args.weight + first : nullptr,
                            args.bias ? args.bias + first : nullptr, y, size, streamed);
   for (int64_t c = 0; c < args.channels; ++c)
-    affine_line(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
-                args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner, streamed,
-                x + size + c * args.inner / 2, [](int64_t, int64_t, Vec<T> v) { return v; });
+    affine_line<2>(x + c * args.inner, mean, rstd * (args.weight ? args.weight[first + c] : T(1)),
+                   args.bias ? args.bias[first + c] : T(0), y + c * args.inner, args.inner,
+                   streamed, x + size + c * args.inner / 2,
+                   [](int64_t, int64_t, Vec<T> v) { return v; });
 }
 
 template <class T>
