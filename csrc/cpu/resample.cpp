@@ -67,8 +67,10 @@ static void weighted_rows(const ResampleTable& table, int64_t o, int64_t width, 
   }
 }
 
-// Along the innermost axis. Tap `tap` of a vector of results: elements `offset` after `first`, by
-// `weight`; an offset of -1 is no tap. Arrays of [taps][vectors][lanes].
+// Along the innermost axis. Each vector of results picks its taps from one vector of x at `first`,
+// or from two; or each tap from two of its own, where the taps of a vector lie further apart. Tap
+// `tap` of a vector: elements `offset` after `first`, by `weight`; an offset of -1 is no tap.
+// Arrays of [taps][vectors][lanes].
 template <class T>
 class LineTable {
  public:
@@ -82,28 +84,63 @@ class LineTable {
         first_(holds_ ? taps_ * vectors_ : 0),
         offset_(holds_ ? taps_ * vectors_ * kLanes<T> : 0),
         weight_(holds_ ? taps_ * vectors_ * kLanes<T> : 0) {
+    if (!holds_) return;
+    int64_t width = 0;  // of the widest vector's elements of x
+    for (int64_t vector = 0; vector < vectors_; ++vector) {
+      Span own{table.in, 0};
+      for (int64_t tap = 0; tap < taps_; ++tap) {
+        const Span span = span_of(table, tap, vector * kLanes<T>);
+        holds_ = holds_ && span.last - span.first < 2 * kLanes<T>;
+        own = {min_of(own.first, span.first), max_of(own.last, span.last)};
+      }
+      width = max_of(width, own.last - own.first);
+      first_[vector] = own.first;
+    }
+    reach_ = width < kLanes<T> ? 1 : width < 2 * kLanes<T> ? 2 : kOwn;
     for (int64_t i = 0; holds_ && i < taps_ * vectors_; ++i)
       fill(table, i, i / vectors_, i % vectors_ * kLanes<T>);
   }
 
-  bool holds() const { return holds_; }  // false where taps lie too far apart
+  bool holds() const { return holds_; }  // false where a tap's elements lie too far apart
   int64_t vectors() const { return vectors_; }
 
+  // body(result), where result(x, vector) is a vector of results from a line of x.
+  template <class Body>
+  LAMINA_INLINE void visit(const Body& body) const {
+    if (in_ < min_of(reach_, 2) * kLanes<T>)
+      body([&](const T* x, int64_t vector) { return result<kOwn, false>(x, vector); });
+    else if (reach_ == 1)
+      body([&](const T* x, int64_t vector) { return result<1, true>(x, vector); });
+    else if (reach_ == 2)
+      body([&](const T* x, int64_t vector) { return result<2, true>(x, vector); });
+    else
+      body([&](const T* x, int64_t vector) { return result<kOwn, true>(x, vector); });
+  }
+
+ private:
+  static constexpr int kOwn = 3;  // each tap from vectors of its own
+
+  // Whole: no vector leaves the line.
+  template <int Reach, bool Whole>
   LAMINA_INLINE Vec<T> result(const T* x, int64_t vector) const {
-    Vec<T> sum = {};
+    const auto part = [&](int64_t at) {
+      return Whole ? load(x + at) : load_first(x + at, in_ - at);
+    };
+    Vec<T> low{}, high{}, sum{};
+    if constexpr (Reach != kOwn) low = part(first_[vector]);
+    if constexpr (Reach == 2) high = part(first_[vector] + kLanes<T>);
     for (int64_t tap = 0; tap < taps_; ++tap) {
-      const int64_t i = tap * vectors_ + vector, first = first_[i];
+      const int64_t i = tap * vectors_ + vector;
+      if constexpr (Reach == kOwn) low = part(first_[i]), high = part(first_[i] + kLanes<T>);
       Mask<T> offset;
       __builtin_memcpy(&offset, &offset_[i * kLanes<T>], sizeof offset);
-      const Vec<T> low = load_first(x + first, in_ - first);
-      const Vec<T> high = load_first(x + first + kLanes<T>, in_ - first - kLanes<T>);
-      const Vec<T> value = __builtin_shuffle(low, high, offset);
+      const Vec<T> value =
+          Reach == 1 ? __builtin_shuffle(low, offset) : __builtin_shuffle(low, high, offset);
       sum += load(&weight_[i * kLanes<T>]) * (offset < 0 ? Vec<T>{} : value);
     }
     return sum;
   }
 
- private:
   static int64_t most_taps(const ResampleTable& table) {
     int64_t most = 0;
     for (int64_t o = 0; o < table.out; ++o)
@@ -111,27 +148,38 @@ class LineTable {
     return most;
   }
 
-  void fill(const ResampleTable& table, int64_t i, int64_t tap, int64_t o) {
-    int64_t first = table.in, last = 0;
+  struct Span {
+    int64_t first, last;
+  };
+  // What the vector of results at o wants of x for a tap.
+  static Span span_of(const ResampleTable& table, int64_t tap, int64_t o) {
+    Span span{table.in, 0};
     for (int64_t lane = 0; lane < kLanes<T> && o + lane < table.out; ++lane) {
-      if (table.begin[o + lane] + tap >= table.begin[o + lane + 1]) continue;
-      const int64_t index = table.index[table.begin[o + lane] + tap];
-      first = min_of(first, index), last = max_of(last, index);
+      const int64_t t = table.begin[o + lane] + tap;
+      if (t >= table.begin[o + lane + 1]) continue;
+      span = {min_of(span.first, table.index[t]), max_of(span.last, table.index[t])};
     }
-    first_[i] = min_of(first, last);
-    holds_ = holds_ && last - first < 2 * kLanes<T>;
+    return span;
+  }
+
+  void fill(const ResampleTable& table, int64_t i, int64_t tap, int64_t o) {
+    int64_t first = reach_ == kOwn ? span_of(table, tap, o).first : first_[i % vectors_];
+    // The last vectors of x are whole, too.
+    first = max_of<int64_t>(min_of(first, in_ - min_of(reach_, 2) * kLanes<T>), 0);
+    first_[i] = first;
     for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
       const bool real =
           o + lane < table.out && table.begin[o + lane] + tap < table.begin[o + lane + 1];
       const int64_t t = real ? table.begin[o + lane] + tap : 0;
       offset_[i * kLanes<T> + lane] =
-          real ? static_cast<LaneInteger<T>>(table.index[t] - first_[i]) : -1;
+          real ? static_cast<LaneInteger<T>>(table.index[t] - first) : -1;
       weight_[i * kLanes<T> + lane] = real ? static_cast<T>(table.weight[t]) : T(0);
     }
   }
 
   int64_t in_, vectors_, taps_;
   bool holds_;
+  int reach_ = kOwn;  // vectors of x a vector of results picks from
   Scratch<int64_t> first_;
   Scratch<LaneInteger<T>> offset_;
   Scratch<T> weight_;
@@ -151,13 +199,15 @@ static bool resample_lines(const ResampleArgs<T>& args) {
   const int64_t vectors = table.vectors();
   const bool streamed = goes_past<T>(args.outer * args.out, args.out);
   parallel_ranges(args.outer * vectors, kTaskElements / kLanes<T>, [&](int64_t begin, int64_t end) {
-    int64_t line = begin / vectors, vector = begin % vectors;
-    for (int64_t i = begin; i < end; ++i) {
-      store_result(args.result + line * args.out + vector * kLanes<T>,
-                   args.out - vector * kLanes<T>, table.result(args.x + line * args.in, vector),
-                   streamed);
-      if (++vector == vectors) vector = 0, ++line;
-    }
+    table.visit([&](const auto& result) {
+      int64_t line = begin / vectors, vector = begin % vectors;
+      for (int64_t i = begin; i < end; ++i) {
+        store_result(args.result + line * args.out + vector * kLanes<T>,
+                     args.out - vector * kLanes<T>, result(args.x + line * args.in, vector),
+                     streamed);
+        if (++vector == vectors) vector = 0, ++line;
+      }
+    });
     finish_streams(streamed);
   });
   return true;
@@ -178,16 +228,21 @@ void resample_fprop_axis(const ResampleArgs<T>& args) {
   });
 }
 
+template <class T>
+static const T* end_of_x(const ResamplePlanesArgs<T>& args) {
+  return args.x + args.outer * args.rows.in * args.columns.in;
+}
+
 // A line of x to a line of results, by the table where it holds.
 template <class T>
 static void resample_line(const ResampleTable& columns, const LineTable<T>& table, const T* x,
                           T* result, bool streamed) {
-  if (table.holds()) {
-    int64_t rest = columns.out;
-    for (int64_t vector = 0; vector < table.vectors(); ++vector, rest -= kLanes<T>)
-      store_result(result + vector * kLanes<T>, rest, table.result(x, vector), streamed);
-    return;
-  }
+  if (table.holds())
+    return table.visit([&](const auto& vector_at) {
+      int64_t rest = columns.out;
+      for (int64_t vector = 0; vector < table.vectors(); ++vector, rest -= kLanes<T>)
+        store_result(result + vector * kLanes<T>, rest, vector_at(x, vector), streamed);
+    });
   for (int64_t p = 0; p < columns.out; ++p) {
     T sum = 0;
     for (int64_t t = columns.begin[p]; t < columns.begin[p + 1]; ++t)
@@ -214,8 +269,10 @@ class ResampledRows {
   const T* at(int64_t row) const {
     const int64_t i = row - span_.first;
     T* const result = &rows_[i * args_.columns.out];
-    if (!made_[i])
-      resample_line(args_.columns, table_, plane_ + row * args_.columns.in, result, false);
+    if (made_[i]) return result;
+    const T* x = plane_ + row * args_.columns.in;
+    prefetch_ahead(x, args_.columns.in, end_of_x(args_));
+    resample_line(args_.columns, table_, x, result, false);
     made_[i] = true;
     return result;
   }
@@ -257,7 +314,13 @@ void resample_planes_fprop_axes(const ResamplePlanesArgs<T>& args) {
       const T* x = args.x + plane * rows.in * columns.in;
       T* result = args.result + (plane * rows.out + begin) * columns.out;
       if (rows.out <= rows.in) {
+        const T* reached = x;
         for (int64_t o = begin; o < end; ++o, result += columns.out) {
+          if (rows.begin[o] < rows.begin[o + 1]) {
+            const T* last = x + (rows.index[rows.begin[o + 1] - 1] + 1) * columns.in;
+            prefetch_ahead(reached, max_of<int64_t>(last - reached, 0), end_of_x(args));
+            reached = last;
+          }
           weighted_rows(rows, o, columns.in, sum.get(), false,
                         [&](int64_t index) { return x + index * columns.in; });
           resample_line(columns, table, sum.get(), result, streamed);
