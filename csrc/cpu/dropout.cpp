@@ -6,6 +6,10 @@
 // Floor         one read and one write of the tensor; the words cost 20 products for 4 rows.
 #include "ops/dropout.h"
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "core/threads.h"
 #include "cpu/simd.h"
 #include "ops/instantiate.h"
@@ -27,6 +31,8 @@ LAMINA_INLINE Counters product(Counters a, uint32_t factor) {
   return (Counters)_mm512_maskz_mul_epu32(__mmask8(-1), (__m512i)a, (__m512i)b);
 #elif defined(__AVX2__)
   return (Counters)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#elif defined(__SSE2__)
+  return (Counters)_mm_mul_epu32((__m128i)a, (__m128i)b);
 #else
   return (a & 0xFFFFFFFF) * b;
 #endif
