@@ -71,14 +71,22 @@ def trained(call: Callable, functional: Any, operands: list[Any], library: Any =
     return run
 
 
+def transposed(f: Any, x: Any, w: Any, b: Any = None) -> Any:
+    return f.conv_transpose2d(x, w, b, 2, 1)
+
+
 def functions() -> Iterator[Case]:
     x, w, b = array(1, 8, 8, 8), array(8, 8, 3, 3), array(8)
     small = array(1, 4, 4, 4), array(4, 4, 3, 3)
+    up = array(1, 8, 4, 4), array(8, 8, 4, 4)
     yield pair("conv2d 1x8x8x8, 3x3", lambda f, x, w: f.conv2d(x, w, None, 1, 1), x, w)
     yield pair("  with bias, Tensors", lambda f, *o: f.conv2d(*o, 1, 1), x, w, b, kind="tensor")
     yield pair("  gradient recorded", lambda f, *o: f.conv2d(*o, 1, 1), x, w, b, kind="grad")
     yield pair("  and back", lambda f, *o: f.conv2d(*o, 1, 1), x, w, b, kind="train")
     yield pair("conv2d 1x4x4x4, 3x3", lambda f, x, w: f.conv2d(x, w), *small)
+    yield pair("conv_transpose2d 1x8x4x4, 4x4", transposed, *up)
+    yield pair("  with bias, Tensors", transposed, *up, b, kind="tensor")
+    yield pair("  and back", transposed, *up, b, kind="train")
     yield pair("linear 1x64 -> 32", lambda f, *o: f.linear(*o), array(1, 64), array(32, 64))
     for kind in ("array", "tensor", "grad"):
         yield pair(f"relu 64, {kind}", lambda f, x: f.relu(x), array(64), kind=kind)

@@ -177,6 +177,27 @@ def test_conv_transpose_exact(kernel, case):
     assert_equal(kernel.algo, y, expected(x, weight, bias, **case.options), x, weight)
 
 
+@pytest.mark.parametrize(
+    ("x", "weight", "options"),
+    [
+        ((1, 3, 37, 6), (3, 20, 2, 2), {"stride": 2}),  # bands of an image's rows
+        ((1, 5, 70, 3), (5, 3, 2, 3), {"stride": (3, 2), "padding": (0, 1)}),
+        ((2, 5, 64, 3), (5, 3, 3, 3), {"stride": 4, "output_padding": 3}),
+        ((1, 3, 5, 6), (3, 12, 5, 5), {"stride": 2, "padding": 2}),  # blocks that share panels
+        ((9, 10, 1, 1), (10, 12, 4, 4), {}),  # each result has one tap
+        ((2, 7, 2, 3), (7, 9, 5, 4), {"dilation": 2, "padding": 1}),
+    ],
+)
+def test_blocks_of_columns(x, weight, options):
+    x, weight = cases.integers(x, 1), cases.integers(weight, 2)
+    expected = reference.conv_transpose(x, weight, **options)
+    kept = lamina.tensor(weight)
+    with lamina.backend("cpu"):
+        for operands in ((x, weight), (lamina.Tensor(x), kept), (lamina.Tensor(x), kept)):
+            y = F.conv_transpose2d(*operands, **options, algo="implicit_gemm")
+            assert_array_equal(np.asarray(y), expected)
+
+
 @pytest.mark.parametrize("case", cases.CONV, ids=str)
 def test_adjoint(backend, case):
     """<conv(x), y> == <x, conv_transpose(y)>: dgrad is the transpose of fprop."""

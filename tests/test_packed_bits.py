@@ -78,6 +78,7 @@ TRANSPOSED = [
     ((1, 300, 3, 3), (300, 4, 2, 2), {"stride": (1, 2)}, True),
     ((1, 6, 3, 4, 4), (6, 5, 2, 3, 3), {"stride": 2, "output_padding": 1}, True),
     ((2, 10, 1, 1), (10, 12, 4, 4), {}, True),  # each result has a tap
+    ((1, 6, 33, 5), (6, 4, 2, 2), {"stride": 2}, True),  # bands of rows
     ((1, 24, 7), (24, 5, 3), {"dilation": 3, "groups": 2}, True),
     ((1, 16, 7, 7), (16, 12, 4, 4), {"padding": 1}, True),
     ((1, 300, 28, 28), (300, 9, 2, 2), {}, True),

@@ -1,4 +1,4 @@
-// The input gradient at a stride from the columns of im2col, block by block.
+// The input gradient, of a stride above all, from the columns of im2col, block by block.
 //
 //   col[c r][o] = weight[k][c r]^T grad_y[k][o], then grad_x[i] gathers its (r, o) pairs
 //
@@ -8,7 +8,7 @@
 //               output positions of its images, one behind the other, a block at a time. Rows of
 //               grad_x are gathered as soon as their columns are there, all phases of a stride
 //               at once; columns that no later row meets are dropped.
-// Partitioning  group, block of input channels, block of images.
+// Partitioning  group, block of input channels, block of images or band of an image's rows.
 // Numerics      sums over k in runs of kBlockDepth, the runs in order, then the taps in order.
 // Floor         the FMA peak, or the filters over the bandwidth where positions are few: a filter
 //               is read once for up to n / 16 images.
@@ -43,11 +43,13 @@ struct ColumnTasks {
   int64_t window;            // columns that a task keeps
   int64_t channels, blocks;  // of a group
   int64_t images, parts;     // of the batch
+  int64_t bands = 1;         // of the rows of a part that is one image
   int64_t count;
 
   explicit ColumnTasks(const ops::ConvShape& s) {
     using Tile = GemmTile<T>;
     constexpr int64_t kMostRows = 144, kFilters = 1 << 17, kSums = 1 << 16, kFewTasks = 8;
+    constexpr int64_t kBandLines = 16;  // of grad_y
     const int64_t taps = s.kernel_size(), inputs = max_of<int64_t>(s.c_per_group(), 1);
     // Of a volume all planes that a row meets.
     const int64_t lines = flat(s) ? MetOutputs::most(s, 1) : MetOutputs::most(s, 0) * s.out[1];
@@ -60,15 +62,24 @@ struct ColumnTasks {
       channels = ceil_div(inputs, blocks);
       if (channels >= unit) channels = ceil_div(channels, unit) * unit;
       blocks = ceil_div(inputs, channels);
-      count = s.groups * blocks * parts;
+      count = s.groups * blocks * parts * bands;
     };
     images = max_of<int64_t>(s.n, 1), parts = 1;
     const int64_t most = rows / taps;
     cut(most >= unit ? most / unit * unit : unit * taps <= kMostRows ? unit : most);
+    for (int64_t some = channels; 4 * some >= 3 * channels; some -= some < unit ? 1 : unit)
+      if (inputs % some == 0) {  // blocks of one size take the same time
+        cut(some);
+        break;
+      }
     while (count < kFewTasks && images > 1) {
       images = ceil_div(images, 2), parts = ceil_div(s.n, images);
       count = s.groups * blocks * parts;
     }
+    // Bands that share no line of grad_y: each block of channels packs all of them again.
+    while (count < kFewTasks && flat(s) && images == 1 && s.kernel[1] <= s.stride[1] &&
+           s.dilation[1] == 1 && s.out[1] >= 2 * bands * kBandLines)
+      bands *= 2, count *= 2;
     while (count < kFewTasks && channels > 1 && channels * taps >= 8 * Tile::kRows)
       cut(channels / 2);
   }
@@ -97,13 +108,13 @@ static void pack_filter_rows(const T* weight, int64_t k_step, int64_t rows, int6
 template <class T>
 class GradientRows {
  public:
-  // Of the images from `image` on, and of `channels` channels from `channel` of all on.
-  GradientRows(const ops::ConvArgs<T>& args, int64_t image, int64_t images, int64_t channel,
-               int64_t channels, T* columns, int64_t step)
+  // Rows [rows_begin, rows_end) of the images from `image` on, and `channels` channels from
+  // `channel` of all on.
+  GradientRows(const ops::ConvArgs<T>& args, int64_t image, int64_t rows_begin, int64_t rows_end,
+               int64_t channel, int64_t channels, T* columns, int64_t step)
       : args_(args),
         s_(args.shape),
         image_(image),
-        images_(images),
         channel_(channel),
         channels_(channels),
         columns_(columns),
@@ -130,20 +141,28 @@ class GradientRows {
       }
     }
     phases_[s_.stride[2]] = tap;
+    row_ = rows_begin, rows_end_ = rows_end;
+    begin_ = rows_begin < rows_end ? Row(s_, rows_begin).first : 0;
+    for (int64_t row = rows_begin; row < rows_end; ++row) last_ = max_of(last_, Row(s_, row).last);
+    end_ = begin_;
   }
+
+  // The columns [first, last) that the rows meet, and others between them.
+  int64_t first() const { return begin_; }
+  int64_t last() const { return max_of(begin_, last_); }
 
   // Where `count` further columns go.
   T* room() const { return columns_ + (end_ - begin_); }
   // They are there: stores what rows they complete, and moves those that others need to the front.
   void add(int64_t count) {
     end_ += count;
-    while (row_ < images_ * s_.in[0] * s_.in[1]) {
+    while (row_ < rows_end_) {
       const Row row(s_, row_);
       if (row.last > end_) break;
       store_row(row);
       ++row_;
     }
-    if (row_ == images_ * s_.in[0] * s_.in[1]) return;
+    if (row_ == rows_end_) return;
     const int64_t first = min_of(Row(s_, row_).first, end_), kept = end_ - first;
     if (kept > 0 && first > begin_)
       for (int64_t i = 0; i < channels_ * s_.kernel_size(); ++i)
@@ -245,7 +264,7 @@ class GradientRows {
 
   const ops::ConvArgs<T>& args_;
   const ops::ConvShape& s_;
-  int64_t image_, images_, channel_, channels_;
+  int64_t image_, channel_, channels_;
   T* columns_;
   int64_t step_, vectors_;
   Scratch<int64_t> along_, phases_;  // places of the taps of a line; the first one of each phase
@@ -253,7 +272,8 @@ class GradientRows {
   Scratch<int64_t> starts_;
   Scratch<Lanes<T>> inside_;  // of a tap's vector: those of the line of outputs
   Scratch<T> line_;
-  int64_t begin_ = 0, end_ = 0, row_ = 0;  // the columns that are there; rows stored
+  int64_t begin_ = 0, end_ = 0, last_ = 0;  // the columns that are there; all
+  int64_t row_, rows_end_;                  // rows to store
 };
 
 template <class T>
@@ -282,15 +302,18 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
     args.packed->ready = true;
   }
   parallel_for(cut.count, [&](int64_t task) {
-    const int64_t g = task / (cut.blocks * cut.parts), block = task / cut.parts % cut.blocks;
-    const int64_t c = block * cut.channels, image = task % cut.parts * cut.images;
+    const int64_t parts = cut.parts * cut.bands, part = task % parts, band = part % cut.bands;
+    const int64_t g = task / (cut.blocks * parts), block = task / parts % cut.blocks;
+    const int64_t c = block * cut.channels, image = part / cut.bands * cut.images;
     const int64_t channels = min_of(cut.channels, s.c_per_group() - c);
     const int64_t before = kept ? c * taps % kRows : 0;  // rows of its first panel: other channels'
     const int64_t rows = before + channels * taps;
-    const int64_t images = min_of(cut.images, s.n - image), total = images * s.out_size();
+    const int64_t images = min_of(cut.images, s.n - image);
+    const int64_t lines = images * s.in[0] * s.in[1];
     const int64_t whole = ceil_div(rows, kRows) * kRows;
     // An odd number of lines between rows; gathering reads a vector before and behind them.
-    const int64_t step = whole_vectors<T>(min_of(cut.window, total) + kLanes<T>) / kLanes<T> | 1;
+    const int64_t most = min_of(cut.window, images * s.out_size());
+    const int64_t step = whole_vectors<T>(most + kLanes<T>) / kLanes<T> | 1;
     Scratch<T> own(kept ? 0 : whole / kRows * panel), columns((whole * step + 2) * kLanes<T>);
     const T* filters = own.get();
     Scratch<T> panels(Tile::kBlockCols * min_of(Tile::kBlockDepth, all));
@@ -299,24 +322,28 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
     else
       pack_filter_rows(args.weight + g * all * k_step + c * taps, k_step, rows, all, own.get(),
                        panel);
-    GradientRows<T> gradient(args, image, images, g * s.c_per_group() + c, channels,
+    GradientRows<T> gradient(args, image, lines * band / cut.bands, lines * (band + 1) / cut.bands,
+                             g * s.c_per_group() + c, channels,
                              &columns[(before * step + 1) * kLanes<T>], step * kLanes<T>);
+    const int64_t total = gradient.last();
     const T* grad_y = args.grad_y + (image * s.k + g * all) * s.out_size();
     // The filters of the task that this thread most likely takes next come meanwhile.
-    const int64_t next = (task + num_threads()) / cut.parts;
-    const bool others = next < s.groups * cut.blocks && next != task / cut.parts;
+    const int64_t next = (task + num_threads()) / parts;
+    const bool others = next < s.groups * cut.blocks && next != task / parts;
     const int64_t next_g = next / cut.blocks, next_row = next % cut.blocks * cut.channels * taps;
     const T* const next_filters = kept
                                       ? kept + (next_g * panels_of_group + next_row / kRows) * panel
                                       : args.weight + next_g * all * k_step + next_row;
     int64_t line = 0;
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    const int64_t begin = gradient.first();
+    int64_t done = begin;
     gradient.add(0);
-    for (int64_t done = 0; done < total;) {
+    while (done < total) {
       const int64_t count = min_of(Tile::kBlockCols, total - done);
       const Im2colRuns<T, Tile::kBlockCols, Tile::kCols> runs(positions, grad_y, s.k * s.out_size(),
                                                               done, count);
-      const bool last = done + count == total;
+      const bool first = done == begin, last = done + count == total;
       const auto ahead = [&]() -> Ahead<T> {
         if (!others || !last) return {};
         if (kept) {
@@ -330,10 +357,14 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
       for (int64_t p = 0; p == 0 || p < all; p += Tile::kBlockDepth) {
         const int64_t depth = min_of(Tile::kBlockDepth, all - p);
         runs.pack_tap({0, 0, 0}, p, depth, panels.get());
-        for (int64_t i = 0; i < rows; i += kRows)
-          gemm_row(depth, count, &filters[i / kRows * panel + p * kRows], panels.get(),
+        for (int64_t i = 0; i < rows; i += kRows) {
+          const T* const panel_of_rows = &filters[i / kRows * panel + p * kRows];
+          if (kept && first && i + kRows < rows)  // the next one, from beyond L2
+            prefetch_line(panel_of_rows + panel, depth * kRows);
+          gemm_row(depth, count, panel_of_rows, panels.get(),
                    gradient.room() + (i - before) * step * kLanes<T>, step * kLanes<T>, p > 0,
                    ahead);
+        }
       }
       gradient.add(count), done += count;
     }

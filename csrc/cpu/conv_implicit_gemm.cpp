@@ -4,8 +4,8 @@
 //   fprop  y[k][o] = weight[k][c r] col[c r][o], positions o of all images
 //   dgrad  fprop of grad_y with the filters turned by 180 degrees and k, c swapped
 //
-// A gradient at a stride: cpu/conv_columns.h. A filter whose taps lie in the padding often:
-// cpu/conv_parts.h. The weight gradient: conv_implicit_gemm_wgrad.cpp.
+// A gradient at a stride or of few positions: cpu/conv_columns.h. A filter whose taps lie in the
+// padding often: cpu/conv_parts.h. The weight gradient: conv_implicit_gemm_wgrad.cpp.
 //
 // Source        Chetlur et al. 2014 (cuDNN).
 // Workspace     fprop and dgrad: the packed filters or, where positions are few, the packed input
@@ -248,7 +248,7 @@ static void pack_backward(const ConvArgs<T>& args, int64_t g, int64_t i, int64_t
 template <class T>
 void conv_dgrad_implicit_gemm(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
-  if (conv_phases(s) > 1) return gradient_from_columns(args);
+  if (in_columns(s)) return gradient_from_columns(args);
   if (in_parts(ConvPass::dgrad, s)) {
     const int64_t taps = s.kernel_size(), m = s.c_per_group(), outputs = s.k_per_group();
     constexpr int64_t kRows = GemmTile<T>::kRows;

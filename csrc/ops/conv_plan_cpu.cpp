@@ -103,6 +103,13 @@ double filters(const ConvShape& s) {
   return static_cast<double>(s.k * s.c_per_group());
 }
 
+// Multiply-adds of a pass as a convolution of stride 1 computes it, if that is its stride: with all
+// taps of all results, where grad_y is smaller than grad_x.
+double computed_macs(ConvPass pass, const ConvShape& s) {
+  if (pass != ConvPass::dgrad || conv_phases(s) > 1) return static_cast<double>(s.macs());
+  return static_cast<double>(forward_shape(pass, s).macs());
+}
+
 // ---- direct and depthwise
 
 // Results beyond L2 that other algorithms write in short pieces of many rows at a time.
@@ -128,7 +135,10 @@ double direct_stored(ConvPass pass, const ConvShape& s) {
 // lie far apart. A single tap does not pay for the copy; strides that vectors cannot split make it
 // slow; what a tile reads of many channels exceeds L1.
 double direct_cost(ConvPass pass, const ConvShape& s) {
-  const double macs = static_cast<double>(s.macs());
+  // Where grad_y has few positions, most taps of a result meet the padding.
+  constexpr int64_t kDeep = 32;
+  const bool few = 4 * s.out_size() <= s.in_size() && s.k_per_group() >= kDeep;
+  const double macs = few ? computed_macs(pass, s) : static_cast<double>(s.macs());
   const bool neighbours = s.dilation[2] == greatest_divisor(s.stride[2], s.dilation[2]) &&
                           s.kernel[2] > s.stride[2] / s.dilation[2];
   if (pass == ConvPass::wgrad && neighbours && 2 * s.k_per_group() >= vector_lanes()) {
@@ -219,7 +229,7 @@ int64_t panel_elements(ConvPass pass, const ConvShape& s) {
 }
 int64_t implicit_gemm_elements(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return ImplicitGemmGradient(s).workspace_elements(s);
-  if (pass == ConvPass::dgrad && conv_phases(s) > 1) return 0;
+  if (pass == ConvPass::dgrad && in_columns(s)) return 0;
   if (in_parts(pass, s)) return panel_elements(pass, s);
   const ConvShape shape = forward_shape(pass, s);
   return ImplicitGemm(shape).workspace_elements(shape);
@@ -230,7 +240,7 @@ PackedForm packed_panels(ConvPass pass, const ConvShape& s) {
   constexpr int64_t kMostPositions = 1024;
   enum Form { columns, parts, depth_blocks };
   if (s.n * s.out_size() > kMostPositions) return {};
-  if (pass == ConvPass::dgrad && conv_phases(s) > 1) {  // panels a line or two apart
+  if (pass == ConvPass::dgrad && in_columns(s)) {  // panels a line or two apart
     const int64_t rows = s.c_per_group() * s.kernel_size();
     const int64_t panel_rows = (rows + 7) / 8 * 8;
     return {s.groups * (panel_rows * s.k_per_group() + (rows + 3) / 4 * 16), columns};
@@ -268,8 +278,8 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
          kMacsPerTransposed * lanes * positions * std::ceil(static_cast<double>(rows) / 288) +
          kMacsPerWeight * static_cast<double>(s.weight_elems());
 }
-// A gradient at a stride: grad_y is packed once for about 128 columns of taps, and what they sum up
-// to is gathered.
+// A gradient from columns: grad_y is packed once for about 128 columns of taps, and what they sum
+// up to is gathered.
 double implicit_gemm_columns_cost(const ConvShape& s) {
   constexpr double kMacsPerWeight = 14, kMacsPerColumn = 5, kMacsPerPacked = 3;
   const double positions = static_cast<double>(s.n * s.out_size());
@@ -286,7 +296,7 @@ double implicit_gemm_columns_cost(const ConvShape& s) {
 // 512 of them, and so are the filters.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s) + kMacsPerImplicitGemm;
-  if (pass == ConvPass::dgrad && conv_phases(s) > 1)
+  if (pass == ConvPass::dgrad && in_columns(s))
     return implicit_gemm_columns_cost(s) + kMacsPerImplicitGemm;
   constexpr int64_t kPanel = 8, kBlock = 512;
   constexpr double kMacsPerWeight = 34;
@@ -294,7 +304,7 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
       static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
-  double macs = static_cast<double>(s.macs()), others = 0;
+  double macs = computed_macs(pass, s), others = 0;
   if (in_parts(pass, s)) {  // in whole vectors
     macs = 0;
     for_each_part(pass, s, [&](const ConvPart& part) {
@@ -332,8 +342,15 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   const double all = whole_vectors(tiles.all);
   // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
   const double narrow = pass == ConvPass::wgrad && s.c_per_group() <= 16 ? 2 : 1;
-  return elements * (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
-                     kMacsPerTile * all * static_cast<double>(s.c + s.k));
+  // 36 elements of a panel of inputs, of all tiles as one block, beyond L2: many outputs read them
+  // again and again.
+  constexpr int64_t kFewOutputs = 96, kWidestPanel = 48, kInL2 = 1 << 18;
+  const int64_t panel = tiles.elements * tiles.all * std::min(s.c_per_group(), kWidestPanel);
+  const bool far = pass == ConvPass::wgrad && s.kernel[1] == 5 && s.k_per_group() > kFewOutputs &&
+                   panel > kInL2 && tiles.all <= winograd::Blocks(s, rows, columns).block;
+  return (far ? 2 : 1) * elements *
+         (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
+          kMacsPerTile * all * static_cast<double>(s.c + s.k));
 }
 
 template <int ROWS, int COLUMNS>
@@ -416,6 +433,8 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerFilter * static_cast<double>(s.weight_elems());
 }
 
+// The filters' spectra are not kept: no layer of the suite has fft among its two cheapest
+// algorithms.
 int64_t fft_elements(ConvPass pass, const ConvShape& s) {
   const ConvShape shape = forward_shape(pass, s);
   return FftTiles(shape).workspace_elements(shape);

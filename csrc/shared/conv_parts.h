@@ -119,4 +119,11 @@ template <class Body>
   return (pass == ops::ConvPass::dgrad && conv_phases(s) > 1) || count_parts(pass, s) > 1;
 }
 
+// Whether the CPU's implicit GEMM computes the gradient from the columns of its taps
+// (cpu/conv_columns.h), none of which lies in the padding: at a stride, or where grad_y has few of
+// the positions.
+[[gnu::always_inline]] constexpr bool in_columns(const ops::ConvShape& s) {
+  return conv_phases(s) > 1 || 2 * s.out_size() <= s.in_size();
+}
+
 }  // namespace lamina
