@@ -265,6 +265,12 @@ BAD = [
     (lambda: nn.InstanceNorm2d(3)(X), ValueError, "num_features=3 channels"),
     (lambda: nn.InstanceNorm1d(4)(X), ValueError, "input must have 2 or 3"),
     (lambda: nn.Linear(2, -1), ValueError, "Linear: out_features must be at least 0, got out_fea"),
+    (lambda: nn.BatchNorm2d(-1), ValueError, "BatchNorm2d: num_features must be at least 1, got"),
+    (lambda: nn.InstanceNorm1d("a"), TypeError, "InstanceNorm1d: num_features must be an integer"),
+    (lambda: nn.GroupNorm(0, 4), ValueError, "GroupNorm: num_groups must be at least 1"),
+    (lambda: nn.GroupNorm(3, 4), ValueError, "GroupNorm: num_groups must divide num_channels"),
+    (lambda: nn.LayerNorm([4, -1]), ValueError, "LayerNorm: normalized_shape must be at least 1"),
+    (lambda: nn.RMSNorm(1.5), TypeError, "RMSNorm: normalized_shape must be an integer"),
     (lambda: nn.Linear(2.0, 1), TypeError, "Linear: in_features must be an integer, got in_fea"),
     (
         lambda: nn.Sequential(nn.ReLU),

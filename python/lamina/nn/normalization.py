@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import functional as F
 from ..functional import _epilogue
-from ..functional._arguments import check_rank
+from ..functional._arguments import check_rank, integer
 from ..tensor import Tensor
 from .activation import _Activation, activation_of
 from .module import Module, is_plain
@@ -20,6 +20,12 @@ _COUNT = "num_batches_tracked"
 def _register_affine(module: Module, shape: Any, weight: bool, bias: bool, dtype: Any) -> None:
     for name, present in (("weight", weight), ("bias", bias)):
         module.register_parameter(name, Parameter(np.empty(shape, dtype)) if present else None)
+
+
+def _sizes(name: str, normalized_shape: Any) -> tuple[int, ...]:
+    several = isinstance(normalized_shape, tuple | list)
+    given = normalized_shape if several else [normalized_shape]
+    return tuple(integer(name, "normalized_shape", size, 1) for size in given)
 
 
 def _reset_affine(module: Module) -> None:
@@ -48,7 +54,8 @@ class _BatchNorm(Module):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
-        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.num_features = integer(type(self).__name__, "num_features", num_features, 1)
+        self.eps, self.momentum = eps, momentum
         self.affine, self.track_running_stats = affine, track_running_stats
         self.activation = activation
         _register_affine(self, num_features, affine, affine and bias, dtype)
@@ -233,7 +240,13 @@ class GroupNorm(Module):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
-        self.num_groups, self.num_channels = num_groups, num_channels
+        self.num_groups = integer("GroupNorm", "num_groups", num_groups, 1)
+        self.num_channels = integer("GroupNorm", "num_channels", num_channels, 1)
+        if num_channels % num_groups:
+            raise ValueError(
+                "GroupNorm: num_groups must divide num_channels, got "
+                f"num_groups={num_groups}, num_channels={num_channels}"
+            )
         self.eps, self.affine = eps, affine
         _register_affine(self, num_channels, affine, affine and bias, dtype)
         self.reset_parameters()
@@ -264,10 +277,7 @@ class LayerNorm(Module):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
-        shape = (
-            normalized_shape if isinstance(normalized_shape, tuple | list) else [normalized_shape]
-        )
-        self.normalized_shape = tuple(shape)
+        self.normalized_shape = _sizes("LayerNorm", normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         has_bias = elementwise_affine and bias
         _register_affine(self, self.normalized_shape, elementwise_affine, has_bias, dtype)
@@ -323,8 +333,7 @@ class RMSNorm(Module):
         dtype: Any = np.float32,
     ) -> None:
         super().__init__()
-        several = isinstance(normalized_shape, tuple | list)
-        self.normalized_shape = tuple(normalized_shape) if several else (normalized_shape,)
+        self.normalized_shape = _sizes("RMSNorm", normalized_shape)
         self.eps, self.elementwise_affine = eps, elementwise_affine
         weight = Parameter(np.empty(self.normalized_shape, dtype)) if elementwise_affine else None
         self.register_parameter("weight", weight)
