@@ -1,8 +1,5 @@
 #include "bindings/activation.h"
 
-#include <algorithm>
-#include <cstring>
-
 #include "bindings/calls.h"
 #include "bindings/numpy_array.h"
 #include "ops/epilogue_call.h"
@@ -67,18 +64,9 @@ void prelu(const std::string& pass, const Array& x, const Array& weight,
   });
 }
 
-// dgrad and wgrad: by one kernel if the backend has it.
+// dgrad and wgrad by one kernel.
 void prelu_gradients(const Array& x, const Array& weight, const Array& grad_y, const Array& grad_x,
                      const Array& grad_weight, int64_t n, int64_t c, int64_t inner) {
-  const ops::Backend& backend = ops::current_backend_kernels("prelu");
-  const bool both = std::any_of(
-      backend.kernels, backend.kernels + backend.kernel_count, [](const ops::Kernel& kernel) {
-        return std::strcmp(kernel.op, "prelu") == 0 && std::strcmp(kernel.pass, "gradients") == 0;
-      });
-  if (!both) {
-    prelu("dgrad", x, weight, grad_y, grad_x, n, c, inner);
-    return prelu("wgrad", x, weight, grad_y, grad_weight, n, c, inner);
-  }
   visit_dtype(grad_x, [&]<class T>(T) {
     ops::PreluGradientArgs<T> args;
     fill(args, x, weight, grad_y, n, c, inner);

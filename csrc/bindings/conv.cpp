@@ -149,8 +149,8 @@ Call conv_call(std::vector<py::ssize_t> y_shape, const std::string& op, bool tra
       const std::string chosen =
           gradient_algorithm(op, pass, s, algo, workspace_limit, grad.bytes() / grad.size());
       // Kernels of the CPU round their sums before they add, as an addition afterwards would.
-      const bool adds =
-          operand == 0 && std::strcmp(ops::find_kernel("conv", "dgrad").backend, "cpu") == 0;
+      const bool adds = operand == 0 && !grad_y.on_gpu() &&
+                        std::strcmp(ops::find_kernel("conv", "dgrad").backend, "cpu") == 0;
       conv(op, ops::pass_name(pass), s, x, weight, {}, y, gradients.make(operand), chosen,
            workspace_limit, kNoActivation, adds ? gradients.take_arrived() : Operand{});
     };

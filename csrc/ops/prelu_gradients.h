@@ -1,5 +1,5 @@
 // Both gradients of prelu (ops/activation.h) in one pass over x and grad_y: dgrad's into `result`,
-// wgrad's into `grad_weight`. A backend may have it or not.
+// wgrad's into `grad_weight`. GPUs take one after the other.
 #pragma once
 
 #include "ops/activation.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ops/instantiate.h"
+#include "ops/prelu_gradients.h"
 
 namespace lamina::ref {
 namespace {
@@ -184,10 +185,19 @@ void prelu_wgrad_elementwise(const ops::PreluArgs<T>& args) {
   }
 }
 
+template <class T>
+void prelu_gradients_elementwise(const ops::PreluGradientArgs<T>& args) {
+  prelu_dgrad_elementwise<T>(args);
+  ops::PreluArgs<T> of_weight = args;
+  of_weight.result = args.grad_weight;
+  prelu_wgrad_elementwise<T>(of_weight);
+}
+
 LAMINA_INSTANTIATE(activation_fprop_elementwise, ActivationArgs)
 LAMINA_INSTANTIATE(activation_dgrad_elementwise, ActivationArgs)
 LAMINA_INSTANTIATE(prelu_fprop_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_dgrad_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_wgrad_elementwise, PreluArgs)
+LAMINA_INSTANTIATE(prelu_gradients_elementwise, PreluGradientArgs)
 
 }  // namespace lamina::ref

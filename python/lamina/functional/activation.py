@@ -305,11 +305,12 @@ class Prelu(Function):
             grad_x = arrays.empty_like("activation", x)
         if ctx.needs_input_grad[1]:
             grad_weight = arrays.empty_like("activation", weight)
-        if grad_x is not None and grad_weight is not None:
+        if grad_x is not None and grad_weight is not None and not arrays.on_gpu_kernels(x):
             _C.prelu_gradients(x, weight, grad_y, grad_x, grad_weight, *ctx.layout)
-        elif grad_x is not None:
+            return grad_x, grad_weight
+        if grad_x is not None:
             _C.prelu("dgrad", x, weight, grad_y, grad_x, *ctx.layout)
-        elif grad_weight is not None:
+        if grad_weight is not None:
             _C.prelu("wgrad", x, weight, grad_y, grad_weight, *ctx.layout)
         return grad_x, grad_weight
 
