@@ -19,6 +19,7 @@ from lamina.bench.cli import app
 from lamina.bench.layers import HELD_OUT, SUITE, TINY, ConvLayer
 from lamina.bench.peers import Peer, load_peers
 from lamina.bench.plot import ratios
+from rich.console import Console
 from typer.testing import CliRunner
 
 SMALL = [
@@ -305,6 +306,27 @@ def test_wrong_results_fail(monkeypatch):
     monkeypatch.setattr(compare, "ERROR_BOUND", -1.0)
     result = run("tiny", "--layers", "4x4", "--pass", "fprop", "--peers", "")
     assert result.exit_code == 1 and "WRONG" in result.output
+
+
+@pytest.mark.parametrize(
+    "family, pass_, torch_error, wrong",
+    [
+        ("pool", "train", 5e-4, False),  # as far as torch's: two equal maxima
+        ("pool", "train", 1e-4, True),
+        ("pool", "fprop", 5e-4, True),
+        ("suite", "train", 5e-4, True),
+    ],
+)
+def test_only_gradients_of_pools_may_be_as_far_as_torchs(
+    monkeypatch, family, pass_, torch_error, wrong
+):
+    row = {"family": family, "layer": "l", "batch": 1, "pass": pass_, "algo": "a"}
+    row |= {"ms": {"lamina": 1.0}, "ratio": {}, "floor_ms": 1.0}
+    row["error"] = {"lamina": 5e-4, "torch": torch_error}
+    monkeypatch.setattr(compare, "measure", lambda *_: row)
+    subject = compare.Subject(family, "l", 1, pass_, lambda peers: None)
+    report = compare.run(Console(quiet=True), [subject], [], 0.0)
+    assert report["rows"][-1]["wrong"] == wrong
 
 
 # Rounds

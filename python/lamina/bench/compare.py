@@ -320,7 +320,11 @@ def run(
             continue
         with lamina.set_float32_precision(precision):
             row = measure(subject, peers, seconds, roofline)
-        allowed = error_bound(subject.family, precision, row["error"].get("torch", 0.0))
+        allowed = error_bound(subject.family, precision)
+        if (subject.family, subject.pass_) == ("pool", "train"):
+            # Where two maxima of a window are equal, the directional derivative that judges
+            # gradients belongs to neither: torch's are then as far from it.
+            allowed = max(allowed, 2.5 * row["error"].get("torch", 0.0))
         row["wrong"] = not row["error"]["lamina"] <= allowed
         report["rows"].append(row)
         console.print(_line(row), highlight=False, soft_wrap=True)
@@ -380,15 +384,14 @@ def _write(path: Path, report: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def error_bound(family: str, precision: str, torch_error: float = 0.0) -> float:
-    """What Lamina's results must keep to: the bound, or 2.5 times torch's error where that is more.
+def error_bound(family: str, precision: str) -> float:
+    """What Lamina's results must keep to.
 
-    It is where two maxima of a window are equal: the directional derivative that judges gradients
-    then belongs to neither of them. Operands rounded to bfloat16 once: 2.4e-3 were measured over
-    one layer. The errors of a network's layers add up as random numbers do.
+    Operands rounded to bfloat16 once: 2.4e-3 were measured over one layer. The errors of a
+    network's layers add up as random numbers do.
     """
     if precision != "medium":
-        return max(ERROR_BOUND, 2.5 * torch_error)
+        return ERROR_BOUND
     return 5e-2 if family.startswith("networks") else 5e-3
 
 
