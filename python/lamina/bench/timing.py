@@ -1,6 +1,6 @@
 """Times of calls that take turns, on a machine where other processes run too.
 
-A sample is as many calls in a row as fill a fraction of a millisecond, after as many that are not
+A sample is as many calls in a row as fill a fraction of a millisecond, after others that are not
 counted: they wake the caller's threads and bring the operands into cache. With several threads
 there is a pause before: those of a library spin for a while after a call (OpenMP's some 10 ms), on
 processors that the next library would use. A round takes one sample of each call, so that the
@@ -30,6 +30,7 @@ from .. import _C
 Call = Callable[[], Any]
 
 SAMPLE_SECONDS = 3e-4  # some hundred times what reading the clock costs
+WAKING_SECONDS = 1.5e-3  # after a pause: calls of 80 us were seen at 400, 200, 140, 100, 85, 80
 WARM_SECONDS = 5e-2  # what takes longer is its own warm-up
 PAUSE_SECONDS, MOST_PAUSES = 4e-3, 50
 BLOCK_SECONDS = 0.15  # 30 ticks of two processors
@@ -206,17 +207,11 @@ def _repeats(call: Call) -> tuple[int, int]:
     if isinstance(call, Within):
         with call.settings():
             return _repeats(call.call)
-    call()
-    start = time.perf_counter()
-    call()
-    elapsed = max(time.perf_counter() - start, 1e-7)
-    if elapsed < SAMPLE_SECONDS:  # the second call may still have met cold code
-        start = time.perf_counter()
-        for _ in range(5):
-            call()
-        elapsed = (time.perf_counter() - start) / 5
-    several = math.ceil(SAMPLE_SECONDS / elapsed)
-    return several, several if elapsed < WARM_SECONDS else 0
+    elapsed, until = math.inf, time.perf_counter() + WAKING_SECONDS
+    while elapsed == math.inf or time.perf_counter() < until:
+        elapsed = min(elapsed, max(_sample(call, 1, 0), 1e-7))
+    before = math.ceil(WAKING_SECONDS / elapsed) if elapsed < WARM_SECONDS else 0
+    return math.ceil(SAMPLE_SECONDS / elapsed), before
 
 
 def _sample(call: Call, repeats: int, before: int) -> float:

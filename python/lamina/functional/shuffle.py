@@ -5,9 +5,8 @@ float32 or float64; ValueError for shapes that do not divide, TypeError for dtyp
 
 from __future__ import annotations
 
+import math
 from typing import Any
-
-import numpy as np
 
 from .. import _C, arrays
 from ..autograd import Function
@@ -32,14 +31,15 @@ class Permute(Function):
         axes: tuple[int, ...],
         result_shape: tuple[int, ...],
     ) -> Any:
-        ctx.op, ctx.x_shape = op, x.shape
-        ctx.shape, ctx.axes = tuple(shape[a] for a in axes), tuple(np.argsort(axes).tolist())
+        ctx.op, ctx.x_shape, ctx.shape, ctx.axes = op, x.shape, shape, axes
         return _permute(op, x, shape, axes, result_shape)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         grad_y = arrays.asarray(ctx.op, "grad_y", grad_y)
-        grad = _permute(ctx.op, grad_y, ctx.shape, ctx.axes, ctx.x_shape)
+        shape = tuple(ctx.shape[axis] for axis in ctx.axes)
+        back = tuple(sorted(range(len(ctx.axes)), key=ctx.axes.__getitem__))
+        grad = _permute(ctx.op, grad_y, shape, back, ctx.x_shape)
         return None, grad, None, None, None
 
 
@@ -67,7 +67,7 @@ def pixel_shuffle(input: Any, upscale_factor: int) -> Any:
             f"{op}: the channels must be a multiple of upscale_factor^2 = {r**2}, "
             f"got input.shape={x.shape}"
         )
-    outer = int(np.prod(lead, dtype=np.int64)) * (c // r**2)
+    outer = math.prod(lead) * (c // r**2)
     result = (*lead, c // r**2, h * r, w * r)
     return Permute.apply(op, x, (outer, r, r, h, w), (0, 3, 1, 4, 2), result)
 
@@ -82,7 +82,7 @@ def pixel_unshuffle(input: Any, downscale_factor: int) -> Any:
             f"{op}: height and width must be multiples of downscale_factor={r}, "
             f"got input.shape={x.shape}"
         )
-    outer = int(np.prod(lead, dtype=np.int64)) * c
+    outer = math.prod(lead) * c
     result = (*lead, c * r**2, h // r, w // r)
     return Permute.apply(op, x, (outer, h // r, r, w // r, r), (0, 2, 4, 1, 3), result)
 
@@ -97,7 +97,7 @@ def channel_shuffle(input: Any, groups: int) -> Any:
         raise ValueError(
             f"{op}: groups must divide the channels, got groups={g}, input.shape={x.shape}"
         )
-    inner = int(np.prod(x.shape[2:], dtype=np.int64))
+    inner = math.prod(x.shape[2:])
     return Permute.apply(op, x, (n, g, c // g, inner), (0, 2, 1, 3), x.shape)
 
 
