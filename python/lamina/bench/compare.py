@@ -23,7 +23,7 @@ import lamina
 
 from .jobs import ERROR_BOUND, PLAIN_PASSES, conv_expected, make_job, relative_error
 from .layers import FAMILIES, HELD_OUT, SUITE, TINY, ConvLayer, PlainLayer
-from .networks import NETWORKS, Network, network_calls, network_passes
+from .networks import NETWORKS, Network, network_calls
 from .peers import Norm, Peer, array_of, conv_call, fused_calls
 from .timing import Call, interleaved, keep_memory
 
@@ -114,8 +114,9 @@ def _of_family(family: str) -> Iterator[Subject]:
     if family.startswith("networks"):
         for network in NETWORKS:
             for batch in network.batches:
-                for pass_ in network_passes(network, batch, family):
-                    prepare = _network(network, batch, pass_, family == "networks_fused")
+                fused = family == "networks_fused"  # for inference only
+                for pass_ in ("fprop",) if fused else ("fprop", "train"):
+                    prepare = _network(network, batch, pass_, fused)
                     yield Subject(family, network.name, batch, pass_, prepare)
         return
     for plain in FAMILIES[family]:

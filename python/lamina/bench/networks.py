@@ -25,19 +25,18 @@ CLASSES = 10
 
 
 class Network(NamedTuple):
-    """A function of `lamina.models` and the images it takes; `train_batches` fit in memory."""
+    """A function of `lamina.models` and the images it takes."""
 
     name: str
     image: tuple[int, ...]
     batches: tuple[int, ...] = (1, 8)
-    train_batches: tuple[int, ...] = (1, 8)
     flops: float = 0.0  # of a forward pass, an image
 
 
 NETWORKS = (
-    Network("lenet", (1, 28, 28), flops=0.83e6),
+    Network("lenet", (1, 28, 28), (1, 64), flops=0.83e6),
     Network("alexnet", (3, 224, 224), flops=1.42e9),
-    Network("vgg16", (3, 224, 224), train_batches=(1,), flops=30.9e9),
+    Network("vgg16", (3, 224, 224), flops=30.9e9),
     Network("resnet18", (3, 224, 224), flops=3.63e9),
     Network("resnet50", (3, 224, 224), flops=8.18e9),
     Network("mobilenet_v2", (3, 224, 224), flops=0.60e9),
@@ -117,12 +116,6 @@ def train_call(
         return loss
 
     return peer.within(step)
-
-
-def network_passes(network: Network, batch: int, family: str) -> tuple[str, ...]:
-    """The passes of a batch; what is fused is for inference only."""
-    both = family == "networks" and batch in network.train_batches
-    return ("fprop", "train") if both else ("fprop",)
 
 
 def network_calls(
