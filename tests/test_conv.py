@@ -131,6 +131,9 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
     ("implicit_gemm", cases.ConvCase((1, 270, 7, 7), (20, 270, 1, 1), {})),
     ("winograd", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
     ("winograd2x4", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
+    # Few tiles of many channels, in chunks that fit in a cache.
+    ("winograd", cases.ConvCase((1, 760, 26, 28), (9, 760, 3, 3), {"padding": 1})),
+    ("winograd4", cases.ConvCase((1, 760, 37, 50), (9, 760, 3, 3), {"padding": 1})),
 ]
 
 

@@ -73,7 +73,7 @@ struct Tiles {
 };
 
 // fprop and dgrad: a task takes a group of tiles and all filters or, where the tiles are few or all
-// filters together too large for the caches, some filters and a chunk of tiles.
+// filters together too large for the caches, some filters and a chunk of tiles: as many as fit.
 struct Groups : Tiles {
   int64_t tiles;   // of a group
   bool by_filter;  // tasks transform filters of their own and share the inputs
@@ -85,7 +85,7 @@ struct Groups : Tiles {
         by_filter(all < 12 * kNarrow || all < s.k_per_group()),
         chunk(count()) {
     constexpr int64_t kLarge = int64_t{1} << 21;  // elements that crowd a shared cache
-    if (by_filter || filter_elements(s) < kLarge) return;
+    if (!by_filter && filter_elements(s) < kLarge) return;
     by_filter = true;
     const int64_t chunks = (elements * s.c * all + kLarge - 1) / kLarge;
     chunk = chunks > 0 ? (count() + chunks - 1) / chunks : 1;
