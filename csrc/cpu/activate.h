@@ -179,6 +179,8 @@ template <class T>
 LAMINA_INLINE Vec<T> activate(const ops::Epilogue<T>& epilogue, Vec<T> x) {
   if (epilogue.kind == ops::Activation::identity) return x;
   if (epilogue.kind == ops::Activation::relu) return Kind_relu::f<T>(x, T(0), T(0));
+  if (epilogue.kind == ops::Activation::hardtanh)
+    return Kind_hardtanh::f<T>(x, epilogue.a, epilogue.b);
   return activate_any<T>(epilogue.kind, x, epilogue.a, epilogue.b);
 }
 
