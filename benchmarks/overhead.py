@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from lamina import functional as F
 from lamina import nn, optim
+from lamina.bench import report
 from torch.nn import functional as torch_functional
 
 ROUNDS = 30
@@ -352,13 +353,15 @@ def main() -> None:
 
 def write(path: Path, threads: int, rows: list[dict[str, Any]]) -> None:
     """Replaces the rows of that number of threads; those of others stay."""
-    earlier = json.loads(path.read_text())["threads"] if path.exists() else {}
+    earlier = json.loads(path.read_text()) if path.exists() else {}
     digits = [
         {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()}
         for row in rows
     ]
-    report = {"cores": os.cpu_count(), "threads": {**earlier, str(threads): digits}}
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    typed = report.command("python", "benchmarks/overhead.py")
+    commands = {**earlier.get("commands", {}), str(threads): typed}
+    several = {**earlier.get("threads", {}), str(threads): digits}
+    report.write(path, {"commands": commands, "cores": os.cpu_count(), "threads": several})
 
 
 if __name__ == "__main__":

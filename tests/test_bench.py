@@ -13,7 +13,7 @@ from pathlib import Path
 import lamina
 import numpy as np
 import pytest
-from lamina.bench import bandwidth, check, jobs, measure, timing
+from lamina.bench import bandwidth, check, jobs, measure, report, timing
 from lamina.bench.cli import app
 from lamina.bench.definitions import DEFINITIONS, definitions_of
 from lamina.bench.layers import FAMILIES, ConvLayer, PlainLayer
@@ -312,3 +312,18 @@ def test_benchmark_files_run():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout and "failed" not in done.stdout
+
+
+def test_a_report_names_the_command_and_what_was_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/lamina", "bandwidth", "a part"])
+    for name in report.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LAMINA_ISA", "avx2")
+    assert report.command("lamina") == "LAMINA_ISA=avx2 lamina bandwidth 'a part'"
+    path = tmp_path / "rows.json"
+    path.write_text("earlier")
+    with pytest.raises(TypeError):
+        report.write(path, {"rows": object()})
+    assert path.read_text() == "earlier"
+    report.write(path, {"rows": [1]})
+    assert json.loads(path.read_text()) == {"rows": [1]} and [*tmp_path.iterdir()] == [path]

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated
@@ -85,6 +84,7 @@ def bench(
 
     from . import measure
     from .layers import FAMILIES
+    from .report import command, write
 
     if list_:
         for name, several in FAMILIES.items():
@@ -103,7 +103,7 @@ def bench(
         raise typer.BadParameter(str(error)) from None
     report = measure.bench(console, jobs, batch, seconds, bool(vs), ref)
     if json_path:
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write(json_path, {"commands": [command("lamina")]} | report)
     if plot:
         from .plot import roofline
 
@@ -149,13 +149,11 @@ def compare(
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the ratios here.")] = None,
 ) -> None:
     """Time Lamina beside PyTorch, as a user calls both, on layers of known networks."""
-    import shlex
-    import sys
-
     import lamina
 
     from . import compare
     from .peers import load_peers
+    from .report import command
 
     if allocator not in ("keep", "default"):
         raise typer.BadParameter(f"--allocator must be keep or default, got {allocator!r}")
@@ -163,12 +161,11 @@ def compare(
     if threads:
         lamina.set_num_threads(threads)
     passes = [word for word in pass_.replace(",", " ").split() if word]
-    command = shlex.join(["lamina", *sys.argv[1:]])
     try:
         chosen = compare.subjects(names or ["suite"], passes, layers, batch)
         several = load_peers(peers.replace(",", " ").split(), algorithms)
         report = compare.run(
-            console, chosen, several, seconds, allocator, json_path, command, precision
+            console, chosen, several, seconds, allocator, json_path, command("lamina"), precision
         )
         if plot:
             from .plot import ratios
@@ -193,6 +190,7 @@ def bandwidth(
     import lamina
 
     from . import bandwidth
+    from .report import command, write
 
     _check_files(json_path)
     if threads:
@@ -202,7 +200,7 @@ def bandwidth(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if json_path:
-        json_path.write_text(json.dumps(report, indent=1) + "\n")
+        write(json_path, {"commands": [command("lamina")]} | report)
 
 
 def _check_files(*paths: Path | None) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from .jobs import ERROR_BOUND, PLAIN_PASSES, conv_expected, make_job, relative_e
 from .layers import FAMILIES, HELD_OUT, SUITE, TINY, ConvLayer, PlainLayer
 from .networks import NETWORKS, Network, network_calls
 from .peers import Norm, Peer, array_of, conv_call, fused_calls
+from .report import write
 from .timing import Call, interleaved, keep_memory
 
 CONV_FAMILIES = {"suite": SUITE, "held_out": HELD_OUT, "tiny": TINY}
@@ -330,10 +330,10 @@ def run(
         report["rows"].append(row)
         console.print(_line(row), highlight=False, soft_wrap=True)
         if path:
-            _write(path, report)
+            write(path, report)
     report["summary"] = summary(report["rows"])
     if path:
-        _write(path, report)
+        write(path, report)
     console.print(_summary_table(report["summary"]))
     for family, names in _without_calls(report["rows"], peers).items():
         console.print(f"{family}: nothing to compare with in {', '.join(names)}")
@@ -377,12 +377,6 @@ def _earlier(path: Path | None, precision: str) -> dict[str, Any]:
             f"run has {precision}; name another file"
         )
     return earlier
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def error_bound(family: str, precision: str) -> float:
