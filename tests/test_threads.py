@@ -114,6 +114,36 @@ def test_threads_that_the_system_refuses_are_done_without():
     assert (done.returncode, done.stdout) == (0, "4096\n"), done.stderr
 
 
+LITTLE_MEMORY = """
+import resource
+import numpy as np, lamina
+from lamina import functional as F
+x, w = np.ones((8, 64, 64, 640), np.float32), np.ones((8, 64, 61, 61), np.float32)
+lamina.set_num_threads(4)
+F.relu(x)  # the workers are there
+failed = 0
+for kilobytes in (0, 400, 1600, 3200):
+    now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + kilobytes * 1024, resource.RLIM_INFINITY))
+    try:
+        F.conv2d(x, w, stride=100, algo="direct")
+    except MemoryError:
+        failed += 1
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert failed > 0
+assert (F.conv2d(x, w, stride=100, algo="direct") == 64 * 61 * 61).all()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+def test_no_memory_in_a_task_is_an_error_of_the_call():
+    environment = {**os.environ, "LAMINA_IDLE_BYTES": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE_MEMORY], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_environment_names_at_most_what_a_call_may():
     for text, expected in (("100000", 4096), ("3", 3)):
         environment = {**os.environ, "LAMINA_NUM_THREADS": text}

@@ -18,12 +18,12 @@ class Arena {
   void* take(size_t bytes) {
     bytes = rounded(bytes);
     if (taken_ == 0 && wanted_ > size_) grow();
-    ++taken_;
+    const bool inside = bytes <= size_ - used_;
+    void* const memory = inside ? base_ + used_ : take_buffer(bytes);
+    if (inside) used_ += bytes;
+    ++taken_;  // where there was no memory, nothing is taken
     depth_ += bytes;
     wanted_ = std::max(wanted_, std::min(depth_, kMostKept));
-    if (bytes > size_ - used_) return take_buffer(bytes);
-    void* const memory = base_ + used_;
-    used_ += bytes;
     return memory;
   }
 
@@ -44,9 +44,10 @@ class Arena {
 
   void grow() {
     if (size_ != 0) give_buffer(base_, size_);
-    size_ = 0;
-    base_ = static_cast<char*>(take_buffer(wanted_));
-    size_ = wanted_;
+    const size_t size = wanted_;
+    size_ = wanted_ = 0;  // without so much memory, the next call asks for what it needs
+    base_ = static_cast<char*>(take_buffer(size));
+    size_ = wanted_ = size;
   }
 
   char* base_ = nullptr;

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -58,6 +59,7 @@ class Pool {
         relax();
       else
         std::this_thread::yield();
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
   static void run_inline(int64_t tasks, TaskFunction function, void* context) {
@@ -141,8 +143,13 @@ class Pool {
     inside_task = true;
     for (int k = 0; k <= helpers_; ++k) {
       Share& share = shares_[static_cast<size_t>((thread + k) % (helpers_ + 1))];
-      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
-        function_(context_, task);
+      try {
+        for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;)
+          function_(context_, task);
+      } catch (...) {  // no memory for a task
+        const std::lock_guard<std::mutex> lock(mutex_);
+        failure_ = std::current_exception();
+      }
     }
     inside_task = was_inside;
   }
@@ -153,7 +160,7 @@ class Pool {
   };
 
   std::mutex owner_;  // of the job
-  std::mutex mutex_;  // of the sleep
+  std::mutex mutex_;  // of the sleep, and of failure_
   std::condition_variable wake_;
   uint64_t last_job_ = 0;
   alignas(64) std::atomic<uint64_t> open_{0};  // the job to join, or 0
@@ -161,7 +168,8 @@ class Pool {
   TaskFunction function_ = nullptr;  // these do not change between open_ and the last to leave
   void* context_ = nullptr;
   int helpers_ = 0;
-  std::vector<Share> shares_;  // of the owner, then of each helper
+  std::exception_ptr failure_;  // of a task, for the owner once all have left
+  std::vector<Share> shares_;   // of the owner, then of each helper
   int workers_ = 0;
   std::vector<pthread_t> handles_;  // of the workers, never joined
   int avoided_core_ = -1;

@@ -3,7 +3,8 @@
 // Kernels split their work into tasks whose number and content depend on the shapes alone, never on
 // the number of threads; workers take task after task. Results are therefore the same bits for any
 // number of threads. A call from a worker, or while another Python thread uses the pool, runs its
-// tasks on the calling thread. A forked child starts a pool of its own.
+// tasks on the calling thread. What a task throws, the call throws when all threads have left it;
+// other tasks may have run. A forked child starts a pool of its own.
 #pragma once
 
 #include <cstdint>
