@@ -363,6 +363,20 @@ def test_nan_stays_in_its_set(backend):
     assert_array_equal(np.isnan(F.layer_norm(x, 5)).sum((1, 2)), [0, 5, 0])
 
 
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_fixed_statistics_keep_infinities_from_the_gradient(backend, activation):
+    """It is grad_y * weight / sqrt(var + eps), wherever f lets it pass."""
+    x = cases.reals((2, 3, 37), 1)
+    x[0, 1, [0, 20, 36]] = np.inf, -np.inf, np.nan
+    t = lamina.tensor(x, requires_grad=True)
+    var = np.float32([1, 2, 3])
+    y = F.batch_norm(t, np.zeros(3, np.float32), var, activation=activation)
+    y.backward(np.ones(x.shape, np.float32))
+    scale = np.broadcast_to(1 / np.sqrt(var + 1e-5)[:, None], x.shape)
+    expected = np.where(x <= 0, 0, scale) if activation else scale
+    assert_allclose(t.grad.data, expected, rtol=1e-6)
+
+
 ONES = np.ones(3, np.float32)
 BAD = [
     (lambda x: F.batch_norm(x, None, None), ValueError, "running_mean and running_var are needed"),

@@ -191,6 +191,11 @@ static void channel_gradients(const BatchNormArgs<T>& args, int64_t begin, int64
       const int64_t n = cached ? k : args.n - 1 - k;
       const int64_t at = (n * args.c + c) * args.inner, own = c - begin;
       const int64_t wanted = wanted_at<2>(args, begin, end, args.n - 1 - k, c);
+      if (!args.training) {  // x is not in it, which may be Inf
+        fixed_gradient_line(args.x + at, scale[own], args.mean[c], args.result + at, args.inner,
+                            streamed, args.grad_y + wanted, second(at, c));
+        continue;
+      }
       gradient_line(args.x + at, scale[own], args.mean[c], of_dot[own], of_sum[own],
                     args.result + at, args.inner, streamed, args.x + wanted, args.grad_y + wanted,
                     second(at, c));

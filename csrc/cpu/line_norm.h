@@ -111,7 +111,17 @@ LAMINA_INLINE void gradient_line(const T* x, T slope, T mean, T dot, T sum, T* r
   });
 }
 
-// grad_y as it lies in memory, for the two above.
+// result = grad_y * slope, likewise.
+template <class T, class Slope>
+LAMINA_INLINE void fixed_gradient_line(const T* x, T slope, T mean, T* result, int64_t size,
+                                       bool streamed, const T* wanted, const Slope& own) {
+  write_line(result, size, streamed, [&](int64_t i, int64_t count) {
+    __builtin_prefetch(wanted + i / 2);
+    return own(i, count, load_first(x + i, count) - mean) * slope;
+  });
+}
+
+// grad_y as it lies in memory, for those above.
 template <class T>
 struct StoredGradient {
   const T* grad_y;
