@@ -76,6 +76,12 @@ def test_nan_and_vector_tails(backend, name, options):
         assert_array_equal(getattr(F, name)(x[:size], **options), full[:size])
 
 
+def test_gradient_of_hardsigmoid_at_nan(backend):
+    t = lamina.tensor(np.full(37, np.nan, np.float32), requires_grad=True)
+    F.hardsigmoid(t).sum().backward()
+    assert_array_equal(t.grad.data, 0)  # as torch's
+
+
 @pytest.mark.parametrize(("name", "options"), KINDS, ids=str)
 def test_far_out(backend, name, options):
     """Powers and exponentials of large arguments overflow on the way; the results do not."""

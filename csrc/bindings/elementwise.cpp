@@ -272,7 +272,7 @@ Call clamp_call(Shape shape) {
       T low, high;
       limits(kept.operands, low, high);
       each(grad_y, *kept.operands[0], gradients.make(0), [=](auto g, auto x) {
-        const bool inside = !(static_cast<T>(x) < low) && !(static_cast<T>(x) > high);
+        const bool inside = static_cast<T>(x) >= low && static_cast<T>(x) <= high;
         return g * static_cast<T>(inside);
       });
     });

@@ -147,7 +147,7 @@ LAMINA_FUNCTOR(hardshrink, (x >= -a) & (x <= a) ? zero : x, (x >= -a) & (x <= a)
 LAMINA_FUNCTOR(tanhshrink, x - tanh<T>(x), tanh<T>(x) * tanh<T>(x))
 LAMINA_FUNCTOR(hardtanh, clamp<T>(x, a, b), (x <= a) | (x >= b) ? zero : one)
 LAMINA_FUNCTOR(hardsigmoid, clamp<T>(x + T(3), T(0), T(6)) / T(6),
-               (x <= T(-3)) | (x >= T(3)) ? zero : one / T(6))
+               (x > T(-3)) & (x < T(3)) ? one / T(6) : zero)
 LAMINA_FUNCTOR(hardswish,
                x <= T(-3)  ? zero
                : x >= T(3) ? x

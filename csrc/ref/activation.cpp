@@ -124,7 +124,7 @@ double derivative(Activation kind, double x, double a, double b) {
     case Activation::hardtanh:
       return x <= a || x >= b ? 0 : 1;
     case Activation::hardsigmoid:
-      return x <= -3 || x >= 3 ? 0 : 1.0 / 6;
+      return x > -3 && x < 3 ? 1.0 / 6 : 0;
     case Activation::hardswish:
       return x <= -3 ? 0 : x < 3 ? x / 3 + 0.5 : 1;
     case Activation::threshold:

@@ -90,7 +90,7 @@ LAMINA_FUNCTOR(hardshrink, x >= -a && x <= a ? A(0) : x, x >= -a && x <= a ? A(0
 LAMINA_FUNCTOR(tanhshrink, x - tanh(x), tanh(x) * tanh(x))
 LAMINA_FUNCTOR(hardtanh, clamp(x, a, b), x <= a || x >= b ? A(0) : A(1))
 LAMINA_FUNCTOR(hardsigmoid, clamp(x + A(3), A(0), A(6)) / A(6),
-               x <= A(-3) || x >= A(3) ? A(0) : A(1) / A(6))
+               x > A(-3) && x < A(3) ? A(1) / A(6) : A(0))
 LAMINA_FUNCTOR(hardswish,
                x <= A(-3)  ? A(0)
                : x >= A(3) ? x

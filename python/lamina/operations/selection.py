@@ -1,6 +1,6 @@
 """Elements chosen by a condition or limited to a range.
 
-The gradient of clamp is 1 on its bounds, as torch's.
+The gradient of clamp is 1 on its bounds and 0 at NaN, as torch's.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Clamp(Function):
         above = False if high is None else x > high
         crossed = False if low is None or high is None else high < low
         masks = (
-            np.logical_not(np.logical_or(below, above)),
+            np.logical_and(True if low is None else x >= low, True if high is None else x <= high),
             np.logical_and(below, np.logical_not(crossed)),
             np.logical_or(above, crossed),
         )
