@@ -1,5 +1,6 @@
 #include "bindings/reductions.h"
 
+#include <limits>
 #include <map>
 
 #include "bindings/calls.h"
@@ -42,11 +43,11 @@ using ops::Reduction;
 // Where NumPy's arrays are reduced: on a backend that reduces, for kernels of GPUs are CuPy's.
 class OnProcessor {
  public:
-  OnProcessor() {
+  explicit OnProcessor(bool reference) {
     const std::string& name = ops::current_backend();
-    if (name == "cpu" || name == "ref") return;
+    if (name == "ref" || (name == "cpu" && !reference)) return;
     before_ = name;
-    ops::set_current_backend("cpu");
+    ops::set_current_backend(reference ? "ref" : "cpu");
   }
   ~OnProcessor() {
     if (before_) ops::set_current_backend(*before_);
@@ -59,9 +60,10 @@ class OnProcessor {
 };
 
 template <class Args>
-void run_reduction(const char* op, const char* pass, const Args& args, int64_t elements) {
+void run_reduction(const char* op, const char* pass, const Args& args, int64_t elements,
+                   bool reference = false) {
   constexpr int64_t kShort = 8192;  // giving up the GIL costs more than these
-  const OnProcessor processor;
+  const OnProcessor processor(reference);
   std::optional<py::gil_scoped_release> release;
   if (elements > kShort) release.emplace();
   ops::run(op, pass, args);
@@ -134,7 +136,9 @@ void extreme(bool smallest, const Runs& runs, const Array& x, const std::optiona
     args.x = checked_data<T>(x, "x", runs.size());
     args.indices = data_if<int64_t>(indices, "indices", runs.lines());
     args.result = data_if<T>(y, "y", runs.lines());
-    run_reduction("extreme", "fprop", args, runs.size());
+    // Beside float32, vectors of the kernels count rows in 32 bits.
+    const bool uncounted = indices && runs.m == 1 && runs.n > std::numeric_limits<int32_t>::max();
+    run_reduction("extreme", "fprop", args, runs.size(), uncounted);
   });
 }
 
