@@ -173,6 +173,16 @@ def test_load_state_dict_tells_what_is_left():
     assert layer.load_state_dict(layer.state_dict()) == ([], [])
 
 
+@pytest.mark.parametrize(
+    "name", ["Conv2d", "ConvTranspose1d", "AvgPool3d", "BatchNorm2d", "ZeroPad2d"]
+)
+def test_type_errors_name_the_layer(name):
+    with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) missing"):
+        getattr(nn, name)()
+    with pytest.raises(TypeError, match=rf"^{name}\.__init__\(\) got an unexpected keyword"):
+        getattr(nn, name)(no_such_option=1)
+
+
 def test_hooks_see_calls():
     layer, seen = nn.Linear(2, 3), []
     handle = layer.register_forward_hook(lambda module, args, result: seen.append(result.shape))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +40,18 @@ class Module:
     """Base class of layers. Subclasses set attributes in __init__ and define `forward`."""
 
     training: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Gives layers a constructor under their own name, which Python's TypeErrors say."""
+        super().__init_subclass__(**kwargs)
+        inherited: Any = cls.__init__
+        if cls.__module__.startswith(f"{__package__}.") and "__init__" not in vars(cls):
+            parts = (inherited.__name__, inherited.__defaults__, inherited.__closure__)
+            own = FunctionType(inherited.__code__, inherited.__globals__, *parts)
+            functools.update_wrapper(own, inherited)
+            own.__kwdefaults__ = inherited.__kwdefaults__
+            own.__qualname__ = f"{cls.__qualname__}.__init__"
+            cls.__init__ = own  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         self.__dict__.update(
