@@ -249,6 +249,38 @@ def test_nan_and_inf_like_torch(name):
     np.testing.assert_array_equal(y, AT_KINKS[name](torch.tensor(SPECIAL)).numpy())
 
 
+@pytest.mark.parametrize("limits", [(-1, 1), (None, 1), (-1, None), (np.ones(3), None)], ids=str)
+def test_gradient_of_clamp_at_nan(limits):
+    """0, as torch's; also by the call that is known from the first one."""
+    for _ in range(2):
+        x = lamina.tensor(np.array([np.nan, 1.0, 2.0]), requires_grad=True)
+        x.clamp(*limits).sum().backward()
+        np.testing.assert_array_equal(x.grad.data, [0, 1, limits[1] is None])
+
+
+@pytest.mark.parametrize("shape", [(), (2,)], ids=str)
+def test_numpy_scalars_are_numbers(shape):
+    """As in torch, where float64 is one of Python's floats: they widen no floats."""
+    x = Tensor(np.ones(shape, np.float32))
+    for number in (np.float64(2), np.float32(2), np.int64(2), np.bool_(True), 2.0, 2, True):
+        results = x * number, number - x, x / number, x**number, lamina.maximum(number, x)
+        assert {y.dtype for y in results} == {np.dtype(np.float32)}, number
+    assert (x * np.array(2.0)).dtype == (np.float32 if shape else np.float64)
+    assert lamina.add(np.float64(1), 1.5).dtype == np.float64
+
+
+MASKED = np.ma.array([1.0, 2.0, 3.0], mask=[False, True, False])
+ON_MASKED = ["exp", "abs", "neg", "sign", "sum", "amax", "cumsum", "add", "matmul", "where", "cat"]
+
+
+@pytest.mark.parametrize("name", ON_MASKED)
+def test_masks_are_not_dropped(name):
+    arguments = {"cumsum": (MASKED, 0), "add": (1, MASKED), "matmul": (np.ones(3), MASKED)}
+    arguments |= {"where": (np.ones(3, bool), 0, MASKED), "cat": ([np.ones(3), MASKED],)}
+    with pytest.raises(TypeError, match="must be a plain array, got . of type MaskedArray"):
+        getattr(lamina, name)(*arguments.get(name, (MASKED,)))
+
+
 OPERANDS = {
     "f32": np.ones(2, np.float32),
     "f64": np.ones(2, np.float64),

@@ -36,6 +36,11 @@ def _of_kind(dtypes: list[np.dtype]) -> np.dtype:
 
 def _check_operand(op: str, name: str, x: Any) -> None:
     if is_array(x) or isinstance(x, np.generic):
+        if isinstance(x, np.ma.MaskedArray):
+            raise TypeError(
+                f"{op}: {name} must be a plain array, got {name} of type MaskedArray; "
+                "fill the masked values with .filled(value)"
+            )
         if x.dtype.kind in _RANK:
             return
         got = f"{name}.dtype={x.dtype}"
@@ -50,7 +55,8 @@ def _check_operand(op: str, name: str, x: Any) -> None:
 
 
 def common_dtype(op: str, operands: dict[str, Any]) -> np.dtype:
-    """torch's rule: a number or a 0-d array widens the others only if its kind is higher."""
+    """torch's rule: 0-d arrays widen the others, and numbers (also NumPy's, as float64 is one of
+    Python's) all arrays, only if their kind is higher."""
     if all(map(is_ready, operands.values())):
         dtypes = {x.dtype for x in operands.values()}
         if len(dtypes) == 1:
@@ -58,9 +64,11 @@ def common_dtype(op: str, operands: dict[str, Any]) -> np.dtype:
     levels: list[list[np.dtype]] = [[], [], []]
     for name, x in operands.items():
         _check_operand(op, name, x)
-        if is_array(x) or isinstance(x, np.generic):
+        if is_array(x):
             levels[0 if x.ndim else 1].append(x.dtype)
-        elif isinstance(x, (bool, np.bool_)):
+        elif isinstance(x, np.generic):
+            levels[2].append(x.dtype)
+        elif isinstance(x, bool):
             levels[2].append(np.dtype(bool))
         elif isinstance(x, numbers.Integral):
             levels[2].append(np.dtype(np.int64))
