@@ -183,6 +183,15 @@ def test_type_errors_name_the_layer(name):
         getattr(nn, name)(no_such_option=1)
 
 
+def test_loading_between_forward_and_backward_is_seen():
+    layer = nn.Linear(3, 4)
+    x = lamina.tensor(np.ones((2, 3), np.float32), requires_grad=True)
+    y = layer(x).sum()
+    layer.load_state_dict(layer.state_dict())
+    with pytest.raises(RuntimeError, match="written in place after it was used"):
+        y.backward()
+
+
 def test_hooks_see_calls():
     layer, seen = nn.Linear(2, 3), []
     handle = layer.register_forward_hook(lambda module, args, result: seen.append(result.shape))

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import device_of, is_floating, kind_of, to_device, to_numpy
+from ..arrays import is_floating, kind_of, to_numpy
+from ..autograd import no_grad
 from ..tensor import RemovableHandle, Tensor
 from .parameter import Parameter
 
@@ -343,13 +344,16 @@ class Module:
 
         What modules share appears under every name.
         """
-        state: OrderedDict[str, np.ndarray] = OrderedDict()
-        for path, module in self.named_modules(remove_duplicate=False):
-            base = prefix + (f"{path}." if path else "")
-            for name, value in {**module._parameters, **module._buffers}.items():
-                if value is not None and name not in module._non_persistent:
-                    state[base + name] = value.data
-        return state
+        return OrderedDict((prefix + name, value.data) for name, value in self._kept().items())
+
+    def _kept(self) -> dict[str, Tensor]:
+        """What the state consists of, by the names in it."""
+        return {
+            f"{path}.{name}" if path else name: value
+            for path, module in self.named_modules(remove_duplicate=False)
+            for name, value in {**module._parameters, **module._buffers}.items()
+            if value is not None and name not in module._non_persistent
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
         """Copies arrays into the parameters and buffers of those names; returns those left over.
@@ -362,7 +366,7 @@ class Module:
                 "load_state_dict: state must be a mapping of names to arrays, "
                 f"got {type(state).__name__}"
             )
-        own = self.state_dict()
+        own = self._kept()
         missing = [name for name in own if name not in state]
         unexpected = [name for name in state if name not in own]
         arrays = {
@@ -388,8 +392,9 @@ class Module:
                 f"load_state_dict: {type(self).__name__} cannot take this state: "
                 + problems.removesuffix("; ")
             )
-        for name, array in arrays.items():
-            own[name][...] = to_device("load_state_dict", array, device_of(own[name]))
+        with no_grad():
+            for name, array in arrays.items():
+                own[name].copy_(array)  # a backward that needs what was there refuses
         return IncompatibleKeys(missing, unexpected)
 
     # Representation
