@@ -2,14 +2,12 @@
 //
 // Method        rows: both moments in one pass about the mean of a row's first elements (a second
 //               pass where that is more than a deviation off), then the result. Gradients: both
-//               sums in one pass.
+//               sums in one pass; a layer norm sums a row as it writes the one before.
 // Partitioning  one task per row. Gradients to weight and bias: sums of rows or of blocks of rows,
 //               added in order.
 // Numerics      lines are summed in vectors and a fixed tree, lines of a set in double precision.
 // Floor         one read and one write of the tensor (dgrad: two reads).
 #include "ops/normalization.h"
-
-#include <type_traits>
 
 #include "cpu/line_norm.h"
 #include "cpu/scratch.h"
@@ -21,19 +19,6 @@ using ops::GroupNormArgs;
 
 inline constexpr int64_t kTaskElements = 16384;
 inline constexpr int64_t kColumns = 256;  // a task of the sums over blocks of rows
-
-// Sums of g = grad_y * weight and of g (x - mean); asks for `wanted`, which is written next.
-template <class T>
-static LaneSums<T> weighted_slopes(const T* grad_y, const T* weight, const T* x, T mean,
-                                   const T* wanted, int64_t size) {
-  return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& dot) {
-    if (wanted) __builtin_prefetch(wanted + i, 1);
-    Vec<T> g = load_first(grad_y + i, count);
-    if (weight) g *= load_first(weight + i, count);
-    sum += g;
-    dot += g * (load_first(x + i, count, mean) - mean);
-  });
-}
 
 // y = (x - mean) rstd weight + bias with a weight and bias of each element: a layer norm's row.
 template <class T>
@@ -80,67 +65,71 @@ void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
   });
 }
 
-// A row of a layer norm on the way back.
+// A row of a layer norm on the way back, and its sums of g = grad_y weight and of g (x - mean).
 template <class T>
 struct NormRow {
-  const T *grad_y, *x;
+  const T *grad_y, *x, *weight;
   T* grad_x;
-  T mean, rstd, dot, sum;
+  T mean, rstd;
+  Vec<T> sum = {}, dot = {};
 
-  NormRow() = default;
-  NormRow(const GroupNormArgs<T>& args, int64_t row, const T* weight, bool streamed) {
+  NormRow(const GroupNormArgs<T>& args, int64_t row, const T* own_weight) : weight(own_weight) {
     const int64_t size = args.channels;
     grad_y = args.grad_y + row * size, x = args.x + row * size, grad_x = args.result + row * size;
     mean = args.mean[row], rstd = args.rstd[row];
-    const TwoSums sums =
-        weighted_slopes(grad_y, weight, x, mean, streamed ? nullptr : grad_x, size).total();
-    dot = T(double(rstd) * rstd * rstd * sums.second / double(size));
-    sum = T(rstd * sums.first / double(size));
+  }
+  LAMINA_INLINE Vec<T> factor(int64_t i, int64_t count) const {
+    return weight ? load_first(weight + i, count) : broadcast<T>(T(1));
+  }
+  LAMINA_INLINE void add(int64_t i, int64_t count) {
+    const Vec<T> g = load_first(grad_y + i, count) * factor(i, count);
+    sum += g;
+    dot += g * (load_first(x + i, count, mean) - mean);
+  }
+  LAMINA_INLINE void add_from(int64_t i, int64_t size) {
+    for (; i < size; i += kLanes<T>) add(i, min_of<int64_t>(kLanes<T>, size - i));
   }
 };
 
-// grad_x of rows of elements with a weight each; and what they add, row by row, to the gradients of
-// weight and bias, which wait in registers. A result that is streamed follows on its own: it has
-// to be written in whole lines of memory.
-template <class T, int ROWS, bool STREAMED>
-static void gradient_elements(const NormRow<T>* row, const T* weight, T* grad_weight, T* grad_bias,
-                              int64_t size, int64_t distance) {
+// grad_x of a row, and what it adds to the gradients of weight and bias. Meanwhile the sums of the
+// next row, so that memory is read all the time; before the stores, because a load waits for stores
+// whose addresses differ from its own by multiples of 4 KiB.
+template <class T>
+static void gradient_row(const NormRow<T>& summed, NormRow<T>* following, T* grad_weight,
+                         T* grad_bias, int64_t size, bool streamed) {
   // Copies: the compiler would read what a store may have changed again.
-  const T *grad_y[ROWS], *x[ROWS];
-  T* grad_x[ROWS];
-  Vec<T> mean[ROWS], rstd[ROWS], dot[ROWS], sum[ROWS];
-#pragma GCC unroll 2
-  for (int r = 0; r < ROWS; ++r) {
-    grad_y[r] = row[r].grad_y, x[r] = row[r].x, grad_x[r] = row[r].grad_x;
-    mean[r] = broadcast(row[r].mean), rstd[r] = broadcast(row[r].rstd);
-    dot[r] = broadcast(row[r].dot), sum[r] = broadcast(row[r].sum);
-  }
-  auto factor = [&](int64_t i, int64_t count) {
-    return weight ? load_first(weight + i, count) : broadcast<T>(T(1));
-  };
-  along_line<T>(size, [&](int64_t i, int64_t count) {
-    Vec<T> of_weight = load_first(grad_weight + i, count);
-    Vec<T> of_bias = load_first(grad_bias + i, count);
-#pragma GCC unroll 2
-    for (int r = 0; r < ROWS; ++r) {
-      const Vec<T> g = load_first(grad_y[r] + i, count);
-      const Vec<T> centred = load_first(x[r] + i, count) - mean[r];
-      __builtin_prefetch(grad_y[r] + ROWS * distance + i);  // the next rows, whose sums come first
-      __builtin_prefetch(x[r] + ROWS * distance + i);
-      if constexpr (!STREAMED)
-        store_first<T>(grad_x[r] + i, count,
-                       g * (rstd[r] * factor(i, count)) - (centred * dot[r] + sum[r]));
-      of_weight += g * (centred * rstd[r]), of_bias += g;
-    }
+  const NormRow<T> row = summed;
+  NormRow<T> next = following ? *following : summed;
+  const double cubed = double(row.rstd) * row.rstd * row.rstd;
+  const T dot = T(cubed * double(sum_lanes<T>(row.dot)) / double(size));
+  const T sum = T(row.rstd * double(sum_lanes<T>(row.sum)) / double(size));
+  auto write = [&](int64_t i, int64_t count) {
+    const Vec<T> g = load_first(row.grad_y + i, count);
+    const Vec<T> centred = load_first(row.x + i, count) - row.mean;
+    const Vec<T> of_weight = load_first(grad_weight + i, count) + g * (centred * row.rstd);
+    const Vec<T> of_bias = load_first(grad_bias + i, count) + g;
+    store_result<T>(row.grad_x + i, count,
+                    g * (row.rstd * row.factor(i, count)) - (centred * dot + sum), streamed);
     store_first(grad_weight + i, count, of_weight);
     store_first(grad_bias + i, count, of_bias);
-  });
-  for (int r = 0; r < ROWS && STREAMED; ++r)
-    write_line(grad_x[r], size, true, [&](int64_t i, int64_t count) {
-      const Vec<T> centred = load_first(x[r] + i, count) - mean[r];
-      return load_first(grad_y[r] + i, count) * (rstd[r] * factor(i, count)) -
-             (centred * dot[r] + sum[r]);
-    });
+  };
+  // What is streamed has to be written in whole lines of memory.
+  const int64_t place = reinterpret_cast<intptr_t>(row.grad_x) / static_cast<int64_t>(sizeof(T));
+  int64_t i = streamed ? min_of<int64_t>(-place & (kLanes<T> - 1), size) : 0, j = 0;
+  if (i > 0) write(0, i);
+  constexpr int64_t kAhead = kPrefetchBytes / static_cast<int64_t>(sizeof(T));
+  if (following)
+    for (; i + kLanes<T> <= size; i += kLanes<T>, j += kLanes<T>) {
+      if (!streamed) __builtin_prefetch(next.grad_x + j, 1);
+      __builtin_prefetch(next.grad_y + j + kAhead);
+      __builtin_prefetch(next.x + j + kAhead);
+      next.add(j, kLanes<T>);
+      write(i, kLanes<T>);
+    }
+  for (; i < size; i += kLanes<T>) write(i, min_of<int64_t>(kLanes<T>, size - i));
+  if (!following) return;
+  next.add_from(j, size);
+  *following = next;
 }
 
 // inner == 1: blocks of rows, each with its own sums for weight and bias; blocks add up in order.
@@ -156,21 +145,15 @@ static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
     for (int64_t i = 0; i < size; ++i) own_weight[i] = own_bias[i] = 0;
     const T* weight = args.weight ? args.weight + first : nullptr;
     const int64_t end = min_of(rows, (index + 1) * block);
-    int64_t o = index * block;
-    auto take = [&]<int ROWS>(std::integral_constant<int, ROWS>) {
-      for (; o + ROWS <= end; o += ROWS) {
-        NormRow<T> some[ROWS];
-        for (int r = 0; r < ROWS; ++r)
-          some[r] = NormRow<T>(args, (o + r) * args.groups + group, weight, streamed);
-        if (streamed)
-          gradient_elements<T, ROWS, true>(some, weight, own_weight, own_bias, size, all);
-        else
-          gradient_elements<T, ROWS, false>(some, weight, own_weight, own_bias, size, all);
-      }
-    };
-    // More would share a set of L1 where rows are 4 KiB, and two do beside rows that are streamed.
-    if (!streamed) take(std::integral_constant<int, 2>{});
-    take(std::integral_constant<int, 1>{});
+    auto at = [&](int64_t o) { return NormRow<T>(args, o * args.groups + group, weight); };
+    NormRow<T> row = at(index * block);
+    row.add_from(0, size);
+    for (int64_t o = index * block + 1; o < end; ++o) {
+      NormRow<T> next = at(o);
+      gradient_row(row, &next, own_weight, own_bias, size, streamed);
+      row = next;
+    }
+    gradient_row<T>(row, nullptr, own_weight, own_bias, size, streamed);
     finish_streams(streamed);
   });
   parallel_ranges(all, kColumns, [&](int64_t begin, int64_t end) {
