@@ -170,45 +170,61 @@ static void fprop_across(const LocalResponseNormArgs<T>& args) {
   });
 }
 
-// Of grad_y d^-beta and the terms x grad_y d^(-beta - 1) a window of rows is kept.
+// Of grad_y d^-beta and the terms x grad_y d^(-beta - 1) a window of rows is kept. A row is written
+// while those of the last window that holds it are found, so that memory is read all the time.
 template <class T, bool ROOTS>
 static void dgrad_across(const LocalResponseNormArgs<T>& args) {
-  const int64_t rows = args.size[0], pitch = args.size[1] * args.size[2];
-  const int64_t before = args.window[0] / 2, after = (args.window[0] - 1) / 2;
-  const int64_t kept = min_of(args.window[0], rows);
   const bool streamed = is_streamed<T>(args.slabs * args.slab());
-  const T factor = 2 * args.alpha * args.beta;
   for_each_columns(args, [&](int64_t slab, int64_t first, int64_t width) {
-    const T* x = args.x + slab + first;
-    const int64_t room = ceil_div(width, kLanes<T>) * kLanes<T>;
-    Scratch<T> own(kept * room + kLanes<T>), terms(kept * room + kLanes<T>);
-    auto prepare = [&](int64_t row) {
-      const WindowRows window(row, rows, before, after);
-      const T* grad_y = args.grad_y + slab + first + row * pitch;
-      const int64_t to = row % kept * room;
-      along_line<T>(width, [&](int64_t j, int64_t count) {
-        __builtin_prefetch(grad_y + j + kRowsAhead * pitch);
-        const Scale<T, ROOTS> scale(scale_across(args, window, x + j, pitch, count));
-        const Vec<T> passed = load_first(grad_y + j, count) * scale.power(args.beta);
-        store(&own[to + j], passed);
-        store<T>(&terms[to + j], scale.divide(passed * load_first(x + row * pitch + j, count)));
-      });
+    // Copies: the compiler would read what a store may have changed again.
+    const LocalResponseNormArgs<T> own_args = args;
+    const int64_t rows = args.size[0], pitch = args.size[1] * args.size[2];
+    const int64_t before = min_of(args.window[0] / 2, rows);
+    const int64_t after = min_of((args.window[0] - 1) / 2, rows);
+    const int64_t kept = before + after + 1, room = ceil_div(width, kLanes<T>) * kLanes<T>;
+    const T factor = 2 * args.alpha * args.beta;
+    const T *x = args.x + slab + first, *grad_y = args.grad_y + slab + first;
+    // The terms of rows that are not there are 0; a row of zeros takes their place.
+    const Scratch<T> own(kept * room + kLanes<T>), terms(kept * room + kLanes<T>);
+    const Scratch<T> zeros(room + kLanes<T>);
+    for (int64_t j = 0; j < room + kLanes<T>; ++j) zeros[j] = 0;
+    const Scratch<const T*> places(kept);
+    auto step = [&]<bool PREPARED, bool WRITTEN>(int64_t row) {
+      const int64_t last = row + before, place = (last + kept) % kept * room;
+      const WindowRows window(last, rows, before, after);
+      for (int64_t k = 0; k < kept; ++k) {
+        const int64_t r = row - after + k;
+        places[k] = r < 0 || r >= rows ? zeros.get() : &terms[r % kept * room];
+      }
+      const T *own_row = &own[(row + kept) % kept * room], *own_x = x + row * pitch;
+      const T *last_x = x + last * pitch, *last_grad = grad_y + last * pitch;
+      T* result = args.result + slab + first + row * pitch;
+      T *kept_own = &own[place], *kept_terms = &terms[place];
+      const T* const* at = places.get();
+      auto value = [=](int64_t j, int64_t count) -> Vec<T> {
+        Vec<T> term = {}, sums = {};
+        if constexpr (PREPARED) {
+          __builtin_prefetch(last_grad + j + kRowsAhead * pitch);
+          if (!streamed) __builtin_prefetch(result + j + pitch, 1);
+          const Scale<T, ROOTS> scale(scale_across(own_args, window, x + j, pitch, count));
+          const Vec<T> passed = load_first(last_grad + j, count) * scale.power(own_args.beta);
+          term = scale.divide(passed * load_first(last_x + j, count));
+          store_first(kept_own + j, count, passed), store_first(kept_terms + j, count, term);
+        }
+        if constexpr (!WRITTEN) return sums;
+        for (int64_t k = 0; k + 1 < kept; ++k) sums += load(at[k] + j);
+        return load(own_row + j) - factor * (load_first(own_x + j, count) * (sums + term));
+      };
+      if constexpr (WRITTEN)
+        write_line(result, width, streamed, value);
+      else
+        along_line<T>(width, value);
     };
-    int64_t prepared = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-      const WindowRows holding(row, rows, after, before);  // the windows that hold the row
-      while (prepared < holding.end) prepare(prepared++);
-      write_line(args.result + slab + row * pitch + first, width, streamed,
-                 [&](int64_t j, int64_t count) -> Vec<T> {
-                   Vec<T> sums = {};
-                   for (int64_t r = holding.begin, at = r % kept; r < holding.end; ++r) {
-                     sums += load(&terms[at * room + j]);
-                     if (++at == kept) at = 0;
-                   }
-                   const Vec<T> others = load_first(x + row * pitch + j, count) * sums;
-                   return load(&own[row % kept * room + j]) - factor * others;
-                 });
-    }
+    for (int64_t row = -before; row < 0; ++row)
+      if (row + before < rows) step.template operator()<true, false>(row);
+    for (int64_t row = 0; row < rows; ++row)
+      row + before < rows ? step.template operator()<true, true>(row)
+                          : step.template operator()<false, true>(row);
     finish_streams(streamed);
   });
 }
