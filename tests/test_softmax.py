@@ -89,17 +89,20 @@ def test_nan_and_infinities(backend, shape):
 
 
 def test_long_lines_whose_maximum_comes_late(backend):
-    """Sums that grow block by block, and blocks that hold nothing but -inf."""
-    x = np.stack([np.linspace(-60, 60, 5003)] * 4).astype(np.float32)
+    """Sums that grow block by block, too large for a float about the first block's maximum, too;
+    and blocks that hold nothing but -inf."""
+    x = np.stack([np.linspace(-60, 60, 5003)] * 6).astype(np.float32)
     x[1] = x[1, ::-1]
     x[2, :4100] = -np.inf
-    x[3, :4100] = -np.inf
-    x[3, 5] = np.nan
-    y, loss = F.log_softmax(x, 1), F.cross_entropy(x, np.full(4, 5000), reduction="none")
-    close(y[:3], reference.log_softmax(x[:3].astype(float), 1))
-    close(loss[:3], -reference.log_softmax(x[:3].astype(float), 1)[:, 5000])
-    assert np.isnan(y[3]).all()
-    assert np.isnan(loss[3])
+    x[3, 3000:] += 500
+    x[4, 3000] = 1e30
+    x[5, :4100] = -np.inf
+    x[5, 5] = np.nan
+    y, loss = F.log_softmax(x, 1), F.cross_entropy(x, np.full(6, 5000), reduction="none")
+    close(y[:5], reference.log_softmax(x[:5].astype(float), 1))
+    close(loss[:5], -reference.log_softmax(x[:5].astype(float), 1)[:, 5000])
+    assert np.isnan(y[5]).all()
+    assert np.isnan(loss[5])
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])

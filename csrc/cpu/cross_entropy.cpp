@@ -1,7 +1,7 @@
 // Cross-entropy: softmax over the middle axis of logits [n][c][inner], and the loss of its targets.
 //
 // Method        inner == 1: a line's maximum and sum of exp block by block, in one reading; the
-//               gradient takes exp, sums and scales. Otherwise tiles in scratch, as softmax.
+//               gradient keeps the powers and scales them. Otherwise tiles in scratch, as softmax.
 // Partitioning  lines (inner == 1) or tiles, about kTaskElements elements a task.
 // Numerics      as softmax.
 // Floor         one read of the logits (dgrad: and one write).
@@ -81,7 +81,7 @@ static void loss_line_slope(const CrossEntropyArgs<T>& args, int64_t position, T
   const bool streamed = powers != grad;
   if (t == args.ignore_index)
     return write_line(grad, args.c, streamed, [](int64_t, int64_t) { return Vec<T>{}; });
-  const T sum = line_sum_exp<true>(line, args.c, line_maximum(line, args.c), args.c, powers);
+  const T sum = line_powers(line, args.c, line_maximum(line, args.c), args.c, powers);
   const LossSlope<T> slope(args, position, sum, total);
   auto value = [&](int64_t j, int64_t count) {
     const Vec<T> v = load_some(powers + j, count) * slope.scale;

@@ -29,8 +29,9 @@ static void softmax_lines(const T* x, T* y, T* kept, int64_t lines, int64_t axis
     for (int64_t l = 0; l < lines; ++l) top[l] = line_maximum(x + l * axis, axis);
     for (int64_t l = 0; l < lines; ++l) {
       const int64_t at = l * axis;
-      sum[l] = log ? line_sum_exp<false, T>(x + at, axis, top[l], lines * axis, nullptr)
-                   : line_sum_exp<true>(x + at, axis, top[l], lines * axis, kept + at);
+      T largest;
+      sum[l] = log ? line_sum(x + at, axis, top[l], lines * axis, largest)
+                   : line_powers(x + at, axis, top[l], lines * axis, kept + at);
     }
   }
   store(sum, log ? cpu::LAMINA_ISA::log<T>(load(sum)) : T(1) / load(sum));

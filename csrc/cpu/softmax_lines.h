@@ -84,25 +84,52 @@ T line_maximum(const T* x, int64_t size) {
   return largest_lane<T>(top[0]);
 }
 
-// e^x for x <= 0 as a term of a sum. float: within 2 units in the last place, for less than exp
-// takes: a polynomial of e^r itself.
+// e^x as a term of a sum; x < 88. float: it errs by little beside the sum, for less than exp takes:
+// a polynomial of 2^r.
 template <class T>
 LAMINA_INLINE Vec<T> exp_term(Vec<T> x) {
   if constexpr (sizeof(T) != 4) return exp_nonpositive<T>(x);
-  constexpr T kSeries[] = {1.0f,         0.999999702f,  0.499991506f,
-                           0.166676357f, 0.0418979302f, 0.00829031505f};
-  x = at_least<T>(x, Real<T>::kExpMin);
-  const Whole<T> n = halvings<T>(x);
-  const Vec<T> r = (x - n.value * Real<T>::kLn2High) - n.value * Real<T>::kLn2Low;
+  constexpr double kLn2 = 0.69314718055994530942;
+  constexpr T kSeries[] = {T(1),
+                           T(0.999999702 * kLn2),
+                           T(0.499991506 * kLn2 * kLn2),
+                           T(0.166676357 * kLn2 * kLn2 * kLn2),
+                           T(0.0418979302 * kLn2 * kLn2 * kLn2 * kLn2),
+                           T(0.00829031505 * kLn2 * kLn2 * kLn2 * kLn2 * kLn2)};
+  const Vec<T> t = at_least<T>(x, Real<T>::kExpMin) * T(1.44269504088896340736);
+  const Vec<T> shifted = t + Real<T>::kRound;
+  const Whole<T> n = {shifted - Real<T>::kRound,
+                      bits<T>(shifted) - bits<T>(broadcast<T>(Real<T>::kRound))};
+  const Vec<T> r = t - n.value;
   return scaled<T>(polynomial<T>(kSeries, r), n);
 }
-// Sum of exp(x - top), whose terms may be kept. Asks for the elements `ahead` of x.
-template <bool KEPT, class T>
-LAMINA_INLINE T line_sum_exp(const T* x, int64_t size, T top, int64_t ahead, T* kept) {
+// Sum of exp(x - top), of which no x is far above top, and the largest x. Asks for the elements
+// `ahead` of x.
+template <class T>
+LAMINA_INLINE T line_sum(const T* x, int64_t size, T top, int64_t ahead, T& largest) {
+  Vec<T> sums[2] = {}, most[2];
+  most[0] = most[1] = broadcast<T>(-T(__builtin_inf()));
+  auto add = [&](int c, Vec<T> v) {
+    most[c] = v > most[c] ? v : most[c];
+    sums[c] += exp_term<T>(v - top);
+  };
+  int64_t j = 0;
+  for (; j + 2 * kLanes<T> <= size; j += 2 * kLanes<T>)
+#pragma GCC unroll 2
+    for (int c = 0; c < 2; ++c) {
+      __builtin_prefetch(x + j + c * kLanes<T> + ahead);
+      add(c, load(x + j + c * kLanes<T>));
+    }
+  for (; j < size; j += kLanes<T>) add(0, load_first(x + j, size - j, -T(__builtin_inf())));
+  largest = largest_lane<T>(most[1] > most[0] ? most[1] : most[0]);
+  return sum_lanes<T>(sums[0] + sums[1]);
+}
+// Sum of exp(x - top), whose terms are kept. Asks for the elements `ahead` of x.
+template <class T>
+LAMINA_INLINE T line_powers(const T* x, int64_t size, T top, int64_t ahead, T* kept) {
   auto power = [&](int64_t j, int64_t count) {
-    const Vec<T> shifted = load_some(x + j, count) - top;
-    const Vec<T> e = KEPT ? exp_nonpositive<T>(shifted) : exp_term<T>(shifted);
-    if (KEPT) store_some(kept + j, count, e);
+    const Vec<T> e = exp_nonpositive<T>(load_some(x + j, count) - top);
+    store_some(kept + j, count, e);
     return e;
   };
   Vec<T> sums[2] = {};
@@ -121,22 +148,29 @@ LAMINA_INLINE T line_sum_exp(const T* x, int64_t size, T top, int64_t ahead, T* 
   return sum_lanes<T>(sums[0] + sums[1]);
 }
 
-// Maximum and sum of exp(x - maximum) of a long line, which is read from memory once: block by
-// block, while the next one is asked for.
+// Maximum and sum of exp(x - maximum) of a long line, which is read once: block by block, each
+// about the maximum of those before it, or once more where its own lies far above that.
 template <class T>
 T line_statistics(const T* x, int64_t size, T& top) {
-  top = -T(__builtin_inf());
+  constexpr T kFar = 60;
+  top = line_maximum(x, min_of(kGroupElements, size));
   double sum = 0;
   for (int64_t begin = 0; begin < size; begin += kGroupElements) {
     const int64_t count = min_of(kGroupElements, size - begin);
-    const T largest = line_maximum(x + begin, count);
-    if (largest > top) {
-      if (begin > 0) sum *= exp_nonpositive<double>(broadcast(double(top) - double(largest)))[0];
-      top = largest;
-    }
     // Nothing but -Inf as yet: it adds 0, and NaN itself.
     const T shift = top == -T(__builtin_inf()) ? T(0) : top;
-    sum += double(line_sum_exp<false, T>(x + begin, count, shift, kGroupElements, nullptr));
+    T largest;
+    T some = line_sum(x + begin, count, shift, kGroupElements, largest);
+    const bool far = largest > top + kFar;
+    if (far)
+      some = line_sum(x + begin, count, largest, 0, largest);
+    else
+      sum += double(some);
+    if (largest > top) {
+      sum *= exp_nonpositive<double>(broadcast(double(top) - double(largest)))[0];
+      top = largest;
+    }
+    if (far) sum += double(some);
   }
   return T(sum);
 }
