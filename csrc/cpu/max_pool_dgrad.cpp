@@ -1,12 +1,11 @@
 // Gradients of max pools (ops/pool.h).
 //
-// Method        wide rows, two or three taps of stride 1 or 2: the sums of a block of rows lie in
-// L1.
-//               A vector of outputs is read once, its neighbours come by permutes; vectors of
-//               inputs of one phase compare their places with the indices of the windows that may
-//               hold them and add what is meant for them. Windows of 2 x 2 that tile the plane need
-//               no sums (cpu/pool_gather.h). Others are scattered by the task that owns their rows
-//               of the input.
+// Method        wide rows, two or three taps of stride 1 or 2: a vector of outputs is read once,
+//               its neighbours come by permutes; vectors of inputs of one phase compare their
+//               places with the indices of the windows that may hold them and add what is meant for
+//               them. Only sums that wait for more windows are kept, in L1. Windows of 2 x 2 that
+//               tile the plane need no sums (cpu/pool_gather.h). Others are scattered by the task
+//               that owns their rows of the input.
 // Partitioning  rows of the input (2 x 2: of the output), in groups of about kPoolTask elements.
 // Numerics      sums in output order, whichever way.
 // Floor         one read of grad_y and of the 8-byte indices, one write of grad_x.
@@ -16,56 +15,110 @@
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
+// The lanes of a vector of outputs that lie in a row.
+template <class T>
+struct InsideRow {
+  static constexpr int kHalf = kLanes<double>;
+  Lanes<T> grad;
+  Lanes<double> index[2];
+
+  InsideRow(int64_t o, int64_t out)
+      : grad(-o, out - o),
+        index{Lanes<double>(-o, out - o), Lanes<double>(-o - kHalf, out - o - kHalf)} {}
+};
+
 // A vector of outputs: what they pass on, and the places in the plane that take it.
 template <class T>
 struct Passed {
-  Vec<T> grad;
-  Mask<T> place;
+  Vec<T> grad = {};
+  Mask<T> place = Mask<T>{} - 1;
 
-  // Those from output `o` of a row on. Beyond its ends there is no place.
-  LAMINA_INLINE static Passed of(const T* grad_y, const int64_t* index, int64_t o, int64_t out) {
-    for (int i = 0; i < kLanes<T>; i += kLanes<double>)
-      __builtin_prefetch(index + o + i + kAhead / int64_t{sizeof *index});
-    __builtin_prefetch(grad_y + o + kAhead / int64_t{sizeof *grad_y});
-    if (o >= 0 && o + kLanes<T> <= out)
-      return {load(grad_y + o), lane_indices<T>(index + o, -o, kLanes<T>)};
-    if (o >= out) return {Vec<T>{}, Mask<T>{} - 1};
-    return {load_lanes(grad_y + o, -o, out - o), lane_indices<T>(index + o, -o, out - o)};
-  }
   LAMINA_INLINE static Passed after(const Passed& a, const Passed& b, int lanes) {
     return {lanes_after<T>(a.grad, b.grad, lanes),
             __builtin_shuffle(a.place, b.place, lane_numbers<T>() + lanes)};
   }
 };
 
-// Rows of the input below a row of windows, and their sums: vector by vector, in each the phases.
+// Vectors of a row of outputs, the first of which begins at `first` and may leave the row, as may
+// the last. Beyond its ends there is no place.
 template <class T>
-struct RowsBelow {
-  int64_t count = 0, row[kMaxRows];
-  T* sums[kMaxRows];
+class PassedRow {
+ public:
+  PassedRow(int64_t first, int64_t out)
+      : first_(first),
+        last_(first + (out - first) / kLanes<T> * kLanes<T>),
+        out_(out),
+        head_(first, out),
+        tail_(last_, out) {}
+
+  int64_t first() const { return first_; }
+  LAMINA_INLINE Passed<T> load(const T* grad_y, const int64_t* index, int64_t o) const {
+    for (int i = 0; i < kLanes<T>; i += kLanes<double>)
+      __builtin_prefetch(index + o + i + kAhead / int64_t{sizeof *index});
+    __builtin_prefetch(grad_y + o + kAhead / int64_t{sizeof *grad_y});
+    if (o >= out_) return {};
+    if (o >= 0 && o < last_)
+      return {cpu::LAMINA_ISA::load(grad_y + o), lane_indices<T>(index + o, 0, kLanes<T>)};
+    const InsideRow<T>& inside = o == first_ ? head_ : tail_;
+    const double* at = reinterpret_cast<const double*>(index + o);
+    const double nowhere = __builtin_bit_cast(double, int64_t{-1});
+    const Vec<double> low = inside.index[0].load(at, nowhere);
+    const Vec<T> grad = inside.grad.load(grad_y + o);
+    if constexpr (sizeof(T) == 8) return {grad, reinterpret_cast<Mask<T>>(low)};
+    const Vec<double> high = inside.index[1].load(at + kLanes<double>, nowhere);
+    return {grad, lower_halves<T>(low, high)};
+  }
+
+ private:
+  int64_t first_, last_, out_;
+  InsideRow<T> head_, tail_;
 };
 
-// Adds what a row of windows passes on. ODD is the phase of a window's first column; ROWS are
-// below, or 0 says as many as there are.
-template <class T, int STRIDE, int TAPS, int ODD, int ROWS>
-static void add_row(const T* grad_y, const int64_t* index, const RegularColumns& columns,
-                    int64_t in, int64_t out, const RowsBelow<T>& below) {
+// A row of the input below a row of windows. Its sums, vector by vector and in each the phases,
+// begin with these windows or are taken up; they are kept for other windows or end as the result.
+template <class T>
+struct RowBelow {
+  LaneInteger<T> place;
+  bool begins, ends;
+  T *sums, *result;
+};
+template <class T>
+struct RowsBelow {
+  int64_t count = 0;
+  RowBelow<T> row[kMaxRows];
+
+  // Of windows that lie as far from each other along the rows as along the columns, inside a block.
+  static constexpr bool usual_begins(int stride, int taps, int r) { return r >= taps - stride; }
+  static constexpr bool usual_ends(int stride, int, int r) { return r < stride; }
+  bool usual(int stride, int taps) const {
+    bool is = count == taps;
+    for (int r = 0; r < taps && is; ++r)
+      is = row[r].begins == usual_begins(stride, taps, r) &&
+           row[r].ends == usual_ends(stride, taps, r);
+    return is;
+  }
+};
+
+// Adds what a row of windows passes on. ODD is the phase of a window's first column.
+template <class T, int STRIDE, int TAPS, int ODD, bool USUAL>
+static void add_row(const T* grad_y, const int64_t* index, const PassedRow<T>& outputs, int64_t in,
+                    const RowsBelow<T>& below, bool streamed) {
   constexpr int kLast = (ODD + TAPS - 1) / STRIDE;  // outputs before the last that meets a column
-  Mask<T> row[ROWS > 0 ? ROWS : 1], place = STRIDE * lane_numbers<T>();
-  for (int r = 0; r < ROWS; ++r)
-    row[r] = Mask<T>{} + static_cast<LaneInteger<T>>(below.row[r] * in);
-  int64_t o = -(columns.base - ODD) / STRIDE - kLast;
-  Passed<T> now = Passed<T>::of(grad_y, index, o, out);
+  int64_t o = outputs.first();
+  Mask<T> place = STRIDE * lane_numbers<T>();
+  Passed<T> now = outputs.load(grad_y, index, o);
   for (int64_t j = 0; j < in; j += STRIDE * kLanes<T>, place += STRIDE * kLanes<T>) {
-    const Passed<T> next = Passed<T>::of(grad_y, index, o += kLanes<T>, out);
+    const Passed<T> next = outputs.load(grad_y, index, o += kLanes<T>);
     Passed<T> passed[kLast + 1];
     passed[0] = now;
 #pragma GCC unroll 4
     for (int k = 1; k <= kLast; ++k) passed[k] = Passed<T>::after(now, next, k);
-    auto add = [&](T* to, Mask<T> first) __attribute__((always_inline)) {
-      Vec<T> sum[STRIDE];
+    auto add = [&](const RowBelow<T>& row, bool begins, bool ends) __attribute__((always_inline)) {
+      const Mask<T> first = place + row.place;
+      Vec<T> sum[STRIDE] = {};
 #pragma GCC unroll 2
-      for (int phase = 0; phase < STRIDE; ++phase) sum[phase] = load(to + phase * kLanes<T>);
+      for (int phase = 0; phase < STRIDE; ++phase)
+        if (!begins) sum[phase] = load(row.sums + j + phase * kLanes<T>);
 #pragma GCC unroll 4
       for (int t = TAPS - 1; t >= 0; --t) {
         const Passed<T>& from = passed[kLast - (ODD + t) / STRIDE];
@@ -73,35 +126,68 @@ static void add_row(const T* grad_y, const int64_t* index, const RegularColumns&
         own = from.place == first + (ODD + t) % STRIDE ? own + from.grad : own;
       }
 #pragma GCC unroll 2
-      for (int phase = 0; phase < STRIDE; ++phase) store(to + phase * kLanes<T>, sum[phase]);
+      for (int phase = 0; phase < STRIDE && !ends; ++phase)
+        store(row.sums + j + phase * kLanes<T>, sum[phase]);
+      if (!ends) return;
+      if constexpr (STRIDE == 1)
+        store_result(row.result + j, in - j, sum[0], streamed);
+      else
+        store_phases(row.result + j, in - j, sum[0], sum[STRIDE - 1], streamed);
     };
+    if constexpr (USUAL) {
 #pragma GCC unroll 4
-    for (int r = 0; r < ROWS; ++r) add(below.sums[r] + j, place + row[r]);
-    for (int64_t r = 0; r < below.count && ROWS == 0; ++r)
-      add(below.sums[r] + j, place + static_cast<LaneInteger<T>>(below.row[r] * in));
+      for (int r = 0; r < TAPS; ++r)
+        add(below.row[r], below.usual_begins(STRIDE, TAPS, r), below.usual_ends(STRIDE, TAPS, r));
+    } else {
+      for (int64_t r = 0; r < below.count; ++r)
+        add(below.row[r], below.row[r].begins, below.row[r].ends);
+    }
     now = next;
   }
 }
 
+// Whether o is the first output along an axis that holds i, and the last.
+static bool first_holds(const PoolAxis& axis, int64_t o, int64_t i) {
+  for (int64_t other = axis.first[i]; other < o; ++other)
+    if (holds_input(axis, other, i)) return false;
+  return true;
+}
+static bool last_holds(const PoolAxis& axis, int64_t o, int64_t i) {
+  for (int64_t other = o + 1; other < axis.last[i]; ++other)
+    if (holds_input(axis, other, i)) return false;
+  return true;
+}
+
+// The rows from `segment.begin` on: their sums lie `width` apart.
 template <class T, int STRIDE, int TAPS, int ODD>
-static void add_segment(const PoolArgs<T>& args, const RegularColumns& columns,
-                        const Segment& segment, int64_t width, T* sums) {
+static void add_segment(const PoolArgs<T>& args, const PassedRow<T>& outputs,
+                        const Segment& segment, int64_t width, T* sums, T* result, bool streamed) {
   const PoolAxis* axis = args.axis;
+  const int64_t in1 = axis[1].in, in = axis[2].in;
+  for (int64_t row = segment.begin; row < segment.end; ++row) {
+    bool held = false;
+    for_each_covering_row(axis, row / in1, row % in1, [&](int64_t, int64_t) { held = true; });
+    if (!held)
+      __builtin_memset(result + (row - segment.begin) * in, 0, static_cast<size_t>(in) * sizeof(T));
+  }
   for (int64_t o0 = segment.begin0; o0 < segment.end0; ++o0)
     for (int64_t o1 = segment.begin1; o1 < segment.end1; ++o1) {
       RowsBelow<T> below;
-      for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0) {
-        int64_t row = (axis[0].start[o0] + t0 * axis[0].step) * axis[1].in + axis[1].start[o1];
-        for (int64_t t1 = 0; t1 < axis[1].count[o1]; ++t1, row += axis[1].step) {
+      for (int64_t t0 = 0; t0 < axis[0].count[o0]; ++t0)
+        for (int64_t t1 = 0; t1 < axis[1].count[o1]; ++t1) {
+          const int64_t i0 = axis[0].start[o0] + t0 * axis[0].step;
+          const int64_t i1 = axis[1].start[o1] + t1 * axis[1].step, row = i0 * in1 + i1;
           if (row < segment.begin || row >= segment.end) continue;
-          below.row[below.count] = row;
-          below.sums[below.count++] = sums + (row - segment.begin) * width;
+          below.row[below.count++] = {static_cast<LaneInteger<T>>(row * in),
+                                      first_holds(axis[0], o0, i0) && first_holds(axis[1], o1, i1),
+                                      last_holds(axis[0], o0, i0) && last_holds(axis[1], o1, i1),
+                                      sums + (row - segment.begin) * width,
+                                      result + (row - segment.begin) * in};
         }
-      }
       const int64_t from = segment.plane * args.out_size() + (o0 * axis[1].out + o1) * axis[2].out;
-      const auto add = below.count == TAPS ? add_row<T, STRIDE, TAPS, ODD, TAPS>
-                                           : add_row<T, STRIDE, TAPS, ODD, 0>;
-      add(args.grad_y + from, args.index + from, columns, axis[2].in, axis[2].out, below);
+      const auto add = below.usual(STRIDE, TAPS) ? add_row<T, STRIDE, TAPS, ODD, true>
+                                                 : add_row<T, STRIDE, TAPS, ODD, false>;
+      add(args.grad_y + from, args.index + from, outputs, in, below, streamed);
     }
 }
 
@@ -111,27 +197,20 @@ static void gather(const PoolArgs<T>& args, const RegularColumns& columns) {
   const int64_t in = axis[2].in, rows = axis[0].in * axis[1].in;
   const int64_t width = ceil_div(in, STRIDE * kLanes<T>) * STRIDE * kLanes<T>;
   const bool streamed = is_streamed<T>(args.planes * args.in_size());
-  const bool aligned = in % kLanes<T> == 0;
+  const bool buffered = streamed && in % kLanes<T> != 0;
+  const PassedRow<T> outputs(-(columns.base - ODD) / STRIDE - (ODD + TAPS - 1) / STRIDE,
+                             axis[2].out);
   parallel_blocks(
       args.planes * rows, rows_of_block(rows, in), streamed, [&](int64_t begin, int64_t end) {
         const int64_t size = (end - begin) * in;
-        Scratch<T> sums((end - begin) * width), lines(streamed && !aligned ? size : 0);
-        __builtin_memset(sums.get(), 0, static_cast<size_t>((end - begin) * width) * sizeof(T));
+        Scratch<T> sums((end - begin) * width), lines(buffered ? size : 0);
+        T* const to = buffered ? lines.get() : args.result + begin * in;
         for_each_segment(axis, begin, end, [&](const Segment& s) {
-          add_segment<T, STRIDE, TAPS, ODD>(
-              args, columns, s, width, sums.get() + (s.plane * rows + s.begin - begin) * width);
+          const int64_t row = s.plane * rows + s.begin - begin;
+          add_segment<T, STRIDE, TAPS, ODD>(args, outputs, s, width, sums.get() + row * width,
+                                            to + row * in, streamed && !buffered);
         });
-        T* to = streamed && !aligned ? lines.get() : args.result + begin * in;
-        const T* from = sums.get();
-        for (int64_t row = begin; row < end; ++row, to += in, from += width)
-          for (int64_t j = 0; j < in; j += STRIDE * kLanes<T>) {
-            if constexpr (STRIDE == 1)
-              store_result(to + j, in - j, load(from + j), streamed && aligned);
-            else
-              store_phases(to + j, in - j, load(from + j), load(from + j + kLanes<T>),
-                           streamed && aligned);
-          }
-        if (streamed && !aligned) copy_past_caches(lines.get(), size, args.result + begin * in);
+        if (buffered) copy_past_caches(lines.get(), size, args.result + begin * in);
       });
 }
 
@@ -140,7 +219,7 @@ static void gather(const PoolArgs<T>& args, const RegularColumns& columns) {
 template <class T>
 static bool gather_maxima(const PoolArgs<T>& args, const RegularColumns& columns) {
   const PoolAxis* axis = args.axis;
-  if (axis[2].in < 4 * kLanes<T> || !columns.holds) return false;
+  if (axis[2].in < 4 * kLanes<T> || !columns.holds || columns.base > 0) return false;
   if (!small_plane(args) || !few_rows(args)) return false;
   int64_t taps = columns.taps;
   for (int a = 0; a < 2; ++a) {

@@ -78,6 +78,13 @@ LAMINA_INLINE void store_phases(T* to, int64_t count, Vec<T> even, Vec<T> odd,
     store_result(to + kLanes<T>, count - kLanes<T>, interleave<T, true>(even, odd), streamed);
 }
 
+// Two vectors of indices as one of lanes: their lower halves.
+template <class T>
+LAMINA_INLINE Mask<T> lower_halves(Vec<double> low, Vec<double> high) {
+  return reinterpret_cast<Mask<T>>(
+      every_other<T, false>(reinterpret_cast<Vec<T>>(low), reinterpret_cast<Vec<T>>(high)));
+}
+
 // A vector of indices; those before lane `from` and from `to` on name no place.
 template <class T>
 LAMINA_INLINE Mask<T> lane_indices(const int64_t* index, int64_t from, int64_t to) {
@@ -90,8 +97,7 @@ LAMINA_INLINE Mask<T> lane_indices(const int64_t* index, int64_t from, int64_t t
   };
   const Vec<double> low = part(0);
   if constexpr (sizeof(T) == 8) return reinterpret_cast<Mask<T>>(low);
-  return reinterpret_cast<Mask<T>>(  // the lower halves
-      every_other<T, false>(reinterpret_cast<Vec<T>>(low), reinterpret_cast<Vec<T>>(part(kHalf))));
+  return lower_halves<T>(low, part(kHalf));
 }
 
 // Windows of two by two that tile the plane: an output meets its inputs in registers.
