@@ -15,6 +15,7 @@
 #include <type_traits>
 
 #include "cpu/pool_fold.h"
+#include "cpu/pool_largest.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -25,124 +26,54 @@ static bool whole_rows(const PoolAxis* axis) {
          (axis[2].in == 1 || axis[2].step == 1) && axis[1].step == 1;
 }
 
-// The largest values of a vector of windows so far, and where they lie.
-template <class T>
-struct Largest {
-  Vec<T> value = broadcast<T>(-T(__builtin_inf()));
-  Mask<T> offset = {};
-
-  // NaN wins and stays; the first of equals stays.
-  LAMINA_INLINE void offer(Vec<T> candidate, LaneInteger<T> at) {
-    const Mask<T> stays = (candidate <= value) | (value != value);
-    value = stays ? value : candidate;
-    offset = stays ? offset : Mask<T>{} + at;
-  }
-};
-
-// Vectors of a row at the taps of windows which begin at `column` and every STRIDE after it. Lanes
-// beyond the ends of the row, where not all are INSIDE, read as `fill`. TAPS is 0 where the taps,
-// or a step other than 1, are known at run time only.
-template <class T, int STRIDE, int TAPS, bool INSIDE>
-class Taps {
- public:
-  LAMINA_INLINE Taps(int64_t column, int64_t in, T fill) : column_(column), in_(in), fill_(fill) {
-    if constexpr (!INSIDE)
-#pragma GCC unroll 4
-      for (int t = 0; t < TAPS; ++t)
-#pragma GCC unroll 2
-        for (int half = 0; half < STRIDE; ++half) {
-          const int64_t from = column + t + half * kLanes<T>;
-          lanes_[t][half] = Lanes<T>(-from, in - from);
-        }
-  }
-  // The columns of tap t, `offset` after the window's first: a vector, and with half = 1 the next.
-  LAMINA_INLINE Vec<T> load(const T* row, int64_t t, int64_t offset, int half = 0) const {
-    const int64_t from = column_ + offset + half * kLanes<T>;
-    if constexpr (INSIDE)
-      return cpu::LAMINA_ISA::load(row + from);
-    else if constexpr (TAPS > 0)
-      return lanes_[t][half].load(row + from, fill_);
-    else
-      return load_lanes(row + from, -from, in_ - from, fill_);
-  }
-
- private:
-  int64_t column_, in_;
-  T fill_;
-  Lanes<T> lanes_[TAPS > 0 ? TAPS : 1][STRIDE];
-};
-
-// Offers the taps of one row to a vector of windows; `at` is where the row lies.
-template <class T, int STRIDE, int TAPS, bool INSIDE>
-LAMINA_INLINE void offer_row(Largest<T>& largest, const Taps<T, STRIDE, TAPS, INSIDE>& windows,
-                             const T* row, int64_t taps, int64_t step, LaneInteger<T> at) {
-  if constexpr (STRIDE == 2 && TAPS > 0) {
-#pragma GCC unroll 4
-    for (int t = 0; t < TAPS; t += 2) {
-      const Vec<T> low = windows.load(row, t, t), high = windows.load(row, t, t, 1);
-      largest.offer(every_other<T, false>(low, high), at + t);
-      if (t + 1 < TAPS) largest.offer(every_other<T, true>(low, high), at + t + 1);
-    }
-  } else {
-#pragma GCC unroll 4
-    for (int64_t t = 0; t < (TAPS > 0 ? TAPS : taps); ++t) {
-      const int64_t offset = t * (TAPS > 0 ? 1 : step);
-      Vec<T> v = windows.load(row, t, offset);
-      if constexpr (STRIDE == 2) v = every_other<T, false>(v, windows.load(row, t, offset, 1));
-      largest.offer(v, at + static_cast<LaneInteger<T>>(offset));
-    }
-  }
-}
-
-template <class T>
-LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, int64_t first,
-                               bool streamed) {
-  constexpr int kHalf = kLanes<double>;
-  typedef LaneInteger<T> Half __attribute__((vector_size(kHalf * sizeof(LaneInteger<T>))));
-#pragma GCC unroll 2
-  for (int i = 0; i < kLanes<T>; i += kHalf) {
-    Half half;
-    __builtin_memcpy(&half, reinterpret_cast<char*>(&offset) + i * sizeof(LaneInteger<T>),
-                     sizeof half);
-    const Mask<double> wide = __builtin_convertvector(half, Mask<double>) + first;
-    store_result(reinterpret_cast<double*>(index) + i, count - i,
-                 reinterpret_cast<Vec<double>>(wide), streamed);
-  }
-}
-
-// A row of outputs; `skipped` tells for each how far its window begins before the row.
-template <class T, int STRIDE, int TAPS>
+// A row of outputs, whose windows have the `count` rows; `skipped` tells for each how far its
+// window begins before the row. ROWS is 0 where their number is known at run time only.
+template <class T, int STRIDE, int TAPS, int ROWS>
 static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
                     const Taps<T, STRIDE, TAPS, false>& first, const LaneInteger<T>* skipped,
-                    int64_t plane, int64_t o0, int64_t o1, bool streamed) {
+                    const int64_t* rows, int64_t count, const T* x, int64_t at, bool streamed) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in, out = axis[2].out, step = axis[2].step;
-  const T* x = args.x + plane * args.in_size();
-  const int64_t at = plane * args.out_size() + (o0 * axis[1].out + o1) * out;
-  int64_t rows[kMaxRows], count = 0;
-  for_each_window_row(axis, o0, o1, [&](int64_t row) { rows[count++] = row; });
   prefetch_line(x + rows[count - 1] + kAhead / sizeof(T), STRIDE * in);
   for (int64_t o = 0; o < out; o += kLanes<T>) {
     const int64_t column = columns.base + o * STRIDE;
-    Largest<T> largest;
-    auto offer = [&](const auto& windows) {
-      for (int64_t r = 0; r < count; ++r)
+    auto offer = [&](auto& largest, const auto& windows) __attribute__((always_inline)) {
+      auto take = [&](int64_t r) __attribute__((always_inline)) {
         offer_row(largest, windows, x + rows[r], columns.taps, step,
                   static_cast<LaneInteger<T>>(rows[r] - rows[0]));
+      };
+      if constexpr (ROWS > 0) {
+#pragma GCC unroll 4
+        for (int r = 0; r < ROWS; ++r) take(r);
+      } else {
+        for (int64_t r = 0; r < count; ++r) take(r);
+      }
     };
     constexpr T kLeast = -T(__builtin_inf());
-    if (column >= 0 && column + (columns.taps - 1) * step + STRIDE * kLanes<T> <= in) {
-      offer(Taps<T, STRIDE, TAPS, true>(column, in, kLeast));
-    } else {
+    auto find = [&](auto& largest) __attribute__((always_inline)) {
+      if (column >= 0 && column + (columns.taps - 1) * step + STRIDE * kLanes<T> <= in) {
+        return offer(largest, Taps<T, STRIDE, TAPS, true>(column, in, kLeast));
+      }
       __builtin_memcpy(&largest.offset, skipped + o, sizeof largest.offset);
       if (o == 0)
-        offer(first);
+        offer(largest, first);
       else
-        offer(Taps<T, STRIDE, TAPS, false>(column, in, kLeast));
+        offer(largest, Taps<T, STRIDE, TAPS, false>(column, in, kLeast));
+    };
+    auto write = [&](const auto& largest) __attribute__((always_inline)) {
+      store_result(args.result + at + o, out - o, largest.value, streamed);
+      store_index<T>(args.index + at + o, out - o, largest.offset + STRIDE * lane_numbers<T>(),
+                     rows[0] + column, streamed);
+    };
+    LargestOrdered<T> ordered;
+    find(ordered);
+    if (ordered.holds()) {
+      write(ordered);
+      continue;
     }
-    store_result(args.result + at + o, out - o, largest.value, streamed);
-    store_index<T>(args.index + at + o, out - o, largest.offset + STRIDE * lane_numbers<T>(),
-                   rows[0] + column, streamed);
+    Largest<T> largest;
+    find(largest);
+    write(largest);
   }
 }
 
@@ -161,7 +92,13 @@ static void max_pool_regular(const PoolArgs<T>& args, const RegularColumns& colu
         with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
           const Taps<T, stride, taps, false> first(columns.base, axis[2].in, -T(__builtin_inf()));
           rows([&](int64_t plane, int64_t o0, int64_t o1) {
-            max_row<T, stride, taps>(args, columns, first, skipped.get(), plane, o0, o1, streamed);
+            int64_t places[kMaxRows], count = 0;
+            for_each_window_row(axis, o0, o1, [&](int64_t row) { places[count++] = row; });
+            const auto take =
+                count == taps ? max_row<T, stride, taps, taps> : max_row<T, stride, taps, 0>;
+            take(args, columns, first, skipped.get(), places, count,
+                 args.x + plane * args.in_size(),
+                 plane * args.out_size() + (o0 * axis[1].out + o1) * axis[2].out, streamed);
           });
         });
       });
