@@ -361,11 +361,16 @@ def test_samples_of_short_calls_are_long(monkeypatch):
     assert count[0] == repeats + before
 
 
-def test_one_slow_call_does_not_shorten_the_samples():
-    waits = iter([0.0, 5e-4])  # the second call still wakes somebody
+def test_one_slow_call_does_not_shorten_the_samples(monkeypatch):
+    clock = [0.0]
+    durations = iter([1e-4, 5e-4])  # the second call still wakes somebody
 
-    repeats, before = timing._repeats(lambda: time.sleep(next(waits, 0.0)))
-    assert repeats > 1 and before > repeats
+    def call():
+        clock[0] += next(durations, 1e-4)
+
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    repeats, before = timing._repeats(call)
+    assert repeats == 3 and before >= 15
 
 
 def test_memory_is_kept_and_given_back():
