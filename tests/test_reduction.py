@@ -187,6 +187,20 @@ def test_reductions_of_nothing_are_as_torch_has_them(backend):
             lamina.amax(x, 1)
 
 
+@pytest.mark.parametrize("op", ["sum", "mean", "prod", "var", "std", "norm", "amax", "amin"])
+@pytest.mark.parametrize("x", [values(3, 4), np.arange(6).reshape(2, 3)], ids=["float", "int"])
+def test_no_dimension_means_all(backend, op, x):
+    if op == "mean":
+        x = x.astype(np.float64)
+    for keepdim in (False, True):
+        expected = getattr(lamina, op)(x, dim=tuple(range(x.ndim)), keepdim=keepdim)
+        for dim in ((), [], ()):
+            found = getattr(lamina, op)(x, dim=dim, keepdim=keepdim)
+            assert_array_equal(found, expected, strict=True)
+    for op in ("any", "all"):  # here torch has it that () is none
+        assert_array_equal(getattr(lamina, op)(x, dim=()), x != 0)
+
+
 def test_roots_at_zero_have_the_gradient_zero(backend):
     for op, arguments in (("std", ()), ("norm", (2,)), ("norm", (1,))):
         for _ in range(2):

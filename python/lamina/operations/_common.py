@@ -216,6 +216,11 @@ def one_dim(op: str, dim: Any, ndim: int) -> int:
     return index % limit
 
 
+def reduced_dims(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
+    """The dimensions that a reduction over `dim` takes away: all for None and, as in torch, ()."""
+    return all_dims(op, None if isinstance(dim, (tuple, list)) and not dim else dim, ndim)
+
+
 def all_dims(op: str, dim: Any, ndim: int) -> tuple[int, ...]:
     """The dimensions that `dim` (None for all, an integer, or several) names, ascending."""
     if dim is None:
@@ -250,5 +255,5 @@ def dims_and_axes(op: str, x: Any, dim: Any) -> tuple[tuple[int, ...], list[bool
     """The dimensions, and which axes of x they are where the kernels reduce them."""
     if not hasattr(x, "shape"):
         return (), None
-    dims = all_dims(op, dim, len(x.shape))
+    dims = reduced_dims(op, dim, len(x.shape))
     return dims, reduced_axes(x, dims)

@@ -16,12 +16,12 @@ from ..arrays import asarray, empty, module_of
 from ..autograd import Context, Function
 from ..known import Known
 from ._common import (
-    all_dims,
     as_array,
     dims_and_axes,
     kept_shape,
     one_dim,
     reduced_axes,
+    reduced_dims,
     refuse_empty,
     restored,
 )
@@ -39,7 +39,7 @@ class Amax(Function):
     def forward(cls, ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
         op = cls.__name__.lower()
         x = as_array(op, x)
-        dims = all_dims(op, dim, x.ndim)
+        dims = reduced_dims(op, dim, x.ndim)
         refuse_empty(op, x.shape, dims)
         ctx.axes = reduced_axes(x, dims)
         ctx.geometry = (dims, keepdim)

@@ -26,6 +26,7 @@ from ._common import (
     kept_shape,
     one_dim,
     reduced_axes,
+    reduced_dims,
     refuse_empty,
     restored,
     wide_sum,
@@ -53,7 +54,7 @@ class Sum(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
         x = as_array("sum", x)
-        dims = all_dims("sum", dim, x.ndim)
+        dims = reduced_dims("sum", dim, x.ndim)
         ctx.geometry = (x.shape, dims, keepdim)
         if not dims:
             return x.astype(np.int64) if x.dtype.kind in "biu" else x.copy()
@@ -73,7 +74,7 @@ def _mean_count(shape: tuple[int, ...], dims: tuple[int, ...]) -> float:
 class Mean(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
-        dims = all_dims("mean", dim, x.ndim)
+        dims = reduced_dims("mean", dim, x.ndim)
         ctx.geometry = (x.shape, dims, keepdim)
         ctx.count = x.dtype.type(_mean_count(x.shape, dims))
         if not dims:
@@ -89,7 +90,7 @@ class Prod(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
         x = as_array("prod", x)
-        dims = all_dims("prod", dim, x.ndim)
+        dims = reduced_dims("prod", dim, x.ndim)
         ctx.geometry = (dims, keepdim)
         ctx.save_for_backward(x)
         axes = reduced_axes(x, dims)
@@ -126,7 +127,7 @@ class Var(Function):
     def forward(cls, ctx: Context, x: Any, dim: Any, correction: float, keepdim: bool) -> Any:
         op = cls.__name__.lower()
         x = as_float(op, x)
-        xp, dims = module_of(x), all_dims(op, dim, x.ndim)
+        xp, dims = module_of(x), reduced_dims(op, dim, x.ndim)
         divisor = _var_divisor(x.shape, dims, correction)
         axes = reduced_axes(x, dims)
         ctx.geometry = (dims, keepdim, divisor, axes)
@@ -181,7 +182,7 @@ class Norm(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, p: float, dim: Any, keepdim: bool) -> Any:
         x = as_float("norm", x)
-        dims = all_dims("norm", dim, x.ndim)
+        dims = reduced_dims("norm", dim, x.ndim)
         xp = module_of(x)
         axes = reduced_axes(x, dims) if p in _NORMS else None
         ctx.geometry = (p, dims, keepdim, axes)
@@ -276,7 +277,7 @@ class Test(Function):
     def forward(ctx: Context, x: Any, op: str, dim: Any, keepdim: bool) -> Any:
         x = as_array(op, x)
         xp = module_of(x)
-        dims = all_dims(op, dim, x.ndim)
+        dims = all_dims(op, dim, x.ndim)  # any and all reduce nothing over (), as in torch
         return xp.asarray(getattr(xp, op)(x, axis=dims, keepdims=keepdim))
 
 
@@ -323,7 +324,7 @@ def mean(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
         got = getattr(x, "dtype", type(x).__name__)
         raise TypeError(f"mean: x must be floating, got {got}; convert it to float32")
     y = Mean.apply(x, dim, keepdim)
-    count = _mean_count(x.shape, all_dims("mean", dim, x.ndim))
+    count = _mean_count(x.shape, reduced_dims("mean", dim, x.ndim))
     return _remember("mean", "sum", (x, dim, keepdim), y, count, (dim, keepdim))
 
 
