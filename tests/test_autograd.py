@@ -413,6 +413,33 @@ def test_leaves_are_copied_and_pickled():
     assert again.tolist() == [1, 2] and again.requires_grad and isinstance(again, Tensor)
 
 
+def test_copies_share_the_array():
+    """As torch's: leaves, also of results, without a gradient."""
+    x = leaf(1, 2)
+    y = x.exp()
+    y.backward(np.ones(2))
+    for original in (x, y, x.detach(), y[:1]):
+        twin = copy.copy(original)
+        assert twin.is_leaf and twin.grad is None and type(twin) is Tensor
+        assert twin.requires_grad is original.requires_grad
+        assert np.shares_memory(twin.data, original.data)
+    y = x.exp()
+    with lamina.no_grad():
+        copy.copy(y).zero_()
+    with pytest.raises(RuntimeError, match="written in place"):  # torch's is wrong without a word
+        y.sum().backward()
+    with pytest.raises(RuntimeError, match="only leaves"):
+        copy.deepcopy(y)
+
+
+@pytest.mark.parametrize("twin_of", [copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_of_parameters_keep_attributes(twin_of):
+    weight = lamina.nn.Parameter([1.0, 2.0], requires_grad=False)
+    weight.tag = "frozen"
+    twin = twin_of(weight)
+    assert type(twin) is lamina.nn.Parameter and twin.tag == "frozen" and not twin.requires_grad
+
+
 def test_gradcheck_fails_and_shows_both():
     class Wrong(Square):
         @staticmethod

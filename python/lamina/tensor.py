@@ -366,6 +366,15 @@ class Tensor(Conversions, Methods):
 
     # Copies
 
+    def __copy__(self) -> Tensor:
+        """A leaf on the same array, also of a result; what is written to one counts for both."""
+        result = type(self).__new__(type(self))
+        Tensor.__init__(result, self.data, self._requires_grad)
+        result._version = self._writes()
+        if hasattr(self, "__dict__"):  # of subclasses
+            result.__dict__.update(self.__dict__)
+        return result
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self.grad_fn is not None:
             raise RuntimeError(
@@ -385,7 +394,7 @@ class Tensor(Conversions, Methods):
                 f"pickle: only leaves can be saved, got a result of {self.grad_fn.name}; "
                 "use detach()"
             )
-        return type(self), (self.data, self._requires_grad)
+        return type(self), (self.data, self._requires_grad), getattr(self, "__dict__", None) or None
 
     # Writes in place
 
