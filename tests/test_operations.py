@@ -335,7 +335,14 @@ def test_comparisons():
     assert ((a < b) & (a > 1) | (a <= 1)).tolist() == [True, True, False]
     assert (~(a >= b) ^ True).tolist() == [True, False, False]
     assert a.isnan().any() and not a.isfinite().all() and a.isinf().sum() == 0
-    assert (a == None) is False and a in {a}  # noqa: E711
+    for other in (None, "a", {}, object()):
+        assert (a == other) is False and (a != other) is True and (other == a) is False
+        with pytest.raises(TypeError, match="b must be a Tensor"):
+            a < other  # noqa: B015
+    for other in ([1, 2, 3], (1,), 1j):  # torch answers False, although elements may be meant
+        with pytest.raises(TypeError, match="b must be a Tensor"):
+            a == other  # noqa: B015
+    assert a in {a} and [None, "a", a].index(a) == 2
 
 
 def test_argmax():

@@ -7,6 +7,7 @@ argument is the tensor.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Number
 from typing import Any
 
 from . import comparison, elementwise, extreme, indexing, linalg, reduction, selection, shape
@@ -14,6 +15,11 @@ from . import comparison, elementwise, extreme, indexing, linalg, reduction, sel
 
 def _reflected(operation: Callable[..., Any]) -> Callable[..., Any]:
     return lambda self, other: operation(other, self)
+
+
+def _has_elements(other: Any) -> bool:
+    """Whether == is meant elementwise; to anything else, as None or a string, nothing is equal."""
+    return hasattr(other, "__array__") or isinstance(other, (int, float, Number, list, tuple))
 
 
 class Methods:
@@ -124,9 +130,9 @@ class Methods:
         return shape.transpose(self, -2, -1)
 
     def __eq__(self, other: Any) -> Any:
-        return NotImplemented if other is None else comparison.eq(self, other)
+        return comparison.eq(self, other) if _has_elements(other) else NotImplemented
 
     def __ne__(self, other: Any) -> Any:
-        return NotImplemented if other is None else comparison.ne(self, other)
+        return comparison.ne(self, other) if _has_elements(other) else NotImplemented
 
     __hash__ = object.__hash__
