@@ -76,10 +76,38 @@ def test_nan_and_vector_tails(backend, name, options):
         assert_array_equal(getattr(F, name)(x[:size], **options), full[:size])
 
 
-def test_gradient_of_hardsigmoid_at_nan(backend):
+@pytest.mark.parametrize("kind", ["hardsigmoid", "hardtanh", "relu6", "softshrink", "hardshrink"])
+def test_gradient_at_nan(backend, kind):
     t = lamina.tensor(np.full(37, np.nan, np.float32), requires_grad=True)
-    F.hardsigmoid(t).sum().backward()
+    getattr(F, kind)(t).sum().backward()
     assert_array_equal(t.grad.data, 0)  # as torch's
+
+
+CONSTANT_PARTS = {
+    "relu": [-2, -0.0, 0],
+    "relu6": [-2, 0, 6, 7],
+    "softshrink": [-0.4, 0, 0.4],
+    "hardshrink": [-0.4, 0, 0.4],
+    "hardtanh": [-2, -0.5, 0.8, 1],
+    "hardsigmoid": [-4, -3, 3, 4],
+    "hardswish": [-4, -3],
+    "threshold": [-5, 0, 0.1],
+    "step": [-1, 0, 1],
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CONSTANT_PARTS)
+def test_nothing_comes_back_from_constant_parts(backend, name, dtype):
+    """No Inf and no NaN either, as in torch: they would spoil all weights before."""
+    x = np.tile(np.array([*CONSTANT_PARTS[name], -np.inf], dtype), 9)
+    if name in ("softshrink", "hardshrink"):
+        x[np.isinf(x)] = 0
+    options = {k: float(dtype(v)) for k, v in dict(KINDS)[name].items()}
+    for incoming in (np.inf, -np.inf, np.nan, -1):
+        t = lamina.tensor(x, requires_grad=True)
+        getattr(F, name)(t, **options).backward(np.full_like(x, incoming))
+        assert_array_equal(t.grad.data, np.zeros_like(x))
 
 
 @pytest.mark.parametrize(("name", "options"), KINDS, ids=str)

@@ -249,6 +249,37 @@ def test_nan_and_inf_like_torch(name):
     np.testing.assert_array_equal(y, AT_KINKS[name](torch.tensor(SPECIAL)).numpy())
 
 
+MASKS = {
+    name: AT_KINKS[name]
+    for name in ("clamp", "clamp_min", "maximum", "minimum", "max_dim", "min_dim")
+} | {
+    "clamp_max": lambda a: a.clamp(max=0.5),
+    "clamp_arrays": lambda a: a.clamp(a.flip(0) - 1, a.flip(1)),
+    "maximum_number": lambda a: a.maximum(type(a)([0.0])),
+    "floor": lambda a: a.floor(),
+    "ceil": lambda a: a.ceil(),
+    "round": lambda a: a.round(),
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("incoming", [INF, -INF, NAN, 1.0])
+def test_nothing_comes_back_where_the_gradient_is_zero(name, incoming):
+    """Not even Inf and NaN; by the call that is known from the first one, too."""
+    torch = pytest.importorskip("torch")
+    for values in (KINKS, SPECIAL):
+        expected = torch.tensor(values, requires_grad=True)
+        y = MASKS[name](expected)
+        y = y if hasattr(y, "backward") else y[0]
+        y.backward(torch.full_like(y, incoming))
+        for _ in range(2):
+            x = lamina.tensor(values, requires_grad=True)
+            y = MASKS[name](x)
+            y.backward(np.full(y.shape, incoming))
+            np.testing.assert_array_equal(x.grad.data, expected.grad.numpy())
+
+
 @pytest.mark.parametrize("limits", [(-1, 1), (None, 1), (-1, None), (np.ones(3), None)], ids=str)
 def test_gradient_of_clamp_at_nan(limits):
     """0, as torch's; also by the call that is known from the first one."""

@@ -115,7 +115,8 @@ void differentiate_extremum(bool largest, const Pair& pair, const Kept& kept, co
         const bool loses = (largest == (i == 0)) ? x < y : y < x;
         return x == y ? T(0.5) : loses ? T(0) : T(1);
       });
-      each(grad_y, g, g, kMultiply);
+      each(grad_y, g, g,
+           []<class T>(T incoming, T share) { return share == 0 ? T(0) : incoming * share; });
     });
 }
 
@@ -179,6 +180,10 @@ void times(const Array& saved, const Array& grad_y, const Array& grad_x, F slope
     times(saved, grad_y, grad_x, []<class T>(T s) -> T { return __VA_ARGS__; }); \
   }
 
+void give_zeros(const Array&, const Array& grad_y, const Array& grad_x) {
+  each(grad_y, grad_y, grad_x, []<class T>(T, T) { return T(0); });
+}
+
 const std::map<std::string, Unary>& unary_functions() {
   static const auto& table = *new std::map<std::string, Unary>{
       {"exp", {"exp", true, LAMINA_SLOPE(s)}},
@@ -194,9 +199,9 @@ const std::map<std::string, Unary>& unary_functions() {
         LAMINA_SLOPE(s > 0   ? T(1)
                      : s < 0 ? T(-1)
                              : s)}},
-      {"floor", {"floor", false, LAMINA_SLOPE(0 * s)}},
-      {"ceil", {"ceil", false, LAMINA_SLOPE(0 * s)}},
-      {"round", {"rint", false, LAMINA_SLOPE(0 * s)}},
+      {"floor", {"floor", false, give_zeros}},
+      {"ceil", {"ceil", false, give_zeros}},
+      {"round", {"rint", false, give_zeros}},
       {"sin",
        {"sin", false,
         [](const Array& saved, const Array& grad_y, const Array& grad_x) {
@@ -273,7 +278,7 @@ Call clamp_call(Shape shape) {
       limits(kept.operands, low, high);
       each(grad_y, *kept.operands[0], gradients.make(0), [=](auto g, auto x) {
         const bool inside = static_cast<T>(x) >= low && static_cast<T>(x) <= high;
-        return g * static_cast<T>(inside);
+        return inside ? static_cast<T>(g) : T(0);
       });
     });
   };

@@ -57,7 +57,8 @@ struct Backward {
   T a, b;
   bool reads(const T* result) const { return x == result || grad_y == result; }
   LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count) const {
-    return load_first(grad_y + i, count) * Kind::template d<T>(load_first(x + i, count), a, b);
+    return Kind::template gradient<T>(load_first(grad_y + i, count), load_first(x + i, count), a,
+                                      b);
   }
 };
 

@@ -146,7 +146,7 @@ struct GatedGradient {
   LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count, Vec<T> centred) const {
     const Vec<T> g = load_first(grad_y + i, count);
     if constexpr (std::is_same_v<Kind, Kind_identity>) return g;
-    return g * Kind::template d<T>(centred * scale + shift, a, b);
+    return Kind::template gradient<T>(g, centred * scale + shift, a, b);
   }
 };
 template <class Kind, class T>
@@ -156,7 +156,7 @@ struct KeptGradient {
   T a, b;
   LAMINA_INLINE Vec<T> operator()(int64_t i, int64_t count, Vec<T>) const {
     const Vec<T> g =
-        load_first(grad_y + i, count) * Kind::template d<T>(load_first(y + i, count), a, b);
+        Kind::template gradient<T>(load_first(grad_y + i, count), load_first(y + i, count), a, b);
     store_first(kept + i, count, g);
     return g;
   }

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kThreads)
   case Activation::name:                                                                           \
     for (int i = 0; i < N; ++i) {                                                                  \
       const Acc<T> value = widen(in.element[i]), second = widen(more.element[i]);                  \
-      out.element[i] = narrow<T>(GRADIENT ? second * Kind_##name::d(value, a, b)                   \
+      out.element[i] = narrow<T>(GRADIENT ? Kind_##name::gradient(second, value, a, b)             \
                                           : Kind_##name::f(other ? value + second : value, a, b)); \
     }                                                                                              \
     break;

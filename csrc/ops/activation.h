@@ -1,7 +1,8 @@
 // activation: y = f(x + residual) element by element, and grad_x = grad_y * f'(x).
 //
 // a and b are the two parameters of a kind; at a kink f' is the one-sided value named here, which
-// is also PyTorch's. NaN in gives NaN out.
+// is also PyTorch's. NaN in gives NaN out. From where f is constant nothing comes back, not even an
+// Inf or NaN of grad_y.
 #pragma once
 
 #include <cstdint>
@@ -47,6 +48,23 @@ enum class Activation {
   LAMINA_ACTIVATIONS(LAMINA_ENUMERATE)
 #undef LAMINA_ENUMERATE
 };
+
+// Whether f is constant between kinks.
+constexpr bool has_constant_part(Activation kind) {
+  switch (kind) {
+    case Activation::relu:
+    case Activation::softshrink:
+    case Activation::hardshrink:
+    case Activation::hardtanh:
+    case Activation::hardsigmoid:
+    case Activation::hardswish:
+    case Activation::threshold:
+    case Activation::step:
+      return true;
+    default:
+      return false;
+  }
+}
 
 inline constexpr const char* kActivationNames[] = {
 #define LAMINA_NAME(kind) #kind,

@@ -118,15 +118,15 @@ double derivative(Activation kind, double x, double a, double b) {
       return 1 / ((1 + std::fabs(x)) * (1 + std::fabs(x)));
     case Activation::softshrink:
     case Activation::hardshrink:
-      return x >= -a && x <= a ? 0 : 1;
+      return x < -a || x > a ? 1 : 0;
     case Activation::tanhshrink:
       return std::tanh(x) * std::tanh(x);
     case Activation::hardtanh:
-      return x <= a || x >= b ? 0 : 1;
+      return x > a && x < b ? 1 : 0;
     case Activation::hardsigmoid:
       return x > -3 && x < 3 ? 1.0 / 6 : 0;
     case Activation::hardswish:
-      return x <= -3 ? 0 : x < 3 ? x / 3 + 0.5 : 1;
+      return x <= -3 ? 0 : x >= 3 ? 1 : x / 3 + 0.5;
     case Activation::threshold:
       return x <= a ? 0 : 1;
     case Activation::logsigmoid:
@@ -153,9 +153,11 @@ void activation_fprop_elementwise(const ops::ActivationArgs<T>& args) {
 
 template <class T>
 void activation_dgrad_elementwise(const ops::ActivationArgs<T>& args) {
-  for (int64_t i = 0; i < args.size; ++i)
-    args.result[i] =
-        static_cast<T>(args.grad_y[i] * derivative(args.kind, args.x[i], args.a, args.b));
+  for (int64_t i = 0; i < args.size; ++i) {
+    const double slope = derivative(args.kind, args.x[i], args.a, args.b);
+    const bool constant = slope == 0 && has_constant_part(args.kind);
+    args.result[i] = static_cast<T>(constant ? 0 : args.grad_y[i] * slope);
+  }
 }
 
 template <class T>

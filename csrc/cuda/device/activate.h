@@ -54,18 +54,24 @@ __device__ __forceinline__ A clamp(A x, A low, A high) {
   return x < low ? low : x > high ? high : x;
 }
 
-#define LAMINA_FUNCTOR(kind, value, slope)                 \
-  struct Kind_##kind {                                     \
-    template <class A>                                     \
-    __device__ __forceinline__ static A f(A x, A a, A b) { \
-      (void)a, (void)b;                                    \
-      return value;                                        \
-    }                                                      \
-    template <class A>                                     \
-    __device__ __forceinline__ static A d(A x, A a, A b) { \
-      (void)a, (void)b, (void)x;                           \
-      return slope;                                        \
-    }                                                      \
+#define LAMINA_FUNCTOR(kind, value, slope)                                            \
+  struct Kind_##kind {                                                                \
+    template <class A>                                                                \
+    __device__ __forceinline__ static A f(A x, A a, A b) {                            \
+      (void)a, (void)b;                                                               \
+      return value;                                                                   \
+    }                                                                                 \
+    template <class A>                                                                \
+    __device__ __forceinline__ static A d(A x, A a, A b) {                            \
+      (void)a, (void)b, (void)x;                                                      \
+      return slope;                                                                   \
+    }                                                                                 \
+    template <class A>                                                                \
+    __device__ __forceinline__ static A gradient(A grad_y, A x, A a, A b) {           \
+      const A by_x = d(x, a, b);                                                      \
+      if (ops::has_constant_part(ops::Activation::kind) && by_x == A(0)) return A(0); \
+      return grad_y * by_x;                                                           \
+    }                                                                                 \
   };
 LAMINA_FUNCTOR(identity, x, A(1))
 LAMINA_FUNCTOR(relu, x <= A(0) ? A(0) : x, x <= A(0) ? A(0) : A(1))
@@ -85,19 +91,19 @@ LAMINA_FUNCTOR(softshrink,
                : x < -a ? x + a
                : x != x ? x
                         : A(0),
-               x >= -a && x <= a ? A(0) : A(1))
-LAMINA_FUNCTOR(hardshrink, x >= -a && x <= a ? A(0) : x, x >= -a && x <= a ? A(0) : A(1))
+               x<-a || x> a ? A(1) : A(0))
+LAMINA_FUNCTOR(hardshrink, x >= -a && x <= a ? A(0) : x, x<-a || x> a ? A(1) : A(0))
 LAMINA_FUNCTOR(tanhshrink, x - tanh(x), tanh(x) * tanh(x))
-LAMINA_FUNCTOR(hardtanh, clamp(x, a, b), x <= a || x >= b ? A(0) : A(1))
+LAMINA_FUNCTOR(hardtanh, clamp(x, a, b), x > a && x < b ? A(1) : A(0))
 LAMINA_FUNCTOR(hardsigmoid, clamp(x + A(3), A(0), A(6)) / A(6),
                x > A(-3) && x < A(3) ? A(1) / A(6) : A(0))
 LAMINA_FUNCTOR(hardswish,
                x <= A(-3)  ? A(0)
                : x >= A(3) ? x
                            : x * (x + A(3)) / A(6),
-               x <= A(-3) ? A(0)
-               : x < A(3) ? x / A(3) + A(0.5)
-                          : A(1))
+               x <= A(-3)  ? A(0)
+               : x >= A(3) ? A(1)
+                           : x / A(3) + A(0.5))
 LAMINA_FUNCTOR(threshold, x <= a ? b : x, x <= a ? A(0) : A(1))
 LAMINA_FUNCTOR(logsigmoid, -softplus(-x), sigmoid(-x))
 LAMINA_FUNCTOR(sigmoid, sigmoid(a* x), a* sigmoid(a* x) * sigmoid(-a * x))

@@ -140,9 +140,10 @@ class _Extremum(_Binary):
     @classmethod
     def slopes(cls, ctx, xp, grad_y):
         a, b = ctx.saved
-        share = xp.where(a == b, 0.5, 1).astype(grad_y.dtype)
+        shared = xp.where(a == b, grad_y * grad_y.dtype.type(0.5), grad_y)
         a_loses, b_loses = (a < b, b < a) if cls is Maximum else (b < a, a < b)
-        return (lambda: grad_y * share * ~a_loses), (lambda: grad_y * share * ~b_loses)
+        zero = grad_y.dtype.type(0)
+        return (lambda: xp.where(a_loses, zero, shared)), (lambda: xp.where(b_loses, zero, shared))
 
 
 class Maximum(_Extremum):
@@ -154,9 +155,13 @@ class Minimum(_Extremum):
 
 
 class _Unary(Function):
-    """y = compute(x), dy/dx = slope(saved), with `saves` naming what the slope reads: x or y."""
+    """y = compute(x), dy/dx = slope(saved), with `saves` naming what the slope reads: x or y.
+
+    Without a slope y is constant between jumps.
+    """
 
     saves = "x"
+    slope: Callable[..., Any] | None
 
     @classmethod
     def forward(cls, ctx: Context, x: Any) -> Any:
@@ -171,24 +176,22 @@ class _Unary(Function):
     def compute(xp: Any, x: Any) -> Any:
         raise NotImplementedError
 
-    @staticmethod
-    def slope(xp: Any, saved: Any) -> Any:
-        raise NotImplementedError
-
     @classmethod
     def backward(cls, ctx: Context, grad_y: Any) -> Any:
+        if cls.slope is None:
+            return module_of(grad_y).zeros_like(grad_y)
         (saved,) = ctx.saved
         return grad_y * cls.slope(module_of(saved), saved).astype(grad_y.dtype)
 
 
 def _unary(
-    name: str, compute: Callable[..., Any], slope: Callable[..., Any], saves: str, doc: str
+    name: str, compute: Callable[..., Any], slope: Callable[..., Any] | None, saves: str, doc: str
 ) -> Callable[[Any], Any]:
     """The public function of one elementwise Function."""
     function: Any = type(
         name.capitalize(),
         (_Unary,),
-        {"compute": staticmethod(compute), "slope": staticmethod(slope), "saves": saves},
+        {"compute": staticmethod(compute), "slope": slope and staticmethod(slope), "saves": saves},
     )
     known = Known(1, function, layouts="copied")
     run = known.run
@@ -230,15 +233,9 @@ cos = _unary("cos", lambda xp, x: xp.cos(x), lambda xp, x: -xp.sin(x), "x", "Cos
 tanh = _unary(
     "tanh", lambda xp, x: xp.tanh(x), lambda xp, y: 1 - y * y, "y", "Tangens hyperbolicus."
 )
-floor = _unary("floor", lambda xp, x: xp.floor(x), lambda xp, x: 0 * x, "x", "Rounds down.")
-ceil = _unary("ceil", lambda xp, x: xp.ceil(x), lambda xp, x: 0 * x, "x", "Rounds up.")
-round = _unary(
-    "round",
-    lambda xp, x: xp.rint(x),
-    lambda xp, x: 0 * x,
-    "x",
-    "Rounds to the nearest, ties to even.",
-)
+floor = _unary("floor", lambda xp, x: xp.floor(x), None, "x", "Rounds down.")
+ceil = _unary("ceil", lambda xp, x: xp.ceil(x), None, "x", "Rounds up.")
+round = _unary("round", lambda xp, x: xp.rint(x), None, "x", "Rounds to the nearest, ties to even.")
 
 
 class Sigmoid(Function):

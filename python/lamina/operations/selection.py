@@ -77,6 +77,7 @@ class Clamp(Function):
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
         x, low, high = ctx.saved
+        xp, zero = module_of(grad_y), grad_y.dtype.type(0)
         below = False if low is None else x < low
         above = False if high is None else x > high
         crossed = False if low is None or high is None else high < low
@@ -86,7 +87,7 @@ class Clamp(Function):
             np.logical_or(above, crossed),
         )
         return tuple(
-            unbroadcast(grad_y * mask, array.shape) if need else None
+            unbroadcast(xp.where(mask, grad_y, zero), array.shape) if need else None
             for need, mask, array in zip(ctx.needs_input_grad, masks, ctx.saved, strict=True)
         )
 
