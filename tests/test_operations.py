@@ -37,6 +37,9 @@ DIFFERENTIABLE = {
     "mul_itself": (lambda a: a * a, [A]),
     "div": (lambda a, b: a / b, [COLUMN, A]),
     "rdiv": (lambda a: 2 / a, [A]),
+    "floor_divide": (lambda a, b: a + a // b, [A, ROW]),
+    "remainder": (lambda a, b: a % b, [A, ROW]),
+    "remainder_scalar": (lambda a: (7.3 % a) + a % -0.3, [A]),
     "neg": (lambda a: -a, [A]),
     "pow": (lambda a, b: a**b, [positive(3, 4), ROW]),
     "pow_scalar": (lambda a: a**3, [A]),
@@ -94,6 +97,8 @@ DIFFERENTIABLE = {
     "norm_3": (lambda a: a.norm(3, (0, 2), True), [CUBE]),
     "norm_inf": (lambda a: a.norm(np.inf, 0), [CUBE]),
     "norm_neg_inf": (lambda a: a.norm(-np.inf, 0), [CUBE]),
+    "logsumexp": (lambda a: a.logsumexp(1), [CUBE * 300]),
+    "logsumexp_dims": (lambda a: a.logsumexp((0, 2), keepdim=True), [CUBE]),
     "cumsum": (lambda a: a.cumsum(1), [CUBE]),
     "reshape": (lambda a: a.reshape(4, -1), [CUBE]),
     "reshape_of_turned": (lambda a: a.transpose(0, 1).reshape((-1,)), [CUBE]),
@@ -130,6 +135,7 @@ DIFFERENTIABLE = {
     "index_integer_and_mask": (lambda a, m: a[-1, :, m], [CUBE, np.arange(4) != 2]),
     "gather": (lambda a, i: a.gather(1, i), [A, np.array([[0, 0], [3, 1], [2, 2]])]),
 }
+NO_GRADIENT_IN_TORCH = ("floor_divide", "remainder_scalar")
 FUNCTIONS = {
     "cat": (lambda m, a, b: m.cat([a, b], 1), [A, COLUMN]),
     "stack": (lambda m, a, b: m.stack((a, b), -1), [A, B]),
@@ -185,7 +191,7 @@ def _versus_torch(mine, theirs, inputs, dtype):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize("name", [n for n in DIFFERENTIABLE if n not in NO_GRADIENT_IN_TORCH])
 def test_like_torch(name, dtype):
     fn, inputs = DIFFERENTIABLE[name]
     _versus_torch(fn, fn, [np.ascontiguousarray(x) for x in inputs], dtype)
@@ -374,6 +380,44 @@ def test_comparisons():
         with pytest.raises(TypeError, match="b must be a Tensor"):
             a == other  # noqa: B015
     assert a in {a} and [None, "a", a].index(a) == 2
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("operation", [lambda a, b: a // b, lambda a, b: a % b])
+def test_divisions_like_torch(operation):
+    torch = pytest.importorskip("torch")
+    numbers = np.array([5, -5, 3.5, -0.0, 0, INF, -INF, NAN, 1e-3, 6, 2, -2], np.float32)
+    a, b = numbers[:, None], numbers
+    found = operation(Tensor(a), Tensor(b))
+    expected = operation(torch.tensor(a), torch.tensor(b)).numpy()
+    np.testing.assert_array_equal(found.numpy(), expected)
+    whole = np.array([7, -7, 6, 0])
+    for other in (3, -3, 2.5, np.array([1, -2, 4, 5]), np.array([2.0, -3, 1, 7])):
+        theirs = torch.tensor(other) if isinstance(other, np.ndarray) else other
+        found = operation(lamina.tensor(whole), other)
+        expected = operation(torch.tensor(whole), theirs).numpy()
+        assert found.dtype == expected.dtype or isinstance(other, np.ndarray)
+        np.testing.assert_array_equal(found.numpy(), expected)
+    for a, b in ((whole, 0), (3, whole)):
+        with pytest.raises(ValueError, match="must not be 0"):
+            operation(a if isinstance(a, int) else lamina.tensor(a), Tensor(b))
+    with pytest.raises(TypeError, match="boolean"):
+        operation(Tensor(True), Tensor(True))
+
+
+@pytest.mark.torch
+def test_logsumexp_like_torch():
+    torch = pytest.importorskip("torch")
+    x = np.array([[-INF, -INF], [1, INF], [NAN, 1], [1e4, 1e4], [-INF, 0], [-1e4, 3]])
+    ours, theirs = lamina.tensor(x, requires_grad=True), torch.tensor(x, requires_grad=True)
+    y, expected = ours.logsumexp(1), theirs.logsumexp(1)
+    np.testing.assert_allclose(y.detach().numpy(), expected.detach().numpy(), rtol=1e-15)
+    y.sum().backward()
+    expected.sum().backward()
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), rtol=1e-10)
+    assert lamina.logsumexp(np.zeros((3, 0), np.float32), 1).tolist() == [-INF] * 3
+    assert lamina.logsumexp(np.float32(2), 0) == 2 and lamina.logsumexp(Tensor(x), ()).shape == ()
+    assert lamina.logsumexp(np.arange(3), 0).dtype == np.float32
 
 
 def test_argmax():

@@ -112,6 +112,39 @@ class Div(_Binary):
         return (lambda: grad_y / b), (lambda: -grad_y * ((a / b) / b))
 
 
+def _refuse_divisor(op: str, a: Any, b: Any) -> None:
+    if a.dtype == bool:
+        raise TypeError(f"{op}: a and b must not both be boolean, got dtype=bool; convert one")
+    if b.dtype.kind != "f" and (b == 0).any():
+        raise ValueError(f"{op}: b must not be 0 where both are integers; convert one to float")
+
+
+class Floor_Divide(_Binary):
+    """Constant between jumps: the gradients are zero, which torch has for div only."""
+
+    @staticmethod
+    def compute(ctx, xp, a, b):
+        _refuse_divisor("floor_divide", a, b)
+        return xp.floor_divide(a, b)
+
+    @staticmethod
+    def slopes(ctx, xp, grad_y):
+        zeros = xp.zeros_like(grad_y)
+        return (lambda: zeros), (lambda: zeros)
+
+
+class Remainder(_Binary):
+    @staticmethod
+    def compute(ctx, xp, a, b):
+        _refuse_divisor("remainder", a, b)
+        ctx.save_for_backward(*((a, b) if ctx.needs_input_grad[1] else ()))
+        return xp.remainder(a, b)
+
+    @staticmethod
+    def slopes(ctx, xp, grad_y):
+        return (lambda: grad_y), (lambda: -grad_y * xp.floor_divide(*ctx.saved))
+
+
 class Pow(_Binary):
     @staticmethod
     def compute(ctx, xp, a, b):
@@ -347,6 +380,16 @@ def div(a: Any, b: Any) -> Any:
     """a / b, broadcast; integers become float32. Raises as `add`."""
     y = _run_div(a, b)
     return _pair("divide", Div, a, b) if y is None else y
+
+
+def floor_divide(a: Any, b: Any) -> Any:
+    """a / b rounded down, broadcast. Raises as `add`, ValueError for integers by 0."""
+    return Floor_Divide.apply(a, b)
+
+
+def remainder(a: Any, b: Any) -> Any:
+    """a - b * floor(a / b), which has the sign of b, broadcast. Raises as `floor_divide`."""
+    return Remainder.apply(a, b)
 
 
 def pow(a: Any, b: Any) -> Any:

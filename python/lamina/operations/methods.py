@@ -31,12 +31,16 @@ class Methods:
     __sub__ = sub = elementwise.sub
     __mul__ = mul = elementwise.mul
     __truediv__ = div = elementwise.div
+    __floordiv__ = floor_divide = elementwise.floor_divide
+    __mod__ = remainder = elementwise.remainder
     __pow__ = pow = elementwise.pow
     __matmul__ = matmul = linalg.matmul
     __radd__ = _reflected(elementwise.add)
     __rsub__ = _reflected(elementwise.sub)
     __rmul__ = _reflected(elementwise.mul)
     __rtruediv__ = _reflected(elementwise.div)
+    __rfloordiv__ = _reflected(elementwise.floor_divide)
+    __rmod__ = _reflected(elementwise.remainder)
     __rpow__ = _reflected(elementwise.pow)
     __rmatmul__ = _reflected(linalg.matmul)
     __neg__ = neg = elementwise.neg
@@ -96,6 +100,7 @@ class Methods:
     var = reduction.var
     std = reduction.std
     cumsum = reduction.cumsum
+    logsumexp = reduction.logsumexp
 
     reshape = shape.reshape
     view = shape.view

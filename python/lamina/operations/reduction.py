@@ -17,6 +17,7 @@ from .. import _C
 from ..arrays import asarray, empty, is_floating, module_of
 from ..autograd import Context, Function
 from ..known import Known
+from . import extreme
 from ._common import (
     all_dims,
     as_array,
@@ -31,6 +32,7 @@ from ._common import (
     restored,
     wide_sum,
 )
+from .elementwise import exp, log
 
 
 def _gradient(
@@ -230,6 +232,27 @@ class Norm(Function):
         return grad_y * slope.astype(x.dtype), None, None, None
 
 
+class Logsumexp(Function):
+    @staticmethod
+    def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
+        x = as_float("logsumexp", x)
+        xp, dims = module_of(x), reduced_dims("logsumexp", dim, x.ndim)
+        ctx.geometry = (dims, keepdim)
+        if element_count(x.shape, dims):
+            largest = extreme.amax(x, dims, True)
+            largest[~xp.isfinite(largest)] = 0  # Inf - Inf would be NaN
+            kept = log(sum(exp(x - largest), dims, True)) + largest
+        else:
+            kept = xp.full(kept_shape(x.shape, dims, True), -math.inf, x.dtype)
+        ctx.save_for_backward(x, kept)
+        return kept.reshape(kept_shape(x.shape, dims, keepdim))
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        x, kept = ctx.saved
+        return restored(grad_y, *ctx.geometry) * exp(x - kept), None, None
+
+
 class Cumsum(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, dim: int) -> Any:
@@ -391,6 +414,12 @@ def norm(x: Any, p: float | str = 2, dim: Any = None, keepdim: bool = False) -> 
         return y
     record = (float(power), dim, keepdim)
     return _remember("norm", _NORMS[power], (x, dim, p, keepdim), y, 1.0, record)
+
+
+def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
+    """log(sum(exp(x))) over `dim` (None: all) without overflow; -Inf of no element. Raises as
+    `sum`."""
+    return Logsumexp.apply(x, dim, keepdim)
 
 
 def cumsum(x: Any, dim: int) -> Any:
