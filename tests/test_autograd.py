@@ -207,6 +207,43 @@ def test_modes():
     assert lamina.is_grad_enabled()
 
 
+@pytest.mark.parametrize("block", [lamina.no_grad, lamina.no_grad(), lamina.set_grad_enabled])
+def test_generators_run_inside_the_block(block):
+    if block is lamina.set_grad_enabled:
+        block = block(False)
+        lamina.set_grad_enabled(True)
+    log = []
+
+    @block
+    def steps(n):
+        try:
+            for i in range(n):
+                try:
+                    log.append((yield i, lamina.is_grad_enabled()))
+                except KeyError:
+                    log.append(lamina.is_grad_enabled())
+            return "end"
+        finally:
+            log.append(lamina.is_grad_enabled())
+
+    generator = steps(3)
+    assert next(generator) == (0, False) and lamina.is_grad_enabled()
+    assert generator.send("sent") == (1, False) and lamina.is_grad_enabled()
+    assert generator.throw(KeyError()) == (2, False)
+    with pytest.raises(StopIteration, match="end"):
+        next(generator)
+    assert log == ["sent", False, None, False] and lamina.is_grad_enabled()
+    generator = steps(2)
+    next(generator)
+    generator.close()
+    assert log[4:] == [False] and lamina.is_grad_enabled()
+
+
+def test_decorator_without_a_call():
+    plain = lamina.no_grad(lamina.is_grad_enabled)
+    assert not plain() and lamina.is_grad_enabled() and plain.__name__ == "is_grad_enabled"
+
+
 def test_set_grad_enabled():
     lamina.set_grad_enabled(False)
     assert not lamina.is_grad_enabled()

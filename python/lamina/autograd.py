@@ -15,6 +15,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
+from functools import wraps
+from inspect import isgeneratorfunction
 from typing import TYPE_CHECKING, Any
 
 from . import _C
@@ -65,14 +67,42 @@ class _GradBlock(ContextDecorator):
     def __exit__(self, *exception: object) -> None:
         _mode.enabled = _mode.outer.pop()
 
+    def __call__(self, function: Any) -> Any:
+        """The function inside the block; a generator is inside whenever it runs."""
+        if not isgeneratorfunction(function):
+            return super().__call__(function)
 
-class no_grad(_GradBlock):
+        @wraps(function)
+        def steps(*args: Any, **kwargs: Any) -> Any:
+            generator = function(*args, **kwargs)
+            resume, value = generator.send, None
+            while True:
+                try:
+                    with self:
+                        result = resume(value)
+                except StopIteration as end:
+                    return end.value
+                try:
+                    resume, value = generator.send, (yield result)
+                except BaseException as error:  # GeneratorExit, too: it ends the generator
+                    resume, value = generator.throw, error
+
+        return steps
+
+
+class _PlainBlock(_GradBlock):
+    def __new__(cls, function: Any = None) -> Any:
+        """The block, or as the decorator `@no_grad` the function inside it."""
+        return super().__new__(cls) if function is None else cls()(function)
+
+
+class no_grad(_PlainBlock):
     """Records nothing inside `with no_grad():` or a function decorated by `@no_grad()`."""
 
     enabled = False
 
 
-class enable_grad(_GradBlock):
+class enable_grad(_PlainBlock):
     """Records again inside a `no_grad` block."""
 
     enabled = True
