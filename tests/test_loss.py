@@ -239,6 +239,7 @@ BAD = [
     (lambda: F.multi_margin_loss(X, CLASSES, weight=ONE), ValueError, r"weight.shape=\(3,\)"),
     (lambda: F.multilabel_margin_loss(X, LABELS - 1), ValueError, "target must be from -1 to 4"),
     (lambda: F.multilabel_margin_loss(X, LABELS[0]), ValueError, r"target.shape=\(5,\)"),
+    (lambda: F.cross_entropy(X, Q, ignore_index=0), ValueError, "ignore_index is for targets that"),
     (lambda: F.triplet_margin_loss(A, B, C, margin=0), ValueError, "margin must be above 0"),
     (lambda: F.triplet_margin_loss(A, B, ONE), ValueError, "triplet_margin_loss: shapes must"),
     (lambda: F.pairwise_distance(np.ones(()), np.ones(())), ValueError, "must have a dimension"),

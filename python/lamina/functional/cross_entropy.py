@@ -164,6 +164,11 @@ def cross_entropy(
         )
     ignore = integer("cross_entropy", "ignore_index", ignore_index)
     if getattr(getattr(target, "dtype", None), "kind", "i") == "f":
+        if ignore >= 0:
+            raise ValueError(
+                "cross_entropy: ignore_index is for targets that are classes, got ignore_index="
+                f"{ignore}, target.dtype={target.dtype}; set the rows of target to 0"
+            )
         return _with_probabilities(input, target, weight, reduction, smoothing)
     record = (ignore, reduction, smoothing)
     loss = CrossEntropy.apply(input, target, weight, *record)
