@@ -203,6 +203,95 @@ def test_hooks_see_calls():
     assert seen == [(4, 3)]
 
 
+class Pair(nn.Module):
+    def forward(self, a, b, text=None):
+        return a * b, b * 2
+
+
+@pytest.mark.torch
+def test_backward_hooks_like_torch():
+    """What they see and what they replace: of layers in layers, and of several arguments."""
+    torch = pytest.importorskip("torch")
+
+    class TorchPair(torch.nn.Module):
+        forward = Pair.forward
+
+    def lists(gradients):
+        return [None if g is None else g.tolist() for g in gradients]
+
+    def seen(library, pair):
+        log = []
+
+        def note(module, grad_input, grad_output):
+            log.append((type(module).__name__[-4:], lists(grad_input), lists(grad_output)))
+
+        def double(module, grad_input, grad_output):
+            return tuple(g * 2 for g in grad_input)
+
+        net = library.nn.Sequential(
+            library.nn.Linear(2, 2), library.nn.ReLU(), library.nn.Linear(2, 1)
+        )
+        rng = np.random.default_rng(1)
+        net.load_state_dict(
+            {
+                k: library.tensor(rng.integers(-3, 3, v.shape) + 0.5)
+                for k, v in zip(net.state_dict(), net.parameters(), strict=True)
+            }
+        )
+        for module in net.modules():
+            module.register_full_backward_hook(note)
+        net[1].register_full_backward_hook(double)
+        x = library.tensor([[1.0, -2.0], [0.5, 3.0]], requires_grad=True)
+        y = net(x).sum()
+        y.backward(retain_graph=True)
+        y.backward()
+        with library.no_grad():
+            net(x)
+        pair = pair()
+        handle = pair.register_full_backward_hook(note)
+        a = library.tensor([1.0, 3.0], requires_grad=True)
+        first, second = pair(a, a)
+        (first * second).sum().backward()
+        sum(pair(a, library.tensor([5.0, 2.0], requires_grad=True))).sum().backward()
+        handle.remove()
+        pair(a, a)[0].sum().backward()
+        return log, x.grad.tolist(), net[0].weight.grad.tolist(), a.grad.tolist()
+
+    assert seen(lamina, Pair) == seen(torch, TorchPair)
+
+
+def test_backward_hooks_without_gradients_of_arguments():
+    log = []
+    table = nn.Embedding(3, 2)
+    table.register_full_backward_hook(lambda module, *gradients: log.append(gradients))
+    table(np.array([1, 2])).sum().backward()
+    ((grad_input, (grad_output,)),) = log
+    assert grad_input == (None,) and grad_output.tolist() == [[1, 1], [1, 1]]
+    pair = Pair()
+    pair.register_full_backward_hook(lambda module, grad_input, grad_output: grad_input[:1])
+    with pytest.raises(RuntimeError, match="as many gradients as there are arguments, 3, got 1"):
+        pair(lamina.tensor([1.0], requires_grad=True), 2.0, "text")[0].backward()
+
+
+def test_backward_hooks_beside_writes_in_place():
+    """A layer in place writes to no leaf, and to no array that backward needs."""
+    net = nn.Sequential(nn.ReLU(inplace=True), nn.Sigmoid(), nn.ReLU(inplace=True))
+    x = lamina.tensor([[1.0, -2.0]], requires_grad=True)
+    F.relu(x).sigmoid().sum().backward()
+    expected = x.grad.tolist()
+    for module in net:
+        module.register_full_backward_hook(lambda *_: None)
+    x.grad = None
+    net(x).sum().backward()
+    assert x.tolist() == [[1, -2]] and x.grad.tolist() == expected
+
+
+def test_layers_with_backward_hooks_are_not_fused():
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU())
+    net[1].register_full_backward_hook(lambda *_: None)
+    assert [type(m).__name__ for m in nn.utils.fuse(net)] == ["Conv2d", "BatchNorm2d", "ReLU"]
+
+
 @pytest.mark.parametrize("p", [0.0, 1.0, 2.0, 3.5, float("inf")])
 def test_distances_of_rows_without_columns(p):
     for rows in range(4):

@@ -13,6 +13,7 @@ import numpy as np
 from ..arrays import is_floating, kind_of, to_numpy
 from ..autograd import no_grad
 from ..tensor import RemovableHandle, Tensor
+from .backward_hooks import WatchedCall
 from .parameter import Parameter
 
 
@@ -63,23 +64,27 @@ class Module:
             _non_persistent=set(),
             _forward_hooks={},
             _forward_pre_hooks={},
+            _backward_hooks={},
         )
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._forward_pre_hooks and not self._forward_hooks:
+        if not (self._forward_pre_hooks or self._forward_hooks or self._backward_hooks):
             return self.forward(*args, **kwargs)
         for before in list(self._forward_pre_hooks.values()):
             changed = before(self, args)
             if changed is not None:
                 args = changed if isinstance(changed, tuple) else (changed,)
+        watched = WatchedCall(self) if self._backward_hooks else None
+        if watched:
+            args = watched.arguments(args)
         result = self.forward(*args, **kwargs)
         for after in list(self._forward_hooks.values()):
             changed = after(self, args, result)
             result = result if changed is None else changed
-        return result
+        return watched.result(result) if watched else result
 
     # Registration
 
@@ -337,6 +342,15 @@ class Module:
         """Calls hook(module, args) before forward; what it returns replaces the arguments."""
         return _register(self._forward_pre_hooks, hook)
 
+    def register_full_backward_hook(self, hook: Callable[..., Any]) -> RemovableHandle:
+        """Calls hook(module, grad_input, grad_output) in backward, once both are known.
+
+        Both are tuples, of a gradient for each positional argument of the call and each result,
+        None for what is no recorded Tensor, zeros where no gradient arrives. What the hook returns
+        replaces grad_input.
+        """
+        return _register(self._backward_hooks, hook)
+
     # State
 
     def state_dict(self, prefix: str = "") -> OrderedDict[str, np.ndarray]:
@@ -416,7 +430,7 @@ class Module:
 
 def is_plain(module: Module) -> bool:
     """Whether nobody sees what goes into the module and comes out of it: it has no hooks."""
-    return not (module._forward_hooks or module._forward_pre_hooks)
+    return not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def _register(hooks: dict[int, Callable], hook: Callable) -> RemovableHandle:
