@@ -420,6 +420,45 @@ def test_logsumexp_like_torch():
     assert lamina.logsumexp(np.arange(3), 0).dtype == np.float32
 
 
+@pytest.mark.parametrize("operation", [np.bitwise_and, np.bitwise_or, np.bitwise_xor])
+def test_bits_of_integers(operation):
+    symbol = {"and": "__and__", "or": "__or__", "xor": "__xor__"}[operation.__name__[8:]]
+    a, b, mask = np.array([6, -7, 0]), np.array([3, 5, -1]), np.array([True, False, True])
+    for left, right in ((a, b), (a, mask), (mask, mask), (a, 3), (mask, True), (a.astype("u1"), 3)):
+        expected = operation(left, right)
+        found = getattr(Tensor(left), symbol)(right)
+        np.testing.assert_array_equal(found.data, expected, strict=True)
+        found = getattr(lamina, operation.__name__)(left, right)
+        np.testing.assert_array_equal(found, expected, strict=True)
+    assert (3 & Tensor(a)).tolist() == [2, 1, 0] and (~Tensor(a)).tolist() == [-7, 6, -1]
+    assert (~Tensor(mask)).tolist() == [False, True, False]
+    for bad in (1.5, Tensor(np.ones(3))):
+        with pytest.raises(TypeError, match="must be integers or booleans"):
+            getattr(Tensor(a), symbol)(bad)
+
+
+def test_elements_are_contained():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    assert 2 in x and x[0, 1] in x and 9 not in x
+    with pytest.raises(TypeError, match="must be a Tensor"):
+        "a" in x  # noqa: B015
+
+
+def test_max_and_min_of_two():
+    a, b = Tensor([1.0, 5]), Tensor([3.0, 2])
+    assert lamina.max(a, b).tolist() == [3, 5] and a.min(b).tolist() == [1, 2]
+    assert a.max(np.int64(0)).indices.item() == 1 and a.max(np.array([2, 9])).tolist() == [2, 9]
+
+
+def test_narrow_counts_from_the_end():
+    x = Tensor(np.arange(6.0).reshape(2, 3))
+    for _ in range(2):
+        assert x.narrow(1, -2, 2).tolist() == [[1, 2], [4, 5]]
+    for start, length in ((-4, 2), (-1, 2)):
+        with pytest.raises(ValueError, match=f"got start={start}"):
+            x.narrow(1, start, length)
+
+
 def test_argmax():
     x = lamina.tensor([[1.0, 5, 5], [7, NAN, 9]])
     assert x[0].argmax().item() == 1 and x.argmax(1).tolist() == [1, 1]

@@ -78,6 +78,14 @@ def test_repr(x, expected):
     assert repr(x()) == expected
 
 
+def test_format():
+    loss = lamina.tensor(1.25, requires_grad=True)
+    assert f"{loss:.1f} {loss * 2:5.2f} {loss}" == "1.2  2.50 1.25"
+    assert f"{lamina.tensor([1.0])}" == "tensor([1.])"
+    with pytest.raises(TypeError, match="unsupported format"):
+        f"{lamina.tensor([1.0]):.1f}"
+
+
 def test_writes():
     x = lamina.zeros(2, 3)
     x[0, 1:] = lamina.tensor([1, 2])

@@ -84,6 +84,10 @@ class Conversions:
             )
         return bool(self.item())
 
+    def __format__(self: Any, spec: str) -> str:
+        """As the number, of a tensor without dimensions: f"{loss:.3f}"."""
+        return format(self.item(), spec) if self.ndim == 0 else object.__format__(self, spec)
+
     def to(
         self: Any, *target: Any, dtype: Any = None, device: Any = None, copy: bool = False
     ) -> Any:

@@ -4,6 +4,10 @@ Everything named here is also `lamina.<name>`; tensor.py makes most of it method
 """
 
 from .comparison import (
+    bitwise_and,
+    bitwise_not,
+    bitwise_or,
+    bitwise_xor,
     eq,
     ge,
     gt,
@@ -92,6 +96,10 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_xor",
     "broadcast_to",
     "cat",
     "ceil",

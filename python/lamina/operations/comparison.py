@@ -1,4 +1,7 @@
-"""Comparisons, logic and tests of single elements: booleans without a gradient."""
+"""Comparisons, logic and tests of single elements: booleans without a gradient.
+
+And the bits of integers; those of booleans are their logic.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +61,32 @@ def _test(name: str) -> Callable[[Any], Any]:
     return public
 
 
+class Bitwise(Function):
+    """Of integers; the result carries no gradient."""
+
+    @staticmethod
+    def forward(ctx: Context, name: str, *operands: Any) -> Any:
+        named = dict(zip("ab" if len(operands) == 2 else "x", operands, strict=True))
+        arrays = promote(name, **named)
+        if arrays[0].dtype.kind == "f":
+            raise TypeError(
+                f"{name}: {' and '.join(named)} must be integers or booleans, got "
+                f"dtype={arrays[0].dtype}; compare first, as in x > 0"
+            )
+        return module_of(arrays[0]).asarray(getattr(module_of(arrays[0]), name)(*arrays))
+
+
+def _bitwise(name: str, logical: Callable[..., Any]) -> Callable[..., Any]:
+    def public(*operands: Any) -> Any:
+        if all(getattr(x, "dtype", type(x)) == BOOL for x in operands):
+            return logical(*operands)
+        return Bitwise.apply(name, *operands)
+
+    public.__name__ = public.__qualname__ = name
+    public.__doc__ = f"Elementwise numpy.{name} of integers or booleans, broadcast."
+    return public
+
+
 eq, ne = _compare("eq", "equal"), _compare("ne", "not_equal")
 lt, le = _compare("lt", "less"), _compare("le", "less_equal")
 gt, ge = _compare("gt", "greater"), _compare("ge", "greater_equal")
@@ -65,4 +94,8 @@ logical_and = _compare("logical_and", "logical_and")
 logical_or = _compare("logical_or", "logical_or")
 logical_xor = _compare("logical_xor", "logical_xor")
 logical_not = _test("logical_not")
+bitwise_and = _bitwise("bitwise_and", logical_and)
+bitwise_or = _bitwise("bitwise_or", logical_or)
+bitwise_xor = _bitwise("bitwise_xor", logical_xor)
+bitwise_not = _bitwise("bitwise_not", logical_not)
 isnan, isinf, isfinite = _test("isnan"), _test("isinf"), _test("isfinite")

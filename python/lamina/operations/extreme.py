@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import _C
-from ..arrays import asarray, empty, module_of
+from ..arrays import asarray, empty, is_array, module_of
 from ..autograd import Context, Function
 from ..known import Known
 from ._common import (
@@ -25,6 +25,7 @@ from ._common import (
     refuse_empty,
     restored,
 )
+from .elementwise import maximum, minimum
 
 
 class Reduced(NamedTuple):
@@ -180,12 +181,22 @@ def amin(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
 
 
 def max(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element of all, or (values, indices) along the dimension `dim`."""
+    """The largest element of all, or (values, indices) along the dimension `dim`.
+
+    max(x, other) is maximum.
+    """
+    if is_array(dim) or hasattr(dim, "requires_grad"):
+        return maximum(x, dim)
     return amax(x) if dim is None else Reduced(*_extreme("max", x, dim, keepdim))
 
 
 def min(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element of all, or (values, indices) along the dimension `dim`."""
+    """The smallest element of all, or (values, indices) along the dimension `dim`.
+
+    min(x, other) is minimum.
+    """
+    if is_array(dim) or hasattr(dim, "requires_grad"):
+        return minimum(x, dim)
     return amin(x) if dim is None else Reduced(*_extreme("min", x, dim, keepdim))
 
 

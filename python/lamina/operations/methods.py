@@ -51,13 +51,17 @@ class Methods:
     __le__ = le = comparison.le
     __gt__ = gt = comparison.gt
     __ge__ = ge = comparison.ge
-    __and__ = logical_and = comparison.logical_and
-    __or__ = logical_or = comparison.logical_or
-    __xor__ = logical_xor = comparison.logical_xor
-    __rand__ = _reflected(comparison.logical_and)
-    __ror__ = _reflected(comparison.logical_or)
-    __rxor__ = _reflected(comparison.logical_xor)
-    __invert__ = logical_not = comparison.logical_not
+    __and__ = bitwise_and = comparison.bitwise_and
+    __or__ = bitwise_or = comparison.bitwise_or
+    __xor__ = bitwise_xor = comparison.bitwise_xor
+    __rand__ = _reflected(comparison.bitwise_and)
+    __ror__ = _reflected(comparison.bitwise_or)
+    __rxor__ = _reflected(comparison.bitwise_xor)
+    __invert__ = bitwise_not = comparison.bitwise_not
+    logical_and = comparison.logical_and
+    logical_or = comparison.logical_or
+    logical_xor = comparison.logical_xor
+    logical_not = comparison.logical_not
     eq = comparison.eq
     ne = comparison.ne
 
@@ -139,5 +143,8 @@ class Methods:
 
     def __ne__(self, other: Any) -> Any:
         return comparison.ne(self, other) if _has_elements(other) else NotImplemented
+
+    def __contains__(self, element: Any) -> bool:
+        return bool(reduction.any(comparison.eq(self, element)))
 
     __hash__ = object.__hash__

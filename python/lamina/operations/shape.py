@@ -339,7 +339,10 @@ def contiguous(x: Any) -> Any:
 
 
 def narrow(x: Any, dim: int, start: int, length: int) -> Any:
-    """Elements start to start + length along `dim`. Raises ValueError out of range."""
+    """Elements start to start + length along `dim`; a negative start counts from the end.
+
+    Raises ValueError out of range.
+    """
     y = _narrow(x, dim, start, length)
     return _checked_narrow(x, dim, start, length) if y is None else y
 
@@ -347,12 +350,13 @@ def narrow(x: Any, dim: int, start: int, length: int) -> Any:
 @_of_tensor
 def _checked_narrow(x: Any, dim: int, start: int, length: int) -> Any:
     axis = one_dim("narrow", dim, x.ndim)
-    if not (x.ndim and start >= 0 and length >= 0 and start + length <= x.shape[axis]):
+    first = start + x.shape[axis] if x.ndim and start < 0 else start
+    if not (x.ndim and first >= 0 and length >= 0 and first + length <= x.shape[axis]):
         raise ValueError(
             f"narrow: start and length must lie within the dimension, got start={start}, "
             f"length={length}, dim={dim}, x.shape={x.shape}"
         )
-    return indexing.index(x, (slice(None),) * axis + (slice(start, start + length),))
+    return indexing.index(x, (slice(None),) * axis + (slice(first, first + length),))
 
 
 def split(x: Any, split_size_or_sections: Any, dim: int = 0) -> tuple[Any, ...]:
