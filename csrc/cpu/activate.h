@@ -1,6 +1,7 @@
 // The activations of ops/activation.h on vectors, f and f', and the epilogues made of them.
 #pragma once
 
+#include "cpu/gelu_tail.h"
 #include "cpu/simd_math.h"
 #include "ops/epilogue.h"
 
@@ -50,12 +51,24 @@ template <class T>
 LAMINA_INLINE Vec<T> gated_slope(Vec<T> x, Vec<T> gate, Vec<T> bump) {
   return absolute<T>(x) == broadcast<T>(T(__builtin_inf())) ? gate : gate + x * bump;
 }
-// max(x, 0) - |x| Phi(-|x|)
+// max(x, 0) - |x| Phi(-|x|). Each element is computed alike whatever lies beside it.
 template <class T>
 LAMINA_INLINE Vec<T> gelu(Vec<T> x) {
-  Vec<T> bell;
-  const Vec<T> z = at_most<T>(absolute<T>(x), Real<T>::kNormalZero);
-  return at_least<T>(x, T(0)) - normal_tail<true, T>(z, bell);
+  const Vec<T> positive = at_least<T>(x, T(0)), magnitude = absolute<T>(x);
+  const auto far_tail = [&] {
+    Vec<T> bell;
+    return normal_tail<true, T>(at_most<T>(magnitude, Real<T>::kNormalZero), bell);
+  };
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    const Vec<T> z = at_most<T>(magnitude, kGeluNear), tail = near_gelu_tail(z);
+    const Mask<T> far = x < -kGeluNear;
+    if (any_lane<T>(far)) [[unlikely]]
+      return positive - (far ? far_tail() : tail);
+    return positive - tail;
+  }
+#endif
+  return positive - far_tail();
 }
 template <class T>
 LAMINA_INLINE Vec<T> gelu_slope(Vec<T> x) {

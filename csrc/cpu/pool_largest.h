@@ -5,32 +5,6 @@
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
-template <class T>
-LAMINA_INLINE bool any_lane(Mask<T> mask) {
-#if defined(__AVX512F__)
-  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
-#elif defined(__AVX2__)
-  return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
-#else
-  bool any = false;
-  for (int i = 0; i < kLanes<T>; ++i) any |= mask[i] != 0;
-  return any;
-#endif
-}
-
-// b where they are equal, or either is NaN.
-template <class T>
-LAMINA_INLINE Vec<T> larger(Vec<T> a, Vec<T> b) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_mask_max_ps((__m512)a, __mmask16(-1), (__m512)a, (__m512)b);
-  else
-    return (Vec<T>)_mm512_mask_max_pd((__m512d)a, __mmask8(-1), (__m512d)a, (__m512d)b);
-#else
-  return a > b ? a : b;
-#endif
-}
-
 // The largest values of a vector of windows so far, and where they lie.
 template <class T>
 struct Largest {
