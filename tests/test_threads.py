@@ -88,6 +88,43 @@ def test_a_forked_child_has_workers_of_its_own():
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
+LARGE = GENERATOR.standard_normal((32, 64, 32, 32)).astype(np.float32)
+ROWS = LARGE.reshape(2048, 1024)
+SHARED = {
+    "conv2d": lambda: F.conv2d(LARGE, W[:, :1].repeat(64, 1)),
+    "relu": lambda: F.relu(LARGE),
+    "batch_norm": lambda: F.batch_norm(LARGE, None, None, training=True),
+    "softmax": lambda: F.softmax(ROWS, 1),
+    "add": lambda: lamina.add(ROWS, ROWS[0]),
+    "exp": lambda: lamina.exp(ROWS),
+    "sum": lambda: lamina.sum(ROWS),
+    "sum.rows": lambda: lamina.sum(ROWS, 0),
+    "mean": lambda: lamina.mean(LARGE, (0, 2, 3)),
+    "var": lambda: lamina.var(ROWS, 1),
+    "amax": lambda: lamina.amax(ROWS, 1),
+    "max": lambda: lamina.max(ROWS, 0),
+    "cumsum": lambda: lamina.cumsum(ROWS, 1),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system for the threads")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", SHARED)
+def test_large_calls_are_shared_whatever_was_called_before(name):
+    """Workers begin with the first call that has tasks for them; a forked child has none yet."""
+    lamina.set_num_threads(3)
+    F.relu(X[:1, :1, :1, :1].copy())  # too small to be shared
+    child = os.fork()
+    if child == 0:
+        try:
+            for _ in range(2):  # the first call of a function may be NumPy's
+                SHARED[name]()
+            os._exit(len(os.listdir("/proc/self/task")))
+        except BaseException:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+
+
 FEW_THREADS = """
 import resource
 import numpy as np, lamina

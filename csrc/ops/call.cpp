@@ -21,9 +21,8 @@ constexpr size_t kSmallCall = size_t{32} << 10;
 struct Call {
   const Backend* backend = nullptr;  // null between calls
   size_t bytes = 0;                  // of all its arrays
-  bool was_alone = false;
   int device = 0;
-  bool on_gpu = false, staging = false;
+  bool open = false, on_gpu = false, staging = false;
   std::vector<CallMemory> memory;  // only for a backend that watches it
   std::vector<StagedArray> staged;
 };
@@ -47,8 +46,9 @@ CallScope::CallScope(bool on_gpu, void* stream, int device) {
   call.device = device;
   call.memory.clear();
   call.bytes = 0;
+  call.open = true;
   if (on_gpu && !call.backend) {
-    call.on_gpu = false;
+    call.open = call.on_gpu = false;
     throw std::runtime_error(
         "lamina: arrays on a GPU need the cuda backend, which is not available here; see "
         "lamina.cuda.is_available()");
@@ -73,7 +73,7 @@ CallScope::~CallScope() {
   Call& call = this_call();
   for (const StagedArray& array : call.staged) call.backend->release(array.copy);
   call.staged.clear();
-  call.on_gpu = call.staging = false;
+  call.open = call.on_gpu = call.staging = false;
   call.backend = nullptr;
 }
 
@@ -110,15 +110,16 @@ void forget_table(TableCopies& copies) {
 }
 
 WatchedCall::WatchedCall() {
-  Call& call = this_call();
-  if (call.bytes < kSmallCall) call.was_alone = set_alone(true);
+  const Call& call = this_call();
+  small_ = call.open && call.bytes < kSmallCall;
+  if (small_) was_alone_ = set_alone(true);
   if (call.backend && call.backend->begin_call)
     call.backend->begin_call(call.memory.data(), call.memory.size());
 }
 
 WatchedCall::~WatchedCall() {
   const Call& call = this_call();
-  if (call.bytes < kSmallCall) set_alone(call.was_alone);
+  if (small_) set_alone(was_alone_);
   if (call.backend && call.backend->end_call)
     call.backend->end_call(call.memory.data(), call.memory.size());
 }

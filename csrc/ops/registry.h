@@ -96,13 +96,17 @@ inline constexpr DType kDTypeOf<bfloat16> = DType::bf16;
 template <class Args>
 struct ArgsTraits;  // element type and name, specialised below by LAMINA_ARGS
 
-// Tells the backend which memory the call may touch, from its construction to its end.
+// Tells the backend which memory the call may touch, from its construction to its end. A call whose
+// arrays are known, by its CallScope, to be small keeps to one thread.
 class WatchedCall {
  public:
   WatchedCall();
   ~WatchedCall();
   WatchedCall(const WatchedCall&) = delete;
   WatchedCall& operator=(const WatchedCall&) = delete;
+
+ private:
+  bool small_ = false, was_alone_ = false;
 };
 
 // Temporary memory of a call, where the kernel's backend works.
