@@ -7,7 +7,8 @@
 //               add the rows of sums that hold them. Windows of 2 x 2 that tile the plane need no
 //               staging (cpu/pool_gather.h). Where all windows have one divisor, those that hold an
 //               input are a window of outputs, folded as in the forward pass (cpu/pool_fold.h).
-//               Other averages spread the sums over the rows on the columns of each output.
+//               Other averages spread the sums over the rows on the columns of each output: a few
+//               by permutes, as the rows are written.
 // Partitioning  rows of the input (2 x 2: of the output), in groups of about kPoolTask elements.
 // Numerics      across the columns in output order, then down the rows; without a regular stride
 //               down the rows first.
@@ -188,6 +189,18 @@ static void spread_columns(const PoolAxis& axis, const T* sums, T* row) {
   if (written < axis.in) write(axis.in, T(0));
 }
 
+// How many rows from `row` on, up to `end`, the same windows hold.
+static int64_t rows_alike(const PoolAxis* axis, int64_t row, int64_t end) {
+  if (axis[0].step != 1 || axis[1].step != 1) return 1;
+  const int64_t i1 = row % axis[1].in;
+  int64_t same = 1;
+  while (row + same < end && i1 + same < axis[1].in &&
+         axis[1].first[i1 + same] == axis[1].first[i1] &&
+         axis[1].last[i1 + same] == axis[1].last[i1])
+    ++same;
+  return same;
+}
+
 // A plane and the outputs over one of its rows.
 struct Covering {
   int64_t plane, first0, last0, first1, last1;
@@ -223,10 +236,7 @@ static void spread(const PoolArgs<T>& args) {
       const int64_t plane = row / in1 / axis[0].in, i0 = row / in1 % axis[0].in, i1 = row % in1;
       const Covering holds{plane, axis[0].first[i0], axis[0].last[i0], axis[1].first[i1],
                            axis[1].last[i1]};
-      same = 1;  // rows that the same windows hold
-      while (runs && row + same < end && i1 + same < in1 &&
-             axis[1].first[i1 + same] == holds.first1 && axis[1].last[i1 + same] == holds.last1)
-        ++same;
+      same = rows_alike(axis, row, end);
       if (!runs || held != holds) {
         const T* grad_y = args.grad_y + plane * args.out_size();
         for (int64_t o = 0; o < out; ++o) sums[o] = 0;
@@ -246,6 +256,104 @@ static void spread(const PoolArgs<T>& args) {
       repeat_row(spread.get(), in, same, to);
     }
     if (streamed) copy_past_caches(lines.get(), (end - begin) * in, args.result + begin * in);
+  });
+}
+
+// The sums of a row, one vector of them, on the columns of their windows by permutes.
+template <class T>
+class FewColumns {
+ public:
+  static constexpr int64_t kMostTaps = 4, kManyPlanes = 8;  // worth a table
+
+  FewColumns(const PoolAxis& axis, int64_t planes)
+      : taps_(most_covering(axis)),
+        width_(axis.in + 2 * kLanes<T>),
+        holds_(axis.out < kLanes<T> && taps_ <= kMostTaps && planes >= kManyPlanes),
+        from_(holds_ ? taps_ * width_ : 0) {
+    if (!holds_) return;
+    LaneInteger<T>* const from = &from_[kLanes<T>];
+    for (int64_t i = 0; i < axis.in; ++i) {
+      int64_t t = 0;
+      for (int64_t o = axis.first[i]; o < axis.last[i]; ++o)
+        if (holds_input(axis, o, i)) from[t++ * width_ + i] = static_cast<LaneInteger<T>>(o);
+      for (; t < taps_; ++t) from[t * width_ + i] = static_cast<LaneInteger<T>>(axis.out);
+    }
+    for (int64_t t = 0; t < taps_; ++t) {
+      LaneInteger<T>* const row = from + t * width_;
+      for (int64_t i = 0; i < kLanes<T>; ++i) row[axis.in + i] = row[i];
+      for (int64_t i = -kLanes<T>; i < 0; ++i) row[i] = 0;  // lanes of the rows before
+    }
+  }
+
+  bool holds() const { return holds_; }
+  LAMINA_INLINE Vec<T> spread(Vec<T> sums, int64_t column) const {
+    const LaneInteger<T>* from = &from_[kLanes<T> + column];
+    Vec<T> v = of(sums, from);
+    for (int64_t t = 1; t < taps_; ++t) v += of(sums, from + t * width_);
+    return v;
+  }
+
+ private:
+  LAMINA_INLINE static Vec<T> of(Vec<T> sums, const LaneInteger<T>* from) {
+    Mask<T> lanes;
+    __builtin_memcpy(&lanes, from, sizeof lanes);
+    return __builtin_shuffle(sums, lanes);
+  }
+
+  int64_t taps_, width_;
+  bool holds_;
+  Scratch<LaneInteger<T>> from_;  // outputs; behind the last, sums are zero
+};
+
+// The divided sums of a row, and how many rows from it on have the same.
+template <class T>
+struct RowSums {
+  Vec<T> sums;
+  int64_t rows;
+
+  [[gnu::noinline]] static RowSums of(const PoolArgs<T>& args, Vec<T> divisor, int64_t row,
+                                      int64_t end) {
+    const PoolAxis* axis = args.axis;
+    const int64_t in1 = axis[1].in, out = axis[2].out;
+    const Lanes<T> inside(0, out);
+    const T* grad_y = args.grad_y + row / in1 / axis[0].in * args.out_size();
+    Vec<T> sums = {};
+    for_each_covering_row(axis, row / in1 % axis[0].in, row % in1, [&](int64_t o0, int64_t o1) {
+      sums += inside.load(grad_y + (o0 * axis[1].out + o1) * out) /
+              (T(axis[0].divisor[o0] * axis[1].divisor[o1]) * divisor);
+    });
+    return {sums, rows_alike(axis, row, end)};
+  }
+};
+
+// Rows one after the other as one line.
+template <class T>
+static void spread_few(const PoolArgs<T>& args, const FewColumns<T>& columns) {
+  const PoolAxis* axis = args.axis;
+  const int64_t in = axis[2].in;
+  const int64_t grain = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, in));
+  const bool streamed = is_streamed<T>(args.planes * args.in_size());
+  T divisors[kLanes<T>];
+  for (int64_t o = 0; o < kLanes<T>; ++o) divisors[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
+  const int64_t items = args.planes * axis[0].in * axis[1].in;
+  parallel_blocks(items, grain, streamed, [&](int64_t begin, int64_t end) {
+    const Vec<T> divisor = load(divisors);
+    Vec<T> sums = {};
+    int64_t row = begin, column = 0, rest = 0;  // elements of the rows at hand
+    write_line(args.result + begin * in, (end - begin) * in, streamed,
+               [&](int64_t, int64_t count) __attribute__((always_inline)) {
+                 Vec<T> v = columns.spread(sums, column);
+                 while (rest < count) {  // other windows' rows begin within the vector
+                   const Mask<T> own = lane_numbers<T>() < static_cast<LaneInteger<T>>(rest);
+                   column = -rest;
+                   const auto next = RowSums<T>::of(args, divisor, row, end);
+                   sums = next.sums, row += next.rows, rest += next.rows * in;
+                   v = own ? v : columns.spread(sums, column);
+                 }
+                 rest -= count;
+                 for (column += count; column >= in;) column -= in;
+                 return v;
+               });
   });
 }
 
@@ -282,9 +390,10 @@ void avg_pool_dgrad_windows(const PoolArgs<T>& args) {
     gather_pairs<T, false>(args);
   else if (fold_covering(args))
     return;
-  else if (!columns.holds || covering > kMaxCovering)
-    spread(args);
-  else if (columns.stride == 1)
+  else if (!columns.holds || covering > kMaxCovering) {
+    const FewColumns<T> few(args.axis[2], args.planes);
+    few.holds() ? spread_few(args, few) : spread(args);
+  } else if (columns.stride == 1)
     gather<T, 1>(args, columns);
   else
     gather<T, 2>(args, columns);
