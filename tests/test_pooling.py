@@ -146,7 +146,7 @@ def test_nan_wins(backend):
     assert_array_equal(np.argwhere(np.isnan(F.avg_pool2d(x, 2)[0, 0])), [[1, 1]])
 
 
-@pytest.mark.parametrize("width", [5, 14, 16, 31, 33, 67])
+@pytest.mark.parametrize("width", [5, 14, 16, 31, 33, 67, 90])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding", "dilation"),
     [(2, 2, 0, 1), (3, 2, 1, 1), (3, 1, 1, 1), (2, 1, 0, 2), (4, 2, 1, 1), (3, 3, 0, 1)],
@@ -165,6 +165,20 @@ def test_maxima_do_not_depend_on_indices(backend, width, kernel, stride, padding
     out = 3, min(width, 7)
     expected, _ = F.adaptive_max_pool2d(x, out, return_indices=True)
     assert_array_equal(F.adaptive_max_pool2d(x, out), expected)
+
+
+@pytest.mark.parametrize("width", [2, 7, 14, 16, 31, 33, 67, 90])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(2, 2, 0), (3, 2, 1), (3, 1, 1), (2, 1, 0), (2, 1, 1), (2, 2, 1), ((2, 3), (1, 1), (0, 1))],
+)
+def test_averages_of_rows_of_any_width(backend, width, kernel, stride, padding):
+    x = cases.integers((5, 3, 6, width), 1, np.float64)
+    y, _, grad_y, grad_x = pool("avg_pool", 2, x, kernel, stride=stride, padding=padding)
+    options = kernel, stride, padding
+    assert_allclose(y, reference.avg_pool2d(x, *options), rtol=0, atol=1e-14)
+    expected = reference.avg_pool2d_backward(grad_y, x, *options)
+    assert_allclose(grad_x, expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("width", [64, 65, 79, 130])

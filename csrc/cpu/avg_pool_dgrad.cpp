@@ -6,15 +6,16 @@
 //               columns once, in vectors of one phase of the input's columns, and rows of the input
 //               add the rows of sums that hold them. Windows of 2 x 2 that tile the plane need no
 //               staging (cpu/pool_gather.h). Where all windows have one divisor, those that hold an
-//               input are a window of outputs, folded as in the forward pass (cpu/pool_fold.h).
+//               input are a window of outputs, folded as in the forward pass (cpu/pool_fold.h,
+//               cpu/pool_lines.h).
 //               Other averages spread the sums over the rows on the columns of each output: a few
 //               by permutes, as the rows are written.
 // Partitioning  rows of the input (2 x 2: of the output), in groups of about kPoolTask elements.
 // Numerics      across the columns in output order, then down the rows; without a regular stride
 //               down the rows first.
 // Floor         one read of grad_y and one write of grad_x.
-#include "cpu/pool_fold.h"
 #include "cpu/pool_gather.h"
+#include "cpu/pool_lines.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -222,7 +223,7 @@ template <class T>
 static void spread(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
   const int64_t in1 = axis[1].in, in = axis[2].in, out = axis[2].out;
-  const int64_t grain = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, in));
+  const int64_t grain = rows_together(in);
   const bool streamed = is_streamed<T>(args.planes * args.in_size());
   const bool runs = axis[0].step == 1 && axis[1].step == 1;
   const int64_t items = args.planes * axis[0].in * in1;
@@ -331,7 +332,7 @@ template <class T>
 static void spread_few(const PoolArgs<T>& args, const FewColumns<T>& columns) {
   const PoolAxis* axis = args.axis;
   const int64_t in = axis[2].in;
-  const int64_t grain = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, in));
+  const int64_t grain = rows_together(in);
   const bool streamed = is_streamed<T>(args.planes * args.in_size());
   T divisors[kLanes<T>];
   for (int64_t o = 0; o < kLanes<T>; ++o) divisors[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
@@ -365,19 +366,19 @@ static bool fold_covering(const PoolArgs<T>& args) {
   Scratch<int64_t> counts(axis[0].in + axis[1].in + axis[2].in);
   int64_t* count = counts.get();
   PoolArgs<T> covering;
+  if (!one_divisor(axis)) return false;
   covering.planes = args.planes, covering.x = args.grad_y, covering.result = args.result;
   for (int a = 0; a < 3; ++a) {
     if (axis[a].step != 1 || axis[a].out < 1) return false;
-    for (int64_t o = 0; o < axis[a].out; ++o)
-      if (axis[a].divisor[o] != axis[a].divisor[0]) return false;
     covering.axis[a].in = axis[a].out, covering.axis[a].out = axis[a].in;
     covering.axis[a].start = axis[a].first, covering.axis[a].count = count;
     for (int64_t i = 0; i < axis[a].in; ++i) *count++ = axis[a].last[i] - axis[a].first[i];
   }
   const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
-  return fold_windows<T, Sum<T>>(
-      covering, RegularColumns(covering.axis[2]),
-      [&](Vec<T> sum, int64_t, int64_t, int64_t) { return sum / divide; });
+  const RegularColumns columns(covering.axis[2]);
+  const auto average = [&](Vec<T> sum, auto...) { return sum / divide; };
+  return fold_lines<T, Sum<T>>(covering, columns, average) ||
+         fold_windows<T, Sum<T>>(covering, columns, average);
 }
 
 template <class T>

@@ -1,9 +1,9 @@
 // Max and average pooling (ops/pool.h).
 //
 // Method        stride 1 or 2: rows are folded into whole vectors of columns, and these into
-// windows
-//               by two-source permutes (cpu/pool_fold.h). Where the places of maxima are asked for,
-//               a vector of outputs takes its taps one by one in the order of the window.
+//               windows by two-source permutes (cpu/pool_fold.h), or short rows as one line
+//               (cpu/pool_lines.h). Where the places of maxima are asked for, a vector of outputs
+//               takes its taps one by one in the order of the window.
 //               Any other windows reduce their rows in vectors along the columns, then each output
 //               its few columns. Whole rows are one run of memory; averages of whole planes sum the
 //               lanes of a vector of planes together. Rows are fetched ahead: the hardware does not
@@ -16,6 +16,7 @@
 
 #include "cpu/pool_fold.h"
 #include "cpu/pool_largest.h"
+#include "cpu/pool_lines.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -219,7 +220,8 @@ template <class T>
 void max_pool_fprop_windows(const PoolArgs<T>& args) {
   const RegularColumns columns(args.axis[2]);
   if (small_plane(args) && whole_rows(args.axis)) return max_pool_whole_rows(args);
-  const auto as_it_is = [](Vec<T> largest, int64_t, int64_t, int64_t) { return largest; };
+  const auto as_it_is = [](Vec<T> largest, auto...) { return largest; };
+  if (!args.index && fold_lines<T, Maximum<T>>(args, columns, as_it_is)) return;
   if (!args.index && fold_windows<T, Maximum<T>>(args, columns, as_it_is)) return;
   if (small_plane(args) && columns.holds && few_rows(args)) return max_pool_regular(args, columns);
   max_pool_any(args);
@@ -244,13 +246,17 @@ static Vec<T> run_sums(const T* x, int64_t n) {
 template <class T>
 static bool avg_pool_fold(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
+  const RegularColumns columns(axis[2]);
+  if (one_divisor(axis)) {
+    const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
+    if (fold_lines<T, Sum<T>>(args, columns, [&](Vec<T> sum) { return sum / divide; })) return true;
+  }
   Scratch<T> divisor(axis[2].out + kLanes<T>);
   for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
     divisor[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
-  return fold_windows<T, Sum<T>>(
-      args, RegularColumns(axis[2]), [&](Vec<T> sum, int64_t o0, int64_t o1, int64_t o) {
-        return sum / (T(axis[0].divisor[o0] * axis[1].divisor[o1]) * load(&divisor[o]));
-      });
+  return fold_windows<T, Sum<T>>(args, columns, [&](Vec<T> sum, int64_t o0, int64_t o1, int64_t o) {
+    return sum / (T(axis[0].divisor[o0] * axis[1].divisor[o1]) * load(&divisor[o]));
+  });
 }
 
 template <class T>

@@ -59,7 +59,7 @@ LAMINA_INLINE int64_t for_each_segment(const PoolAxis* axis, int64_t begin, int6
 
 // Rows of the input that are used together; whole planes where they are small.
 LAMINA_INLINE int64_t rows_of_block(int64_t rows, int64_t width) {
-  const int64_t some = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, width));
+  const int64_t some = rows_together(width);
   return some > rows ? some / rows * rows : some;
 }
 

@@ -26,22 +26,27 @@ LAMINA_INLINE void parallel_blocks(int64_t items, int64_t grain, bool large, con
   });
 }
 
+// Rows of `width` elements in a block.
+LAMINA_INLINE int64_t rows_together(int64_t width) {
+  return max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, width));
+}
+
 // Calls group(rows) for blocks of rows, where rows(body) calls body(plane, a, b) for each.
 template <class Group>
 LAMINA_INLINE void for_each_row_group(int64_t planes, int64_t rows0, int64_t rows1, int64_t width,
                                       bool large, const Group& group) {
-  const int64_t grain = max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, width));
-  parallel_blocks(planes * rows0 * rows1, grain, large, [&](int64_t begin, int64_t end) {
-    group([&](const auto& body) {
-      int64_t plane = begin / (rows0 * rows1), a = begin / rows1 % rows0, b = begin % rows1;
-      for (int64_t row = begin; row < end; ++row) {
-        body(plane, a, b);
-        if (++b < rows1) continue;
-        b = 0;
-        if (++a == rows0) a = 0, ++plane;
-      }
-    });
-  });
+  parallel_blocks(
+      planes * rows0 * rows1, rows_together(width), large, [&](int64_t begin, int64_t end) {
+        group([&](const auto& body) {
+          int64_t plane = begin / (rows0 * rows1), a = begin / rows1 % rows0, b = begin % rows1;
+          for (int64_t row = begin; row < end; ++row) {
+            body(plane, a, b);
+            if (++b < rows1) continue;
+            b = 0;
+            if (++a == rows0) a = 0, ++plane;
+          }
+        });
+      });
 }
 
 // Whether the input goes past the caches.
@@ -54,6 +59,16 @@ LAMINA_INLINE bool large_input(const ops::PoolArgs<T>& args) {
 template <class T>
 LAMINA_INLINE bool small_plane(const ops::PoolArgs<T>& args) {
   return sizeof(T) == 8 || args.in_size() < (int64_t{1} << 30);
+}
+
+// Whether all windows have one divisor.
+LAMINA_INLINE bool one_divisor(const PoolAxis* axis) {
+  for (int a = 0; a < 3; ++a) {
+    if (axis[a].out < 1) return false;
+    for (int64_t o = 0; o < axis[a].out; ++o)
+      if (axis[a].divisor[o] != axis[a].divisor[0]) return false;
+  }
+  return true;
 }
 
 // Where the row of x at taps (t0, t1) of the window of output (o0, o1) starts in its plane.
