@@ -29,12 +29,14 @@ from ._common import (
 
 
 class _Binary(Function):
-    """y = compute(a, b); `slopes` gives dy/da and dy/db, or None where it is 1."""
+    """y = compute(a, b); `slopes` gives the gradients of a and b, made when called."""
+
+    op: str | None = None  # for messages, where it is not the name of the class
 
     @classmethod
     def forward(cls, ctx: Context, a: Any, b: Any) -> Any:
         if not (is_ready(a) and is_ready(b) and a.shape == b.shape and a.dtype == b.dtype):
-            a, b = promote(cls.__name__.lower(), a=a, b=b)
+            a, b = promote(cls.op or cls.__name__.lower(), a=a, b=b)
         ctx.shapes = (a.shape, b.shape)
         y = cls.compute(ctx, module_of(a), a, b)
         return y if y.ndim else module_of(a).asarray(y)
@@ -119,8 +121,10 @@ def _refuse_divisor(op: str, a: Any, b: Any) -> None:
         raise ValueError(f"{op}: b must not be 0 where both are integers; convert one to float")
 
 
-class Floor_Divide(_Binary):
+class FloorDivide(_Binary):
     """Constant between jumps: the gradients are zero, which torch has for div only."""
+
+    op = "floor_divide"
 
     @staticmethod
     def compute(ctx, xp, a, b):
@@ -384,7 +388,7 @@ def div(a: Any, b: Any) -> Any:
 
 def floor_divide(a: Any, b: Any) -> Any:
     """a / b rounded down, broadcast. Raises as `add`, ValueError for integers by 0."""
-    return Floor_Divide.apply(a, b)
+    return FloorDivide.apply(a, b)
 
 
 def remainder(a: Any, b: Any) -> Any:
