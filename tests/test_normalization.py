@@ -46,6 +46,41 @@ def test_batch_norm(backend, shape, training):
     )
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "shape", [(300, 1030), (700, 3), (20, 2100), (70, 530, 2), (40, 9, 29)], ids=str
+)
+def test_batch_norm_of_channels_with_few_elements_an_image(shape, training):
+    """On the CPU such images are rows: several blocks of positions and runs of images.
+
+    Channel 0 has a NaN, which stays there; the first images of channel 1 lie far from the others.
+    Tolerance: sums of m terms, in float64 where they are long, after runs of 256 in float32.
+    """
+    axes = (0, *range(2, len(shape)))
+    terms = shape[0] * int(np.prod(shape[2:]))
+    for dtype in (np.float32, np.float64):
+        bound = 2 * min(terms, 256) * np.finfo(dtype).eps
+        x = cases.reals(shape, 1, dtype) * 2 + 10
+        x[0, 0] = np.nan
+        x[:32, 1] += 1000
+        affine = [cases.reals(shape[1:2], seed, dtype) for seed in (2, 3)]
+        fixed = x.mean(axes), x.var(axes) + 1
+        grad_y = cases.reals(shape, 5, dtype)
+        tensors = [lamina.tensor(a, requires_grad=True) for a in (x, *affine)]
+        running = [np.nan_to_num(a) for a in fixed]
+        precise = [a.astype(np.float64) for a in (x, *running, *affine, grad_y)]
+        y = F.batch_norm(tensors[0], *running, *tensors[1:], training)
+        y.backward(grad_y)
+        expected, *_ = reference.batch_norm(*precise[:5], training=training)
+        grads = reference.batch_norm_backward(precise[5], *precise[:4], training)
+        assert np.isnan(y.data[0, 0]).all() and np.isfinite(y.data[:, 1:]).all()
+        assert_allclose(y.data[:, 1:], expected[:, 1:], rtol=0, atol=bound * 16)
+        for tensor, wanted, scale in zip(tensors, grads, (16, terms, terms), strict=True):
+            ours = tensor.grad.data
+            channels = (slice(None), slice(1, None)) if ours.ndim > 1 else slice(1, None)
+            assert_allclose(ours[channels], wanted[channels], rtol=0, atol=bound * scale)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_group_layer_and_instance_norm(backend, shape):
     x, weight, bias = operands(shape, shape[1:2])
@@ -134,8 +169,10 @@ def formula(activation, name="{}"):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("with_residual", [False, True])
-def test_batch_norm_with_activation_and_residual(backend, activation, with_residual, training):
-    shape = (3, 4, 7, 11)
+@pytest.mark.parametrize("shape", [(3, 4, 7, 11), (6, 5, 3)], ids=str)
+def test_batch_norm_with_activation_and_residual(
+    backend, shape, activation, with_residual, training
+):
     x, weight, bias = operands(shape, shape[1:2])
     fixed = cases.reals(shape[1:2], 4, np.float64), np.arange(1.0, 1 + shape[1])
     grad_y = cases.reals(shape, 5, np.float64)

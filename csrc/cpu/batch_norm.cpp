@@ -5,12 +5,14 @@
 //               what the cache still holds. Gradients: both sums in one pass, then grad_x. Without
 //               a residual f' is found from x again, which saves reading y; with one the first pass
 //               leaves grad_y f' for the second and for the residual.
-// Partitioning  one task per channel, or several with short lines; planes with given statistics.
+// Partitioning  one task per channel, or several with short lines; planes with given statistics;
+//               images where channels have few elements in one (batch_norm_rows.h).
 // Numerics      lines are summed in vectors and a fixed tree, lines of a set in double precision.
 //               The bits are those of batch norm, addition and activation one after the other.
 // Floor         one read and one write of the tensor (dgrad: two reads), and one of the residual
 //               (dgrad: one read of y and one write).
 #include "cpu/activate.h"
+#include "cpu/batch_norm_rows.h"
 #include "cpu/line_norm.h"
 #include "ops/instantiate.h"
 #include "ops/normalization.h"
@@ -113,6 +115,7 @@ template <class T>
 void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
   const bool streamed = is_streamed<T>(args.n * args.c * args.inner);
   visit_kind(args.epilogue.kind, [&]<class Kind>(Kind) {
+    if (args.inner < kRowsBelow) return batch_norm_rows<Kind>(args);
     if (!args.training) {
       const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(args.inner, 1));
       return parallel_ranges(args.n * args.c, grain, [&](int64_t begin, int64_t end) {
@@ -208,6 +211,7 @@ void batch_norm_dgrad_channels(const BatchNormArgs<T>& args) {
   const bool streamed = args.result != args.grad_y && is_streamed<T>(args.n * args.c * args.inner);
   const T a = args.epilogue.a, b = args.epilogue.b;
   visit_kind(args.epilogue.kind, [&]<class Kind>(Kind) {
+    if (args.inner < kRowsBelow) return batch_norm_rows_gradient<Kind>(args);
     parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
       T scale[kMostChannels];
       for (int64_t c = begin; c < end; ++c) scale[c - begin] = scale_of(args, c);
