@@ -197,6 +197,39 @@ def test_gradients_of_maxima_in_wide_rows(backend, width, kernel, stride, paddin
     assert_array_equal(grad_x, expected.reshape(x.shape))
 
 
+@pytest.mark.parametrize("width", [60, 64, 131])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        *((3, 3, 1, 1), (4, 4, 0, 1), (4, 4, 2, 1), (5, 3, 2, 1), (3, 4, 1, 2), (6, 7, 3, 1)),
+        *((3, 1, 1, 3), ((1, 5), (1, 5), 0, 1), ((1, 24), (1, 23), (0, 9), 1)),
+        *(((1, 16), (1, 16), (0, 8), 1), ((2, 50), (2, 40), (1, 25), 1), ((3, 9), (2, 19), 1, 1)),
+    ],
+    ids=str,
+)
+def test_windows_at_any_distance(width, kernel, stride, padding, dilation):
+    """Maxima, equal ones, infinities and NaN among them, with and without places; averages."""
+    x = cases.integers((2, 3, 9, width), 1)
+    x[0, 1, :, ::7] = np.nan
+    x[0, 2] = -np.inf
+    x[1, 0, 3:5] = np.inf
+    options = dict(stride=stride, padding=padding, dilation=dilation)
+    for a in (x, x.astype(np.float64)):
+        largest, index = F.max_pool2d(a, kernel, **options, return_indices=True)
+        assert_array_equal(F.max_pool2d(a, kernel, **options), largest)
+        expected, positions = reference.max_pool2d(a, kernel, **options, return_indices=True)
+        assert_array_equal(largest, expected)
+        at_index = a.reshape(6, -1)[np.arange(6)[:, None], index.reshape(6, -1)]
+        assert_array_equal(at_index.reshape(largest.shape), expected)
+        one = ~np.isnan(expected)  # of several NaNs any may be named
+        assert_array_equal(index[one], positions[one])
+    if dilation == 1:
+        del options["dilation"]
+        a = cases.integers((2, 3, 9, width), 2, np.float64)
+        expected = reference.avg_pool2d(a, kernel, **options)
+        assert_allclose(F.avg_pool2d(a, kernel, **options), expected, rtol=0, atol=1e-14)
+
+
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
 # Windows that one thread reduces, a warp, a block; planes that end within a group of them.

@@ -161,7 +161,8 @@ static void batch_norm_rows(const ops::BatchNormArgs<T>& args) {
   const T a = args.epilogue.a, b = args.epilogue.b;
   each_row(args, streamed, [&](int64_t at) {
     write_line(args.result + at, row, streamed, [&](int64_t p, int64_t count) {
-      Vec<T> v = (load_first(args.x + at + p, count) - mean.at(p, count)) * scale.at(p, count) + shift.at(p, count);
+      Vec<T> v = (load_first(args.x + at + p, count) - mean.at(p, count)) * scale.at(p, count) +
+                 shift.at(p, count);
       if (args.epilogue.residual) v += load_first(args.epilogue.residual + at + p, count);
       return Kind::template f<T>(v, a, b);
     });

@@ -4,18 +4,16 @@
 //               windows by two-source permutes (cpu/pool_fold.h), or short rows as one line
 //               (cpu/pool_lines.h). Where the places of maxima are asked for, a vector of outputs
 //               takes its taps one by one in the order of the window.
-//               Any other windows reduce their rows in vectors along the columns, then each output
-//               its few columns. Whole rows are one run of memory; averages of whole planes sum the
-//               lanes of a vector of planes together. Rows are fetched ahead: the hardware does not
-//               see them coming.
+//               Any other windows: cpu/pool_columns.h. Whole rows are one run of memory; averages
+//               of whole planes sum the lanes of a vector of planes together. Rows are fetched
+//               ahead: the hardware does not see them coming.
 // Partitioning  rows of planes, in groups of about kPoolTask elements.
 // Numerics      sums down the rows, then across the columns; whole rows in vectors, whose lanes are
 //               summed as a fixed tree.
 // Floor         one read of x and one write of y (and of the 8-byte indices).
 #include <type_traits>
 
-#include "cpu/pool_fold.h"
-#include "cpu/pool_largest.h"
+#include "cpu/pool_columns.h"
 #include "cpu/pool_lines.h"
 #include "ops/instantiate.h"
 
@@ -105,29 +103,6 @@ static void max_pool_regular(const PoolArgs<T>& args, const RegularColumns& colu
       });
 }
 
-// The first largest of n elements in a run: NaN wins.
-template <class T>
-static int64_t first_largest(const T* x, int64_t n) {
-  constexpr int kChains = 4;
-  Largest<T> chain[kChains];
-  int64_t i = 0;
-  for (; i + kChains * kLanes<T> <= n; i += kChains * kLanes<T>)
-#pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c)
-      chain[c].offer(load(x + i + c * kLanes<T>), static_cast<LaneInteger<T>>(i));
-  int64_t best = 0;
-  auto offer = [&](int64_t j) {
-    const bool better = x[j] > x[best] || (x[j] != x[j] && x[best] == x[best]);
-    const bool equal = x[j] == x[best] || (x[j] != x[j] && x[best] != x[best]);
-    if (better || (equal && j < best)) best = j;
-  };
-  for (int c = 0; c < kChains && i > 0; ++c)
-    for (int lane = 0; lane < kLanes<T>; ++lane)
-      offer(chain[c].offset[lane] + c * kLanes<T> + lane);
-  for (; i < n; ++i) offer(i);
-  return best;
-}
-
 template <class T>
 static void max_pool_whole_rows(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
@@ -150,70 +125,13 @@ static void max_pool_whole_rows(const PoolArgs<T>& args) {
       });
 }
 
-// The columns that some window of the innermost axis reads.
-struct Columns {
-  int64_t begin, end;
-
-  explicit Columns(const PoolAxis& axis) : begin(axis.in), end(0) {
-    for (int64_t o = 0; o < axis.out; ++o) {
-      if (axis.count[o] == 0) continue;
-      begin = min_of(begin, axis.start[o]);
-      end = max_of(end, axis.start[o] + (axis.count[o] - 1) * axis.step + 1);
-    }
-    begin = min_of(begin, end);
-  }
-};
-
-// Maximum down each column of a window's rows, and the offset of its row from the first.
+// Whether all windows have one row.
 template <class T>
-static void column_maxima(const PoolAxis* axis, const T* x, int64_t o0, int64_t o1,
-                          const Columns& columns, T* best, LaneInteger<T>* row_of) {
-  const int64_t first = window_row(axis, o0, o1, 0, 0);
-  for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
-    Largest<T> largest;
-    for_each_window_row(axis, o0, o1, [&](int64_t row) {
-      largest.offer(load_first(x + row + j, columns.end - j),
-                    static_cast<LaneInteger<T>>(row - first));
-    });
-    store(best + j, largest.value);  // the buffers have room for a whole vector
-    __builtin_memcpy(row_of + j, &largest.offset, sizeof largest.offset);
-  }
-}
-
-template <class T>
-static void max_pool_any(const PoolArgs<T>& args) {
-  const PoolAxis* axis = args.axis;
-  const Columns columns(axis[2]);
-  const int64_t room = axis[2].in + kLanes<T>;
-  for_each_row_group(
-      args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
-      [&](const auto& rows) {
-        Scratch<T> best(room);
-        Scratch<LaneInteger<T>> row_of(room);
-        rows([&](int64_t plane, int64_t o0, int64_t o1) {
-          const T* x = args.x + plane * args.in_size();
-          const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-          const bool empty = axis[0].count[o0] == 0 || axis[1].count[o1] == 0;
-          if (!empty) column_maxima(axis, x, o0, o1, columns, best.get(), row_of.get());
-          for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
-            const int64_t start = axis[2].start[o2], count = empty ? 0 : axis[2].count[o2];
-            T largest = -T(__builtin_inf());
-            int64_t row = 0, column = -1;
-            for (int64_t t = 0, i = start; t < count; ++t, i += axis[2].step) {
-              const T value = best[i];
-              // Across columns the first in the order of rows wins, not the first met.
-              const bool equal = value == largest || (value != value && largest != largest);
-              const bool better = column < 0 || (equal ? row_of[i] < row
-                                                       : !(value <= largest) && largest == largest);
-              largest = better ? value : largest;
-              row = better ? row_of[i] : row, column = better ? i : column;
-            }
-            args.result[at + o2] = largest;
-            if (args.index)
-              args.index[at + o2] = column < 0 ? 0 : window_row(axis, o0, o1, 0, 0) + row + column;
-          }
-        });
-      });
+static bool single_rows(const PoolArgs<T>& args) {
+  for (int a = 0; a < 2; ++a)
+    for (int64_t o = 0; o < args.axis[a].out; ++o)
+      if (args.axis[a].count[o] != 1) return false;
+  return true;
 }
 
 template <class T>
@@ -223,8 +141,14 @@ void max_pool_fprop_windows(const PoolArgs<T>& args) {
   const auto as_it_is = [](Vec<T> largest, auto...) { return largest; };
   if (!args.index && fold_lines<T, Maximum<T>>(args, columns, as_it_is)) return;
   if (!args.index && fold_windows<T, Maximum<T>>(args, columns, as_it_is)) return;
+  if (!args.index) {
+    if (few_rows(args) && are_runs(args.axis[2], kFewColumns))
+      return fold_runs<T, Maximum<T>>(args, as_it_is);
+    return fold_taps<T, Maximum<T>>(args, as_it_is);
+  }
   if (small_plane(args) && columns.holds && few_rows(args)) return max_pool_regular(args, columns);
-  max_pool_any(args);
+  if (single_rows(args) && are_runs(args.axis[2], kFewPlaces)) return largest_of_runs(args);
+  largest_taps(args);
 }
 
 // The sum of a run of memory, lane by lane.
@@ -277,17 +201,6 @@ static void avg_pool_whole_rows(const PoolArgs<T>& args) {
                      });
 }
 
-// The lanes of v[k] summed in lane k, as a fixed tree.
-template <class T>
-LAMINA_INLINE Vec<T> sum_each(Vec<T> (&v)[kLanes<T>]) {
-#pragma GCC unroll 4
-  for (int half = kLanes<T> / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-    for (int k = 0; k < half; ++k)
-      v[k] = interleave<T, false>(v[k], v[k + half]) + interleave<T, true>(v[k], v[k + half]);
-  return v[0];
-}
-
 // Sums of a vector of planes of `size` elements, the lanes of all summed together. WHOLE is how
 // many whole vectors a plane has, or -1 where it has many.
 template <class T, int WHOLE>
@@ -308,7 +221,7 @@ LAMINA_INLINE Vec<T> plane_sums(const T* x, int64_t size, int64_t count, bool fa
       for (int v = 0; v < WHOLE; ++v) lanes[k] += load(plane + v * kLanes<T>);
     }
   }
-  return sum_each<T>(lanes);
+  return fold_each<T, Sum<T>>(lanes);
 }
 
 template <class T, int WHOLE>
@@ -336,85 +249,6 @@ static void avg_pool_whole_planes(const PoolArgs<T>& args) {
   average_planes<T, -1>(args);
 }
 
-// Windows of columns that follow each other and hardly overlap: each is summed in vectors, the
-// lanes of a vector of outputs together.
-template <class T>
-static void avg_pool_runs(const PoolArgs<T>& args) {
-  const PoolAxis* axis = args.axis;
-  const int64_t work = row_work(args);
-  for_each_row_group(
-      args.planes, axis[0].out, axis[1].out, work, large_input(args), [&](const auto& rows) {
-        Vec<T> sums[kLanes<T>];
-        T divisor[kLanes<T>];
-        for (T& each : divisor) each = 1;
-        T* y = nullptr;  // where the outputs begin that are not written
-        int64_t held = 0;
-        auto write = [&] {
-          for (int64_t k = held; k < kLanes<T>; ++k) sums[k] = Vec<T>{};
-          store_first<T>(y, held, sum_each<T>(sums) / load(divisor));
-          y += held, held = 0;
-        };
-        rows([&](int64_t plane, int64_t o0, int64_t o1) {
-          const WindowRows<T> behind(args, plane, o0, o1);
-          behind.prefetch(work);
-          const int64_t divide = axis[0].divisor[o0] * axis[1].divisor[o1];
-          if (!y) y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-          for (int64_t o = 0; o < axis[2].out; ++o) {
-            const int64_t end = axis[2].start[o] + axis[2].count[o];
-            Vec<T> sum = {};
-            for (int64_t i = axis[2].start[o]; i < end; i += kLanes<T>) {
-              const Lanes<T> inside(0, end - i);
-              sum += behind.template down<Sum<T>, 0>(
-                  [&](const T* row) { return inside.load(row + i); });
-            }
-            sums[held] = sum, divisor[held] = T(divide * axis[2].divisor[o]);
-            if (++held == kLanes<T>) write();
-          }
-        });
-        if (held > 0) write();
-      });
-}
-
-static bool are_runs(const PoolAxis& axis) {
-  int64_t covered = 0;
-  for (int64_t o = 0; o < axis.out; ++o) covered += axis.count[o];
-  return axis.step == 1 && covered <= 2 * axis.in;
-}
-
-template <class T>
-static void avg_pool_any(const PoolArgs<T>& args) {
-  const PoolAxis* axis = args.axis;
-  const Columns columns(axis[2]);
-  for_each_row_group(
-      args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
-      [&](const auto& rows) {
-        Scratch<T> sums(axis[2].in + kLanes<T>);
-        rows([&](int64_t plane, int64_t o0, int64_t o1) {
-          const T* x = args.x + plane * args.in_size();
-          T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-          const int64_t rows_behind = axis[0].count[o0] * axis[1].count[o1];
-          if (rows_behind > 0)
-            prefetch_line(x + window_row(axis, o0, o1, 0, 0) + rows_behind * axis[2].in +
-                              kAhead / int64_t{sizeof(T)},
-                          rows_behind * axis[2].in);
-          for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
-            Vec<T> sum = {};
-            for_each_window_row(axis, o0, o1, [&](int64_t row) {
-              sum += load_first(x + row + j, columns.end - j);
-            });
-            store(&sums[j], sum);
-          }
-          for (int64_t o2 = 0; o2 < axis[2].out; ++o2) {
-            T sum = 0;
-            for (int64_t t = 0, i = axis[2].start[o2]; t < axis[2].count[o2];
-                 ++t, i += axis[2].step)
-              sum += sums[i];
-            y[o2] = sum / T(axis[0].divisor[o0] * axis[1].divisor[o1] * axis[2].divisor[o2]);
-          }
-        });
-      });
-}
-
 // Elements in the first window.
 template <class T>
 static int64_t window_size(const PoolArgs<T>& args) {
@@ -427,7 +261,15 @@ void avg_pool_fprop_windows(const PoolArgs<T>& args) {
     return args.out_size() == 1 && args.in_size() == window_size(args) ? avg_pool_whole_planes(args)
                                                                        : avg_pool_whole_rows(args);
   if (avg_pool_fold(args)) return;
-  few_rows(args) && are_runs(args.axis[2]) ? avg_pool_runs(args) : avg_pool_any(args);
+  if (few_rows(args) && are_runs(args.axis[2], kFewColumns))
+    return fold_runs<T, Sum<T>>(args, [](Vec<T> sum, Vec<T> divisor) { return sum / divisor; });
+  const PoolAxis* axis = args.axis;
+  Scratch<T> divisor(axis[2].out + kLanes<T>);
+  for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
+    divisor[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
+  fold_taps<T, Sum<T>>(args, [&](Vec<T> sum, int64_t o0, int64_t o1, int64_t o) {
+    return sum / (T(axis[0].divisor[o0] * axis[1].divisor[o1]) * load(&divisor[o]));
+  });
 }
 
 LAMINA_INSTANTIATE(max_pool_fprop_windows, PoolArgs)

@@ -1,5 +1,6 @@
-// Windows of stride 1 or 2 along the columns, folded into sums or maxima: what average pools share
-// with max pools whose indices nobody asks for, and with gradients of averages of one divisor.
+// Windows of stride 1 or 2 along the columns, or of three or four columns side by side, folded into
+// sums or maxima: what average pools share with max pools whose indices nobody asks for, and with
+// gradients of averages of one divisor.
 //
 // The rows of a window are folded first, in whole vectors of columns, once for all windows that
 // share them; taps to the right come from that vector and the next by permutes. Rows of less than
@@ -62,6 +63,13 @@ LAMINA_INLINE void with_constants(const RegularColumns& columns, int64_t step, c
     with_taps(integral_constant<int, 1>{});
   else
     with_taps(integral_constant<int, 2>{});
+}
+// Windows of three or four columns side by side.
+LAMINA_INLINE RegularColumns adjacent_columns(const PoolAxis& axis) {
+  RegularColumns columns(axis, 4);
+  columns.holds =
+      columns.holds && axis.step == 1 && columns.stride > 2 && columns.taps == columns.stride;
+  return columns;
 }
 
 // The rows behind a row of outputs.
@@ -135,16 +143,16 @@ LAMINA_INLINE void fold_row(const WindowRows<T>& rows, const RowVectors<T>& vect
                             const RegularColumns& columns, int64_t step, int64_t out,
                             const Write& write) {
   struct Phases {
-    Vec<T> of[STRIDE];  // columns 0, STRIDE, ...; of stride 2 also 1, 3, ...
+    Vec<T> of[STRIDE];  // columns 0, STRIDE, ...; 1, STRIDE + 1, ...
   };
   auto phases = [&](int64_t column) __attribute__((always_inline)) {
-    const Vec<T> low = vectors.template fold<Fold, ROWS>(rows, column);
-    if constexpr (STRIDE == 1) {
-      return Phases{{low}};
-    } else {
-      const Vec<T> high = vectors.template fold<Fold, ROWS>(rows, column + kLanes<T>);
-      return Phases{{every_other<T, false>(low, high), every_other<T, true>(low, high)}};
-    }
+    Vec<T> line[STRIDE];
+#pragma GCC unroll 4
+    for (int i = 0; i < STRIDE; ++i)
+      line[i] = vectors.template fold<Fold, ROWS>(rows, column + i * kLanes<T>);
+    Phases phases;
+    split_columns<T, STRIDE>(line, phases.of);
+    return phases;
   };
   if constexpr (TAPS == 0) {
     for (int64_t o = 0; o < out; o += kLanes<T>) {
@@ -212,7 +220,8 @@ static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
   const PoolAxis* axis = args.axis;
   if (!few_rows(args)) return false;
   const NarrowColumns<T> narrow(axis[2]);
-  if (!columns.holds && !narrow.holds) return false;
+  const RegularColumns adjacent = adjacent_columns(axis[2]);
+  if (!columns.holds && !narrow.holds && !adjacent.holds) return false;
   const int64_t out = axis[2].out, work = row_work(args);
   const bool streamed = is_streamed<T>(args.planes * args.out_size());
   const bool large = streamed || large_input(args);
@@ -227,21 +236,26 @@ static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
         });
       });
     };
-    if (!columns.holds)
+    const auto each_fold = [&](const RegularColumns& own, auto stride, auto taps) {
+      const RowVectors<T> vectors(own.base, axis[2].in);
+      each_row([&](const auto& behind, const auto& write) {
+        if (behind.depths == 1 && behind.rows == taps)
+          fold_row<T, Fold, stride, taps, taps>(behind, vectors, own, axis[2].step, out, write);
+        else
+          fold_row<T, Fold, stride, taps, 0>(behind, vectors, own, axis[2].step, out, write);
+      });
+    };
+    if (columns.holds)
+      with_constants(columns, axis[2].step,
+                     [&](auto stride, auto taps) { each_fold(columns, stride, taps); });
+    else if (narrow.holds)
       each_row([&](const auto& behind, const auto& write) {
         write(0, narrow.template fold<Fold>(behind));
       });
+    else if (adjacent.stride == 3)
+      each_fold(adjacent, std::integral_constant<int, 3>{}, std::integral_constant<int, 3>{});
     else
-      with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
-        const RowVectors<T> vectors(columns.base, axis[2].in);
-        each_row([&](const auto& behind, const auto& write) {
-          if (behind.depths == 1 && behind.rows == taps)
-            fold_row<T, Fold, stride, taps, taps>(behind, vectors, columns, axis[2].step, out,
-                                                  write);
-          else
-            fold_row<T, Fold, stride, taps, 0>(behind, vectors, columns, axis[2].step, out, write);
-        });
-      });
+      each_fold(adjacent, std::integral_constant<int, 4>{}, std::integral_constant<int, 4>{});
   });
   return true;
 }

@@ -106,19 +106,19 @@ LAMINA_INLINE void for_each_covering_row(const PoolAxis* axis, int64_t i0, int64
 }
 
 // The windows of an axis as base + o * stride + t * step, 0 <= t < taps, cut to the axis.
-// `holds` where the tables say just that with a stride of 1 or 2 and a few taps.
+// `holds` where the tables say just that with a stride of at most `most` and a few taps.
 struct RegularColumns {
   static constexpr int64_t kMaxTaps = 16;
   bool holds = false;
   int64_t base = 0, stride = 1, taps = 0;
 
-  explicit RegularColumns(const PoolAxis& axis) {
+  explicit RegularColumns(const PoolAxis& axis, int64_t most = 2) {
     int64_t whole = 0;  // an output whose window is not cut
     for (int64_t o = 1; o < axis.out; ++o)
       if (axis.count[o] > axis.count[whole]) whole = o;
     taps = axis.out > 0 ? axis.count[whole] : 0;
     if (taps < 1 || taps > kMaxTaps) return;
-    for (stride = 1; stride <= 2 && !holds; ++stride) {
+    for (stride = 1; stride <= most && !holds; ++stride) {
       base = axis.start[whole] - whole * stride;
       holds = true;
       for (int64_t o = 0; o < axis.out && holds; ++o) {

@@ -251,6 +251,28 @@ LAMINA_INLINE void prefetch_ahead(const T* p, int64_t count, const T* end) {
     __builtin_prefetch(p);
 }
 
+// The elements at places `at` of an array of elements as wide as T.
+template <class T>
+LAMINA_INLINE Vec<T> gather(const void* p, Mask<T> at) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), __mmask16(-1), (__m512i)at, p, 4);
+  else
+    return (Vec<T>)_mm512_mask_i64gather_pd(_mm512_setzero_pd(), __mmask8(-1), (__m512i)at, p, 8);
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm256_i32gather_ps(static_cast<const float*>(p), (__m256i)at, 4);
+  else
+    return (Vec<T>)_mm256_i64gather_pd(static_cast<const double*>(p), (__m256i)at, 8);
+#else
+  Vec<T> v;
+  for (int i = 0; i < kLanes<T>; ++i)
+    __builtin_memcpy(reinterpret_cast<char*>(&v) + i * sizeof(T),
+                     static_cast<const char*>(p) + at[i] * sizeof(T), sizeof(T));
+  return v;
+#endif
+}
+
 template <class V, class M>
 LAMINA_INLINE V select(M mask, V yes, V no) {
   return mask ? yes : no;

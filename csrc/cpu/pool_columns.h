@@ -1,0 +1,345 @@
+// Windows of any columns: the rows of a window are folded first, into a line, then a vector of
+// outputs takes its taps one by one: by permutes where windows lie at one distance, else gathered.
+// Where windows are long each is folded in vectors, and the lanes of a vector of outputs together.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/pool_fold.h"
+#include "cpu/pool_largest.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+// The lanes of v[k] folded in lane k, as a fixed tree.
+template <class T, class Fold>
+LAMINA_INLINE Vec<T> fold_each(Vec<T> (&v)[kLanes<T>]) {
+#pragma GCC unroll 4
+  for (int half = kLanes<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (int k = 0; k < half; ++k)
+      v[k] = Fold::join(interleave<T, false>(v[k], v[k + half]),
+                        interleave<T, true>(v[k], v[k + half]));
+  return v[0];
+}
+
+// A tap of a vector of outputs: its columns, and which outputs have it.
+template <class T>
+struct Tap {
+  Mask<T> column, met;
+  int64_t first;  // column
+};
+
+// Columns of windows that lie `stride` apart: what a line has beside the row is nothing.
+template <class T>
+class SpacedColumns {
+ public:
+  static constexpr int64_t kMostStride = 16;
+  int64_t begin, end, before, room;  // the columns used; what lies before the row; all elements
+
+  SpacedColumns(const PoolAxis& axis, const RegularColumns& columns)
+      : columns_(columns), in_(axis.in), step_(axis.step) {
+    const int64_t last = ceil_div(axis.out, kLanes<T>) * kLanes<T> * columns.stride;
+    begin = max_of<int64_t>(columns.base, 0);
+    end = min_of(axis.in, columns.base + (axis.out - 1) * columns.stride +
+                              (columns.taps - 1) * axis.step + 1);
+    before = max_of<int64_t>(-columns.base, 0);
+    room = before + kLanes<T> + max_of(end, columns.base + last + (columns.taps - 1) * axis.step);
+    for (int64_t j = 1; j < columns.stride; ++j)
+      for (int64_t o = 0; o < kLanes<T>; ++o) {
+        const int64_t at = o * columns.stride, vector = at / kLanes<T>;
+        const int64_t own = vector == 0 && j == 1 ? at : o;
+        order_[j][o] = static_cast<LaneInteger<T>>(vector == j ? kLanes<T> + at % kLanes<T> : own);
+      }
+  }
+
+  template <class Body>
+  LAMINA_INLINE void each_tap(int64_t o, const Body& body) const {
+    int64_t first = columns_.base + o * columns_.stride;
+    Mask<T> column = lane_numbers<T>() * static_cast<LaneInteger<T>>(columns_.stride) +
+                     static_cast<LaneInteger<T>>(first);
+    for (int64_t t = 0; t < columns_.taps; ++t, first += step_) {
+      body(Tap<T>{column, (column >= 0) & (column < static_cast<LaneInteger<T>>(in_)), first});
+      column += static_cast<LaneInteger<T>>(step_);
+    }
+  }
+  template <class Element>  // as wide as T
+  LAMINA_INLINE Vec<T> load(const Element* line, const Tap<T>& tap) const {
+    const auto part = [&](int64_t j) {
+      Vec<T> v;
+      __builtin_memcpy(&v, line + before + tap.first + j * kLanes<T>, sizeof v);
+      return v;
+    };
+    Vec<T> v = part(0);
+    for (int64_t j = 1; j < columns_.stride; ++j) v = __builtin_shuffle(v, part(j), order_[j]);
+    return v;
+  }
+
+ private:
+  RegularColumns columns_;
+  int64_t in_, step_;
+  Mask<T> order_[kMostStride];
+};
+
+// Any columns. A tap that a window does not have lies behind them, where nothing is.
+template <class T>
+class GatheredColumns {
+ public:
+  int64_t begin, end = 0, before = 0, room;
+
+  explicit GatheredColumns(const PoolAxis& axis)
+      : begin(axis.in),
+        room(axis.in + 2 * kLanes<T>),
+        start_(axis.out + kLanes<T>),
+        count_(axis.out + kLanes<T>),
+        step_(static_cast<LaneInteger<T>>(axis.step)),
+        nothing_(static_cast<LaneInteger<T>>(axis.in + kLanes<T>)) {
+    for (int64_t o = 0; o < axis.out + kLanes<T>; ++o) {
+      const bool holds = o < axis.out && axis.count[o] > 0;
+      start_[o] = static_cast<LaneInteger<T>>(holds ? axis.start[o] : 0);
+      count_[o] = static_cast<LaneInteger<T>>(holds ? axis.count[o] : 0);
+      if (!holds) continue;
+      begin = min_of(begin, axis.start[o]);
+      end = max_of(end, axis.start[o] + (axis.count[o] - 1) * axis.step + 1);
+      taps_ = max_of(taps_, axis.count[o]);
+    }
+    begin = min_of(begin, end);
+  }
+
+  template <class Body>
+  LAMINA_INLINE void each_tap(int64_t o, const Body& body) const {
+    Mask<T> column, count;
+    __builtin_memcpy(&column, start_.get() + o, sizeof column);
+    __builtin_memcpy(&count, count_.get() + o, sizeof count);
+    for (LaneInteger<T> t = 0; t < taps_; ++t, column += step_) {
+      const Mask<T> met = count > t;
+      body(Tap<T>{met ? column : Mask<T>{} + nothing_, met, 0});
+    }
+  }
+  template <class Element>
+  LAMINA_INLINE Vec<T> load(const Element* line, const Tap<T>& tap) const {
+    return gather<T>(line, tap.column);
+  }
+
+ private:
+  Scratch<LaneInteger<T>> start_, count_;
+  int64_t taps_ = 0;
+  LaneInteger<T> step_, nothing_;
+};
+
+template <class T, class Body>
+static void with_columns(const PoolAxis& axis, const Body& body) {
+  const RegularColumns columns(axis, kVectorBytes >= 32 ? SpacedColumns<T>::kMostStride : 0);
+  columns.holds ? body(SpacedColumns<T>(axis, columns)) : body(GatheredColumns<T>(axis));
+}
+
+// y = finish(folded window, o0, o1, o2) in vectors of o2.
+template <class T, class Fold, class Finish>
+static void fold_taps(const PoolArgs<T>& args, const Finish& finish) {
+  const PoolAxis* axis = args.axis;
+  const int64_t work = row_work(args);
+  with_columns<T>(axis[2], [&](const auto& columns) {
+    for_each_row_group(
+        args.planes, axis[0].out, axis[1].out, work, large_input(args), [&](const auto& rows) {
+          const Scratch<T> memory(columns.room);
+          T* const line = memory.get() + columns.before;
+          std::fill_n(memory.get(), columns.room, Fold::kNothing);
+          rows([&](int64_t plane, int64_t o0, int64_t o1) {
+            T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+            const T* x = args.x + plane * args.in_size();
+            if (axis[0].count[o0] * axis[1].count[o1] > 0)
+              WindowRows<T>(args, plane, o0, o1).prefetch(work);
+            for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
+              Vec<T> v = broadcast<T>(Fold::kNothing);
+              for_each_window_row(axis, o0, o1, [&](int64_t row) {
+                v = Fold::join(v, load_first(x + row + j, columns.end - j, Fold::kNothing));
+              });
+              store(line + j, v);
+            }
+            for (int64_t o = 0; o < axis[2].out; o += kLanes<T>) {
+              Vec<T> v = broadcast<T>(Fold::kNothing);
+              columns.each_tap(o, [&](const Tap<T>& tap) {
+                v = Fold::join(v, columns.load(memory.get(), tap));
+              });
+              store_first(y + o, axis[2].out - o, finish(v, o0, o1, o));
+            }
+          });
+        });
+  });
+}
+
+inline constexpr int64_t kFewColumns = 4;  // taken as fast one by one
+
+// y = finish(folded windows, divisors) in vectors of outputs of any rows, for windows of columns
+// that follow each other: each is folded in vectors.
+template <class T, class Fold, class Finish>
+static void fold_runs(const PoolArgs<T>& args, const Finish& finish) {
+  const PoolAxis* axis = args.axis;
+  const int64_t work = row_work(args);
+  const Scratch<Lanes<T>> last(axis[2].out);  // of a window's last vector
+  for (int64_t o = 0; o < axis[2].out; ++o)
+    last[o] = Lanes<T>(
+        0, axis[2].count[o] - (max_of<int64_t>(axis[2].count[o], 1) - 1) / kLanes<T> * kLanes<T>);
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, work, large_input(args), [&](const auto& rows) {
+        Vec<T> folded[kLanes<T>];
+        T divisor[kLanes<T>];
+        for (T& each : divisor) each = 1;
+        T* y = nullptr;  // where the outputs begin that are not written
+        int64_t held = 0;
+        auto write = [&] {
+          for (int64_t k = held; k < kLanes<T>; ++k) folded[k] = broadcast<T>(Fold::kNothing);
+          store_first<T>(y, held, finish(fold_each<T, Fold>(folded), load(divisor)));
+          y += held, held = 0;
+        };
+        rows([&](int64_t plane, int64_t o0, int64_t o1) {
+          const WindowRows<T> behind(args, plane, o0, o1);
+          behind.prefetch(work);
+          const int64_t divide = axis[0].divisor[o0] * axis[1].divisor[o1];
+          if (!y) y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+          for (int64_t o = 0; o < axis[2].out; ++o) {
+            int64_t i = axis[2].start[o];
+            const int64_t end = i + axis[2].count[o];
+            const auto rest = [&] {
+              return behind.template down<Fold, 0>(
+                  [&](const T* row) { return last[o].load(row + i, Fold::kNothing); });
+            };
+            if (end - i <= kLanes<T>) {
+              folded[held] = rest();
+            } else {
+              Vec<T> v = broadcast<T>(Fold::kNothing);
+              for (; i + kLanes<T> < end; i += kLanes<T>)
+                v = Fold::join(
+                    v, behind.template down<Fold, 0>([&](const T* row) { return load(row + i); }));
+              folded[held] = Fold::join(v, rest());
+            }
+            divisor[held] = T(divide * axis[2].divisor[o]);
+            if (++held == kLanes<T>) write();
+          }
+        });
+        if (held > 0) write();
+      });
+}
+
+// Whether the columns of a window follow each other, are more than `few`, and hardly any are in two
+// windows.
+static bool are_runs(const PoolAxis& axis, int64_t few) {
+  int64_t covered = 0;
+  for (int64_t o = 0; o < axis.out; ++o) covered += axis.count[o];
+  return axis.step == 1 && covered <= 2 * axis.in && covered > few * axis.out;
+}
+
+// All lanes joined in each, as a fixed tree.
+template <class T, int WIDTH = kLanes<T> / 2, class V, class Join>
+LAMINA_INLINE V across(V v, const Join& join) {
+  Mask<T> order{};
+  for (int i = 0; i < kLanes<T>; ++i) order[i] = (i + WIDTH) % kLanes<T>;
+  v = join(v, __builtin_shuffle(v, order));
+  if constexpr (WIDTH == 1)
+    return v;
+  else
+    return across<T, WIDTH / 2>(v, join);
+}
+
+// The first largest of n > 0 elements in a run: NaN wins.
+template <class T>
+static int64_t first_largest(const T* x, int64_t n) {
+  constexpr int kChains = 4;
+  constexpr T kLeast = -T(__builtin_inf());
+  Largest<T> chain[kChains];
+  int64_t i = 0;
+  for (; i + kChains * kLanes<T> <= n; i += kChains * kLanes<T>)
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c)
+      chain[c].offer(load(x + i + c * kLanes<T>), static_cast<LaneInteger<T>>(i));
+  for (int c = 0; i < n; i += kLanes<T>, ++c)  // the offset of a chain is that of its first vector
+    chain[c].offer(load_first(x + i, n - i, kLeast),
+                   static_cast<LaneInteger<T>>(i - c * kLanes<T>));
+  const Vec<T> top = across<T>(maximum<T>(maximum<T>(chain[0].value, chain[1].value),
+                                          maximum<T>(chain[2].value, chain[3].value)),
+                               [](Vec<T> a, Vec<T> b) { return maximum<T>(a, b); });
+  Mask<T> place = Mask<T>{} + static_cast<LaneInteger<T>>(n);
+  for (int c = 0; c < kChains; ++c) {
+    const Vec<T> v = chain[c].value;
+    const Mask<T> own = chain[c].offset + c * kLanes<T> + lane_numbers<T>();
+    place = ((v == top) | ((v != v) & (top != top))) & (own < place) ? own : place;
+  }
+  place = across<T>(place, [](Mask<T> a, Mask<T> b) { return a < b ? a : b; });
+  return place[0];
+}
+
+// Maxima and their places. Down a column the first of equals wins; across columns
+// the first in the order of rows, not the first met.
+template <class T>
+static void largest_taps(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  with_columns<T>(axis[2], [&](const auto& columns) {
+    for_each_row_group(
+        args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
+        [&](const auto& rows) {
+          const Scratch<T> line(columns.room);
+          const Scratch<LaneInteger<T>> row_of(columns.room);
+          std::fill_n(line.get(), columns.room, -T(__builtin_inf()));
+          std::fill_n(row_of.get(), columns.room, LaneInteger<T>(0));
+          rows([&](int64_t plane, int64_t o0, int64_t o1) {
+            const T* x = args.x + plane * args.in_size();
+            const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+            if (axis[0].count[o0] == 0 || axis[1].count[o1] == 0) {
+              std::fill_n(args.result + at, axis[2].out, -T(__builtin_inf()));
+              std::fill_n(args.index + at, axis[2].out, int64_t{0});
+              return;
+            }
+            const int64_t first = window_row(axis, o0, o1, 0, 0);
+            for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
+              Largest<T> largest;
+              for_each_window_row(axis, o0, o1, [&](int64_t row) {
+                largest.offer(load_first(x + row + j, columns.end - j, -T(__builtin_inf())),
+                              static_cast<LaneInteger<T>>(row - first));
+              });
+              store(&line[columns.before + j], largest.value);
+              __builtin_memcpy(&row_of[columns.before + j], &largest.offset, sizeof largest.offset);
+            }
+            for (int64_t o = 0; o < axis[2].out; o += kLanes<T>) {
+              Vec<T> value = broadcast<T>(-T(__builtin_inf()));
+              Mask<T> row = {}, column = Mask<T>{} - 1;  // none met
+              columns.each_tap(o, [&](const Tap<T>& tap) {
+                const Vec<T> v = columns.load(line.get(), tap);
+                const Mask<T> own = (Mask<T>)columns.load(row_of.get(), tap);
+                const Mask<T> equal = (v == value) | ((v != v) & (value != value));
+                const Mask<T> larger = ~(v <= value) & (value == value) & ~equal;
+                const Mask<T> better = tap.met & ((column < 0) | larger | (equal & (own < row)));
+                value = better ? v : value;
+                row = better ? own : row, column = better ? tap.column : column;
+              });
+              store_first(args.result + at + o, axis[2].out - o, value);
+              store_index<T>(args.index + at + o, axis[2].out - o, row + column, first, false);
+            }
+            for (int64_t o = 0; o < axis[2].out; ++o)
+              if (axis[2].count[o] == 0) args.index[at + o] = 0;
+          });
+        });
+  });
+}
+
+inline constexpr int64_t kFewPlaces = 20;  // likewise
+
+// The same for windows of one row and columns that follow each other.
+template <class T>
+static void largest_of_runs(const PoolArgs<T>& args) {
+  const PoolAxis* axis = args.axis;
+  for_each_row_group(args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
+                     [&](const auto& rows) {
+                       rows([&](int64_t plane, int64_t o0, int64_t o1) {
+                         const T* x = args.x + plane * args.in_size();
+                         const int64_t row = window_row(axis, o0, o1, 0, 0);
+                         const int64_t at =
+                             ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+                         for (int64_t o = 0; o < axis[2].out; ++o) {
+                           const int64_t from = row + axis[2].start[o];
+                           const int64_t best = from + first_largest(x + from, axis[2].count[o]);
+                           args.result[at + o] = x[best], args.index[at + o] = best;
+                         }
+                       });
+                     });
+}
+
+LAMINA_CPU_NAMESPACE_END
