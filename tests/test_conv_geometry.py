@@ -118,3 +118,24 @@ def test_rounding(kernel, dtype):
     scale = np.sqrt(np.mean(exact.astype(float) ** 2))
     assert np.sqrt(np.mean((y - exact).astype(float) ** 2)) < 16 * eps * scale
     assert_allclose(y.astype(float), exact.astype(float), rtol=0, atol=64 * eps * scale)
+
+
+@pytest.mark.parametrize("width", [33, 48, 100, 129, 300])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(7, 1, 1), (4, 2, 1), (31, 1, 1), (3, 1, 9), (5, 2, 3)]
+)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_depthwise_rows_alone(rows, width, kernel, stride, dilation):
+    """A row of results is summed in runs of vectors of columns; exact on small integers."""
+    size = (rows, kernel)
+    x = lamina.tensor(cases.integers((2, 3, rows, width), 1), requires_grad=True)
+    weight = cases.integers((6, 1, *size), 2)
+    options = dict(stride=(1, stride), padding=(0, kernel // 2), dilation=(1, dilation), groups=3)
+    y = F.conv2d(x, weight, cases.integers((6,), 3), **options, algo="depthwise")
+    y.backward(cases.integers(y.shape, 4))
+    with lamina.backend("ref"):
+        twin = lamina.tensor(x.data, requires_grad=True)
+        expected = F.conv2d(twin, weight, cases.integers((6,), 3), **options)
+        expected.backward(cases.integers(y.shape, 4))
+    assert_array_equal(y.data, expected.data)
+    assert_array_equal(x.grad.data, twin.grad.data)

@@ -3,12 +3,14 @@
 // Method        The sums of a tile of up to 8 rows by a vector of columns stay in registers. For
 //               every column of taps the weights of up to 7 rows of taps are broadcast, and each
 //               row of x is loaded once, shifted, for all output rows that it feeds. Edges are
-//               masked loads: nothing is copied or padded. Stride 2 takes every other column of
-//               two loads; its input gradient computes both phases of the columns and interleaves
-//               them in the store. Other strides, and a depth, take the padded copy of direct.h.
-//               Small planes slide (cpu/depthwise_slide.h).
+//               masked loads: nothing is copied or padded. A row alone is summed in runs of 8
+//               vectors of columns, which share the broadcasts. Stride 2 takes every other column
+//               of two loads; its input gradient computes both phases of the columns and
+//               interleaves them in the store. Other strides, and a depth, take the padded copy of
+//               direct.h. Small planes slide (cpu/depthwise_slide.h).
 // Partitioning  planes of the result, row classes (cpu/depthwise.h), bands of tiles.
-// Numerics      an output sums its taps in order of row chunks of 7, 5, 3, 2, 1, column, row.
+// Numerics      an output sums its taps in order of row chunks of 7, 5, 3, 2, 1 (of a row
+//               alone, of 1), column, row.
 // Floor         the larger of x and y once through the caches, and the products at the FMA peak.
 #include "cpu/activate.h"
 #include "cpu/depthwise.h"
@@ -89,6 +91,40 @@ LAMINA_INLINE void sum_columns(const DepthwiseTile<T>& tile, const ColumnClass& 
     }
 }
 
+// The same of one row of results and RUN vectors of columns, which share the factors.
+template <class T, int RUN, int ST>
+[[gnu::noinline]] static void sum_run(const DepthwiseTile<T>& tile, const ColumnClass& columns,
+                                      int64_t column, Vec<T>* sums) {
+  const int64_t filter_row = tile.kernel_width * tile.row.filter_step;
+  constexpr int64_t kStep = ST * kLanes<T>;
+  Vec<T> sum[RUN] = {};
+  for (int64_t source = 0; source < tile.sources; ++source)
+    for (int64_t t = 0; t < tile.row.taps; ++t) {
+      const T* const row = tile.rows[source * tile.row_count + t];
+      const T* weight = tile.weight + source * tile.kernel_size +
+                        tile.row.filter * tile.kernel_width + t * filter_row + columns.filter;
+      int64_t place = columns.first + ST * column;
+      for (int64_t u = 0; u < columns.taps;
+           ++u, place += columns.step, weight += columns.filter_step) {
+        const Vec<T> factor = broadcast(*weight);
+        if (place >= 0 && place + RUN * kStep <= tile.width) {
+#pragma GCC unroll 8
+          for (int i = 0; i < RUN; ++i)
+            sum[i] += factor * load_columns<T, ST>(row + place + i * kStep);
+        } else {
+#pragma GCC unroll 8
+          for (int i = 0; i < RUN; ++i) {
+            const int64_t at = place + i * kStep;
+            if (at > -kStep && at < tile.width)
+              sum[i] += factor * load_columns<T, ST>(row + at, -at, tile.width - at);
+          }
+        }
+      }
+    }
+#pragma GCC unroll 8
+  for (int i = 0; i < RUN; ++i) sums[i] = sum[i];
+}
+
 // Stores `rows` of the rows of a tile: what = place of its first element in y.
 template <class T, int B, int P>
 LAMINA_INLINE void store_tile(const DepthwisePass<T>& pass, Vec<T> (&sum)[P][B], int64_t rows,
@@ -117,7 +153,22 @@ template <class T, int B, int ST, int P>
                                              const DepthwiseTile<T>& tile, int64_t rows,
                                              int64_t place, T bias) {
   constexpr int64_t kColumns = P * kLanes<T>;
-  for (int64_t column = 0; column < pass.out[1]; column += kColumns) {
+  int64_t column = 0;
+  if constexpr (B == 1) {
+    constexpr int kRun = 8;
+    for (; column + 2 * kColumns < pass.out[1]; column += kRun * kColumns) {
+      Vec<T> run[P][kRun];
+      for (int phase = 0; phase < P; ++phase)
+        sum_run<T, kRun, ST>(tile, tile.columns[phase], column / P, run[phase]);
+      for (int i = 0; i < kRun && column + i * kColumns < pass.out[1]; ++i) {
+        Vec<T> sum[P][1];
+        for (int phase = 0; phase < P; ++phase) sum[phase][0] = run[phase][i];
+        const int64_t at = column + i * kColumns;
+        store_tile<T, 1, P>(pass, sum, rows, place + at, 0, pass.out[1] - at, bias);
+      }
+    }
+  }
+  for (; column < pass.out[1]; column += kColumns) {
     Vec<T> sum[P][B];
     for (int phase = 0; phase < P; ++phase)
       sum_columns<T, B, ST>(tile, tile.columns[phase], column / P, sum[phase]);
