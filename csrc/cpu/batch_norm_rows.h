@@ -6,8 +6,6 @@
 // Floor         two reads and one write of the tensor (dgrad: four reads), mostly from a cache
 #pragma once
 
-#include <algorithm>
-
 #include "cpu/activate.h"
 #include "cpu/line_norm.h"
 #include "cpu/scratch.h"
@@ -27,8 +25,8 @@ class ByPosition {
         values_(args.inner > 1 ? spread_.get() : of_channels) {
     if (args.inner <= 1) return;
     T* to = spread_.get();
-    for (int64_t c = 0; c < args.c; ++c, to += args.inner)
-      std::fill_n(to, args.inner, of_channels[c]);
+    for (int64_t c = 0; c < args.c; ++c)
+      for (int64_t i = 0; i < args.inner; ++i) *to++ = of_channels[c];
   }
   LAMINA_INLINE Vec<T> at(int64_t position, int64_t count) const {
     return load_first(values_ + position, count);
@@ -56,8 +54,8 @@ struct ChannelScales {
 template <class T, class Term, class Take>
 static void sums_of_rows(const ops::BatchNormArgs<T>& args, int64_t images, const Term& term,
                          const Take& take) {
-  const int64_t row = args.c * args.inner, width = std::clamp<int64_t>(row, 1, kPositionBlock);
-  const int64_t run = std::clamp<int64_t>(kRowTask / width, 32, 256);  // images
+  const int64_t row = args.c * args.inner, width = max_of<int64_t>(min_of(row, kPositionBlock), 1);
+  const int64_t run = max_of<int64_t>(min_of<int64_t>(kRowTask / width, 256), 32);  // images
   const int64_t blocks = ceil_div(row, kPositionBlock), runs = ceil_div(images, run);
   const Scratch<T> first(runs * row), second(runs * row);
   parallel_ranges(runs * blocks, ceil_div(kRowTask, run * width), [&](int64_t begin, int64_t end) {
@@ -120,7 +118,7 @@ static void statistics_of_rows(const ops::BatchNormArgs<T>& args) {
   });
   bool again = false;
   const Scratch<T> near(args.c);  // 1 where the moments have their digits
-  std::fill_n(near.get(), args.c, T(0));
+  for (int64_t c = 0; c < args.c; ++c) near[c] = T(0);
   for (int pass = 0; pass < 2; ++pass) {
     const ByPosition<T> centre(args, shift.get());
     const auto moments = [&](int64_t at, int64_t p, int64_t count, Vec<T>& sum, Vec<T>& squares) {

@@ -3,8 +3,6 @@
 // Where windows are long each is folded in vectors, and the lanes of a vector of outputs together.
 #pragma once
 
-#include <algorithm>
-
 #include "cpu/pool_fold.h"
 #include "cpu/pool_largest.h"
 
@@ -126,6 +124,11 @@ class GatheredColumns {
   LaneInteger<T> step_, nothing_;
 };
 
+template <class E>
+static void fill(E* to, int64_t count, E value) {
+  for (int64_t i = 0; i < count; ++i) to[i] = value;
+}
+
 template <class T, class Body>
 static void with_columns(const PoolAxis& axis, const Body& body) {
   const RegularColumns columns(axis, kVectorBytes >= 32 ? SpacedColumns<T>::kMostStride : 0);
@@ -142,7 +145,7 @@ static void fold_taps(const PoolArgs<T>& args, const Finish& finish) {
         args.planes, axis[0].out, axis[1].out, work, large_input(args), [&](const auto& rows) {
           const Scratch<T> memory(columns.room);
           T* const line = memory.get() + columns.before;
-          std::fill_n(memory.get(), columns.room, Fold::kNothing);
+          fill(memory.get(), columns.room, Fold::kNothing);
           rows([&](int64_t plane, int64_t o0, int64_t o1) {
             T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
             const T* x = args.x + plane * args.in_size();
@@ -278,14 +281,14 @@ static void largest_taps(const PoolArgs<T>& args) {
         [&](const auto& rows) {
           const Scratch<T> line(columns.room);
           const Scratch<LaneInteger<T>> row_of(columns.room);
-          std::fill_n(line.get(), columns.room, -T(__builtin_inf()));
-          std::fill_n(row_of.get(), columns.room, LaneInteger<T>(0));
+          fill(line.get(), columns.room, -T(__builtin_inf()));
+          fill(row_of.get(), columns.room, LaneInteger<T>(0));
           rows([&](int64_t plane, int64_t o0, int64_t o1) {
             const T* x = args.x + plane * args.in_size();
             const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
             if (axis[0].count[o0] == 0 || axis[1].count[o1] == 0) {
-              std::fill_n(args.result + at, axis[2].out, -T(__builtin_inf()));
-              std::fill_n(args.index + at, axis[2].out, int64_t{0});
+              fill(args.result + at, axis[2].out, -T(__builtin_inf()));
+              fill(args.index + at, axis[2].out, int64_t{0});
               return;
             }
             const int64_t first = window_row(axis, o0, o1, 0, 0);
