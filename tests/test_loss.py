@@ -295,3 +295,113 @@ def test_targets_written_after_forward_are_refused():
         target[1] = 3
         with pytest.raises(ValueError, match="cross_entropy: target"):
             loss.backward()
+
+
+POINTWISE = {
+    "l1_loss": {},
+    "mse_loss": {},
+    "smooth_l1_loss": {"beta": 0.5},
+    "huber_loss": {"delta": 0.5},
+    "binary_cross_entropy_with_logits": {},
+    "soft_margin_loss": {},
+    "multilabel_soft_margin_loss": {},
+}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", POINTWISE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", MODES)
+def test_pointwise_of_many_like_torch(backend, name, dtype, reduction):
+    """Whole and broken vectors, several tasks, extremes; the second call is a known one."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(8)
+    for shape in ((1,), (3, 5), (33,), (2, 40003)):
+        x, t = (3 * rng.standard_normal(shape)).astype(dtype), rng.random(shape).astype(dtype)
+        if name == "soft_margin_loss":
+            t = np.where(t > 0.5, dtype(1), dtype(-1))
+        x.reshape(-1)[-1] = {1: 100, 3: -1000, 33: np.inf, 2: np.nan}[shape[0]]
+        peers = [torch.tensor(x, requires_grad=True), torch.tensor(t)]
+        peers[1].requires_grad_(name != "soft_margin_loss")  # torch has no such gradient
+        loss = getattr(torch.nn.functional, name)(*peers, reduction=reduction, **POINTWISE[name])
+        loss.sum().backward()
+        for _ in range(2):
+            ours = [Tensor(a, requires_grad=True) for a in (x, t)]
+            y = getattr(F, name)(*ours, reduction=reduction, **POINTWISE[name])
+            y.sum().backward()
+            eps = 64 * np.finfo(dtype).eps
+            close = {"rtol": eps, "atol": eps * (1 if reduction != "sum" else x.size)}
+            np.testing.assert_allclose(y.detach().numpy(), loss.detach().numpy(), **close)
+            for mine, other in zip(ours, peers, strict=True):
+                if other.requires_grad:  # in torch NaN has a sign of 0
+                    grads = (np.where(np.isnan(x), 0, a.grad.numpy()) for a in (mine, other))
+                    np.testing.assert_allclose(*grads, rtol=eps, atol=eps)
+
+
+@pytest.mark.parametrize("name", POINTWISE)
+def test_pointwise_of_any_layout(name):
+    x, t = RNG.standard_normal((5, 8)), np.where(RNG.random((5, 8)) < 0.5, 1.0, -1.0)
+    expected = getattr(F, name)(x, t)
+    unaligned = np.zeros(x.nbytes + 1, np.uint8)[1:].view(float).reshape(x.shape)
+    unaligned[:] = x
+    for given in (unaligned, np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2], x.astype(">f8")):
+        assert getattr(F, name)(given, t) == expected
+        leaf = Tensor(np.asarray(given, float), requires_grad=True)
+        getattr(F, name)(leaf, t).backward()
+        assert np.isfinite(leaf.grad.numpy()).all()
+
+
+def test_signs_are_checked_every_time():
+    x, t = np.ones(3, np.float32), np.array([1, -1, 1], np.float32)
+    for loss in (F.soft_margin_loss, lambda x, t: F.margin_ranking_loss(x, x, t)):
+        for _ in range(3):
+            loss(x, t)
+            with pytest.raises(ValueError, match=r"target must hold 1 and -1 only, got 0\.5"):
+                loss(x, t / 2)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(5,), (7, 3), (40, 1000), (2, 5, 300), (3, 4, 2, 9)], ids=str)
+@pytest.mark.parametrize("reduction", MODES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_class_losses_like_torch(shape, dtype, reduction, weighted):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(9)
+    x, q = rng.standard_normal(shape).astype(dtype), rng.random(shape).astype(dtype)
+    classes = shape[min(1, len(shape) - 1)]
+    target = rng.integers(0, classes, shape[:1] + shape[2:] if len(shape) > 1 else ())
+    if target.ndim:
+        target.reshape(-1)[1] = -100
+    weight = rng.random(classes).astype(dtype) if weighted else None
+    peer_weight = None if weight is None else torch.tensor(weight)
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    for name, t, options in (
+        ("nll_loss", target, {}),
+        ("cross_entropy", q, {}),
+        ("cross_entropy", q, {"label_smoothing": 0.2}),
+    ):
+        peers = [torch.tensor(x, requires_grad=True), torch.tensor(t)]
+        peers[1].requires_grad_(t is q)
+        expected = getattr(torch.nn.functional, name)(
+            *peers, peer_weight, reduction=reduction, **options
+        )
+        expected.sum().backward()
+        for _ in range(2):
+            ours = [Tensor(x, requires_grad=True), Tensor(t, requires_grad=t is q)]
+            loss = getattr(F, name)(*ours, weight, reduction=reduction, **options)
+            loss.sum().backward()
+            np.testing.assert_allclose(loss.detach().numpy(), expected.detach().numpy(), **close)
+            for mine, other in zip(ours, peers, strict=True):
+                if mine.requires_grad:
+                    np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), **close)
+
+
+def test_nll_loss_refuses_what_is_no_class():
+    x, target = np.zeros((2, 3, 20000), np.float32), np.zeros((2, 20000), int)
+    for _ in range(2):
+        F.nll_loss(x, target)
+        bad = target.copy()
+        bad[1, 5], bad[1, 19000] = 3, -1
+        with pytest.raises(ValueError, match=r"nll_loss: .* got 3 at position \(1, 5\)"):
+            F.nll_loss(x, bad)

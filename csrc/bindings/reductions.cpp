@@ -6,6 +6,7 @@
 #include "bindings/calls.h"
 #include "bindings/common.h"
 #include "bindings/numpy_array.h"
+#include "bindings/on_processor.h"
 
 LAMINA_ARGS(ReduceArgs)
 LAMINA_ARGS(ExtremeArgs)
@@ -40,40 +41,6 @@ namespace {
 
 using ops::Reduction;
 
-// Where NumPy's arrays are reduced: on a backend that reduces, for kernels of GPUs are CuPy's.
-class OnProcessor {
- public:
-  explicit OnProcessor(bool reference) {
-    const std::string& name = ops::current_backend();
-    if (name == "ref" || (name == "cpu" && !reference)) return;
-    before_ = name;
-    ops::set_current_backend(reference ? "ref" : "cpu");
-  }
-  ~OnProcessor() {
-    if (before_) ops::set_current_backend(*before_);
-  }
-  OnProcessor(const OnProcessor&) = delete;
-  OnProcessor& operator=(const OnProcessor&) = delete;
-
- private:
-  std::optional<std::string> before_;
-};
-
-template <class Args>
-void run_reduction(const char* op, const char* pass, const Args& args, int64_t elements,
-                   bool reference = false) {
-  constexpr int64_t kShort = 8192;  // giving up the GIL costs more than these
-  const OnProcessor processor(reference);
-  std::optional<py::gil_scoped_release> release;
-  if (elements > kShort) release.emplace();
-  ops::run(op, pass, args);
-}
-
-template <class Body>
-void visit_floats(const Array& array, Body&& body) {
-  array.type() == ElementType::f64 ? body(double{}) : body(float{});
-}
-
 template <class T>
 T* data_if(const std::optional<Array>& array, const char* name, int64_t elements) {
   return array ? checked_data<T>(*array, name, elements) : nullptr;
@@ -107,7 +74,7 @@ void reduce(Reduction kind, const Runs& runs, double divisor, const Array& x, co
     args.x = checked_data<T>(x, "x", runs.size());
     args.centre = data_if<double>(centre, "centre", runs.lines());
     args.result = checked_data<T>(y, "y", runs.lines());
-    run_reduction("reduce", "fprop", args, runs.size());
+    run_on_processor("reduce", "fprop", args, runs.size());
   });
 }
 
@@ -123,7 +90,7 @@ void reduce_gradient(Reduction kind, const Runs& runs, double divisor,
     args.centre = data_if<double>(centre, "centre", runs.lines());
     args.grad_y = checked_data<T>(grad_y, "grad_y", runs.lines());
     args.result = checked_data<T>(grad_x, "grad_x", runs.size());
-    run_reduction("reduce", "dgrad", args, runs.size());
+    run_on_processor("reduce", "dgrad", args, runs.size());
   });
 }
 
@@ -138,7 +105,7 @@ void extreme(bool smallest, const Runs& runs, const Array& x, const std::optiona
     args.result = data_if<T>(y, "y", runs.lines());
     // Beside float32, vectors of the kernels count rows in 32 bits.
     const bool uncounted = indices && runs.m == 1 && runs.n > std::numeric_limits<int32_t>::max();
-    run_reduction("extreme", "fprop", args, runs.size(), uncounted);
+    run_on_processor("extreme", "fprop", args, runs.size(), uncounted);
   });
 }
 
@@ -155,7 +122,7 @@ void extreme_gradient(const Runs& runs, const std::optional<Array>& x,
     args.indices = data_if<int64_t>(indices, "indices", runs.lines());
     args.grad_y = checked_data<T>(grad_y, "grad_y", runs.lines());
     args.result = checked_data<T>(grad_x, "grad_x", runs.size());
-    run_reduction("extreme", "dgrad", args, runs.size());
+    run_on_processor("extreme", "dgrad", args, runs.size());
   });
 }
 
@@ -168,7 +135,7 @@ void cumsum(const Array& x, const Array& y, int64_t outer, int64_t n, int64_t in
     args.outer = outer, args.n = n, args.inner = inner, args.reversed = reversed;
     args.x = checked_data<T>(x, "x", size);
     args.result = checked_data<T>(y, "y", size);
-    run_reduction("cumsum", "fprop", args, size);
+    run_on_processor("cumsum", "fprop", args, size);
   });
 }
 

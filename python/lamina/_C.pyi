@@ -330,6 +330,11 @@ def gru_cell_dgrad(
 def gru_cell_fprop(
     n: int, hidden: int, h: NDArray, gates: NDArray, b: NDArray, new_h: NDArray
 ) -> None: ...
+def holds_signs(t: NDArray) -> bool:
+    """
+    Whether all elements are 1 or -1
+    """
+
 def idle_bytes() -> int: ...
 def idle_limit() -> int: ...
 def im2col(pass_: str, shape: ConvShape, source: NDArray, result: NDArray) -> None: ...
@@ -383,6 +388,28 @@ def local_response_norm(
     grad_y: NDArray | None,
     result: NDArray,
 ) -> None: ...
+def loss(
+    kind: str,
+    a: float,
+    b: float,
+    reduction: str,
+    x: NDArray,
+    t: NDArray,
+    grad_y: NDArray | None,
+    of_target: bool,
+    result: NDArray,
+) -> None:
+    """
+    The loss, or with grad_y the gradient of x or of t
+    """
+
+def loss_call(
+    shape: Sequence[int], kind: str, a: float, b: float, reduction: str, size: int
+) -> Call:
+    """
+    operands: x, t
+    """
+
 def lstm_cell_dgrad(
     n: int,
     hidden: int,
@@ -456,6 +483,28 @@ def negate_call(shape: Sequence[int]) -> Call:
     operands: x
     """
 
+def nll(
+    x: NDArray | None,
+    target: NDArray,
+    weight: NDArray | None,
+    grad_loss: NDArray | None,
+    result: NDArray,
+    n: int,
+    c: int,
+    inner: int,
+    ignore_index: int,
+) -> int:
+    """
+    Returns the first position whose target is no class, or -1
+    """
+
+def nll_call(
+    shape: Sequence[int], n: int, c: int, inner: int, ignore_index: int, reduction: str
+) -> Call:
+    """
+    operands: x, target, weight
+    """
+
 def nms(boxes: NDArray, threshold: float, keep: NDArray) -> None: ...
 def note_measured_conv(question: str, times: Sequence[tuple[str, float]]) -> None: ...
 def num_threads() -> int: ...
@@ -521,6 +570,41 @@ def prelu_gradients(
     n: int,
     c: int,
     inner: int,
+) -> None: ...
+def probability_call(
+    shape: Sequence[int], n: int, c: int, inner: int, smoothing: float, reduction: str
+) -> Call:
+    """
+    operands: x, target, weight
+    """
+
+def probability_gradient(
+    q: NDArray,
+    weight: NDArray | None,
+    log_p: NDArray,
+    grad_y: NDArray,
+    of_target: bool,
+    result: NDArray,
+    n: int,
+    c: int,
+    inner: int,
+    smoothing: float,
+    reduction: str,
+) -> None:
+    """
+    Of x, or of the target
+    """
+
+def probability_loss(
+    q: NDArray,
+    weight: NDArray | None,
+    log_p: NDArray,
+    result: NDArray,
+    n: int,
+    c: int,
+    inner: int,
+    smoothing: float,
+    reduction: str,
 ) -> None: ...
 def reduce(
     kind: str,

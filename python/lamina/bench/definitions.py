@@ -307,6 +307,13 @@ def _reduction(
     return {f"{name}.{place}": over(dim) for place, dim in axes.items()}
 
 
+def _pointwise_loss(name: str, formula: Callable[..., Any]) -> Definition:
+    def call(F: Any, algo: str, x: Any, t: Any) -> Any:
+        return getattr(F, name)(x, t)
+
+    return Definition(call, lambda x, t: formula(x, t).mean(), ((5, 37), (5, 37)), "loss", 3)
+
+
 DEFINITIONS: dict[str, Definition] = {
     "gemm": Definition(
         lambda F, algo, a, b: F.linear(a, b), lambda a, b: a @ b.T, ((37, 130), (53, 130))
@@ -435,6 +442,14 @@ DEFINITIONS: dict[str, Definition] = {
         4,
     ),
     "cross_entropy": Definition(_call_cross_entropy, _cross_entropy, ((4, 7),), work=3),
+    "mse_loss": _pointwise_loss("mse_loss", lambda x, t: (x - t) ** 2),
+    "huber_loss": _pointwise_loss(
+        "huber_loss",
+        lambda x, t: np.where(abs(x - t) < 1, (x - t) ** 2 / 2, abs(x - t) - 0.5),
+    ),
+    "binary_cross_entropy_with_logits": _pointwise_loss(
+        "binary_cross_entropy_with_logits", lambda x, t: np.log1p(np.exp(x)) - t * x
+    ),
     "dropout": Definition(_call_dropout, _dropout, (_IMAGE,), work=1, peer=False),
     "batch_norm": Definition(
         lambda F, algo, x, weight, bias: F.batch_norm(x, None, None, weight, bias, True),

@@ -14,7 +14,12 @@ import numpy as np
 from .. import _C, arrays
 from ..autograd import Function
 from ..known import Known
+from ..operations import where
+from ..operations._common import is_known_array
+from ..tensor import array_of
 from ._arguments import check_rank, integer, one_of, real, same_dtype
+from .distance import on_tensors, operands
+from .softmax import log_softmax
 
 __all__ = ["cross_entropy", "nll_loss"]
 
@@ -169,7 +174,7 @@ def cross_entropy(
                 "cross_entropy: ignore_index is for targets that are classes, got ignore_index="
                 f"{ignore}, target.dtype={target.dtype}; set the rows of target to 0"
             )
-        return _with_probabilities(input, target, weight, reduction, smoothing)
+        return _with_probabilities(asked, input, target, weight, reduction, smoothing)
     record = (ignore, reduction, smoothing)
     loss = CrossEntropy.apply(input, target, weight, *record)
     shape = input.shape
@@ -179,81 +184,122 @@ def cross_entropy(
 
 
 class ProbabilityCrossEntropy(Function):
-    """loss = -sum over j of weight[j] q[j] log p[j] along the classes, q a distribution."""
+    """loss = -sum over j of weight[j] q[j] log p[j] along the classes, of NumPy arrays."""
+
+    gradients_are_new = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any, q: Any, weight: Any, reduction: str, smoothing: float) -> Any:
-        x = arrays.asarray("cross_entropy", "input", x)
-        q = arrays.asarray("cross_entropy", "target", q)
-        same_dtype("cross_entropy", input=x, target=q)
-        if x.shape != q.shape:
-            raise ValueError(
-                "cross_entropy: target probabilities must have input's shape, "
-                f"got target.shape={q.shape}, input.shape={x.shape}"
-            )
-        axis = min(1, x.ndim - 1)
-        classes = x.shape[axis]
-        if weight is not None:
-            weight = _class_weight("cross_entropy", x, weight, classes)
-        q = (1 - smoothing) * q + x.dtype.type(smoothing / max(classes, 1))
-        column = [1] * x.ndim
-        column[axis] = classes
-        xp = arrays.module_of(x)
-        w = xp.ones(column, x.dtype) if weight is None else weight.reshape(column)
-        layout = (math.prod(x.shape[:axis]), classes, math.prod(x.shape[axis + 1 :]), True)
+    def forward(ctx: Any, x: Any, q: Any, weight: Any, smoothing: float, reduction: str) -> Any:
+        x, q, weight = _checked_probabilities(x, q, weight)
+        shape = x.shape[:1] + x.shape[2:] if x.ndim > 1 else ()
+        ctx.options = (*_layout(x), smoothing, reduction)
         log_p = arrays.empty_like("cross_entropy", x)
-        _C.softmax(*(*layout, x, None, log_p))
-        loss = -(w * q * log_p).sum(axis)
-        ctx.axis, ctx.reduction, ctx.positions = axis, reduction, loss.shape
-        ctx.kept = 1 - smoothing  # of the target, in q
-        ctx.divisor = x.dtype.type(x.shape[0] * math.prod(x.shape[2:]) if x.ndim > 1 else 1)
-        ctx.save_for_backward(w, q, log_p)
-        if reduction == "none":
-            return loss
-        return xp.asarray(loss.sum() / (ctx.divisor if reduction == "mean" else 1), x.dtype)
+        _C.softmax(*_layout(x), True, x, None, log_p)
+        loss = arrays.empty("cross_entropy", shape if reduction == "none" else (), x.dtype)
+        _C.probability_loss(q, weight, log_p, loss, *ctx.options)
+        ctx.save_for_backward(q, weight, log_p)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
-        w, q, log_p = ctx.saved
-        grad_loss = np.expand_dims(_reduced_grad(ctx, grad, log_p.dtype), ctx.axis)
-        mass = (w * q).sum(ctx.axis, keepdims=True)
-        grad_x = grad_loss * (np.exp(log_p) * mass - w * q)
-        return grad_x, -ctx.kept * grad_loss * w * log_p, None, None, None
+        grad = arrays.asarray("cross_entropy", "grad", grad)
+        grads: list[Any] = [None] * 5
+        for operand in (0, 1):
+            if ctx.needs_input_grad[operand]:
+                grads[operand] = arrays.empty_like("cross_entropy", ctx.saved[0])
+                given = (*ctx.saved, grad, operand == 1, grads[operand], *ctx.options)
+                _C.probability_gradient(*given)
+        return tuple(grads)
+
+
+_known_probabilities = Known(3, ProbabilityCrossEntropy)
+
+
+def _layout(x: Any) -> tuple[int, int, int]:
+    """(before the classes, the classes, after them)."""
+    axis = min(1, x.ndim - 1)
+    return math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1 :])
+
+
+def _checked_probabilities(x: Any, q: Any, weight: Any) -> tuple[Any, Any, Any]:
+    x = arrays.asarray("cross_entropy", "input", x)
+    q = arrays.asarray("cross_entropy", "target", q)
+    same_dtype("cross_entropy", input=x, target=q)
+    if x.shape != q.shape:
+        raise ValueError(
+            "cross_entropy: target probabilities must have input's shape, "
+            f"got target.shape={q.shape}, input.shape={x.shape}"
+        )
+    if weight is not None:
+        weight = _class_weight("cross_entropy", x, weight, _layout(x)[1])
+    return x, q, weight
 
 
 def _with_probabilities(
+    asked: tuple[Any, ...],
+    input: Any,
+    target: Any,
+    weight: Any,
+    reduction: str,
+    smoothing: float,
+) -> Any:
+    if (loss := _known_probabilities.run(*asked)) is not None:
+        return loss
+    if not is_known_array(input, arrays.FLOATS):
+        return _with_probabilities_composed(input, target, weight, reduction, smoothing)
+    record = (smoothing, reduction)
+    loss = ProbabilityCrossEntropy.apply(input, target, weight, *record)
+    rest = (*_layout(array_of(input)), *record)
+    return _known_probabilities.remember(asked, loss, _C.probability_call, rest, record)
+
+
+@on_tensors
+def _with_probabilities_composed(
     input: Any, target: Any, weight: Any, reduction: str, smoothing: float
 ) -> Any:
-    return ProbabilityCrossEntropy.apply(input, target, weight, reduction, smoothing)
+    x, q, w = _checked_probabilities(array_of(input), array_of(target), array_of(weight))
+    input, target = operands("cross_entropy", input=input, target=target)
+    n, classes, inner = _layout(x)
+    mass = (1 - smoothing) * target + smoothing / max(classes, 1)
+    if w is not None:
+        mass = mass * w.reshape(-1, *(1,) * (x.ndim - 2))
+    axis = min(1, x.ndim - 1)
+    loss = -(mass * log_softmax(input, axis)).sum(axis)
+    if reduction == "none":
+        return loss
+    return loss.sum() / (n * inner if reduction == "mean" else 1)
 
 
 class NllLoss(Function):
+    """Of NumPy arrays."""
+
+    gradients_are_new = True
+
     @staticmethod
     def forward(
         ctx: Any, x: Any, target: Any, weight: Any, ignore_index: int, reduction: str
     ) -> Any:
-        x, target, weight, (n, classes, inner) = _classes_first("nll_loss", x, target, weight)
-        counted = target != ignore_index
-        outside = counted & ((target < 0) | (target >= classes))
-        if outside.any():
-            _refuse_target("nll_loss", target, int(outside.reshape(-1).argmax()), classes)
-        safe = np.where(counted, target, 0)
-        factor = counted * (x.dtype.type(1) if weight is None else weight[safe])
-        ctx.index = np.expand_dims(safe, 1) if x.ndim > 1 else safe[None]
-        ctx.axis, ctx.shape, ctx.reduction = min(1, x.ndim - 1), x.shape, reduction
-        picked = np.take_along_axis(x, ctx.index, ctx.axis).squeeze(ctx.axis)
-        loss = np.where(counted, -factor * picked, 0).astype(x.dtype)
-        ctx.save_for_backward(factor.astype(x.dtype), counted)
+        x, target, weight, layout = _classes_first("nll_loss", x, target, weight)
+        loss = arrays.empty("nll_loss", target.shape, x.dtype)
+        ctx.options, ctx.reduction, ctx.shape = (*layout, ignore_index), reduction, x.shape
+        bad = _C.nll(x, target, weight, None, loss, *ctx.options)
+        if bad >= 0:
+            _refuse_target("nll_loss", target, bad, layout[1])
+        ctx.save_for_backward(target, weight)
         return _reduce(ctx, loss, target, weight, ignore_index)
 
     @staticmethod
     def backward(ctx: Any, grad: Any) -> Any:
-        factor, counted = ctx.saved
-        grad_x = arrays.module_of(factor).zeros(ctx.shape, factor.dtype)
-        # what is ignored has no gradient, not even of a mean of nothing
-        values = np.where(counted, -factor * _reduced_grad(ctx, grad, factor.dtype), 0)
-        np.put_along_axis(grad_x, ctx.index, np.expand_dims(values, ctx.axis), ctx.axis)
+        target, weight = ctx.saved
+        grad_x = arrays.empty("nll_loss", ctx.shape, grad.dtype)
+        grad_loss = _reduced_grad(ctx, grad, grad.dtype)
+        bad = _C.nll(None, target, weight, grad_loss, grad_x, *ctx.options)
+        if bad >= 0:
+            _refuse_target("nll_loss", target, bad, ctx.options[1])
         return grad_x, None, None, None, None
+
+
+_known_nll = Known(3, NllLoss)
 
 
 def nll_loss(
@@ -266,10 +312,36 @@ def nll_loss(
     reduction: str = "mean",
 ) -> Any:
     """-weight[t] * x[t] of log-probabilities x; arguments as `cross_entropy`."""
+    asked = (input, target, weight, ignore_index, reduction, size_average, reduce)
+    if (loss := _known_nll.run(*asked)) is not None:
+        return loss
     _refuse_legacy("nll_loss", size_average, reduce)
     one_of("nll_loss", "reduction", reduction, _REDUCTIONS)
-    ignore = integer("nll_loss", "ignore_index", ignore_index)
-    return NllLoss.apply(input, target, weight, ignore, reduction)
+    record = (integer("nll_loss", "ignore_index", ignore_index), reduction)
+    if not is_known_array(input, arrays.FLOATS):
+        return _nll_loss_composed(input, target, weight, *record)
+    loss = NllLoss.apply(input, target, weight, *record)
+    rest = (*_layout(array_of(input)), *record)
+    return _known_nll.remember(asked, loss, _C.nll_call, rest, record)
+
+
+@on_tensors
+def _nll_loss_composed(input: Any, target: Any, weight: Any, ignore: int, reduction: str) -> Any:
+    (x,) = operands("nll_loss", input=input)
+    t, w = array_of(target), None if weight is None else array_of(weight)
+    _, t, w, (_, classes, _) = _classes_first("nll_loss", x.data, t, w)
+    counted = t != ignore
+    outside = counted & ((t < 0) | (t >= classes))
+    if outside.any():
+        _refuse_target("nll_loss", t, int(outside.reshape(-1).argmax()), classes)
+    safe = arrays.module_of(t).where(counted, t, 0)
+    axis = min(1, x.ndim - 1)
+    picked = x.gather(axis, np.expand_dims(safe, axis)).squeeze(axis)
+    factor = counted * (x.data.dtype.type(1) if w is None else w[safe])
+    loss = where(counted, -factor * picked, 0.0)
+    if reduction == "none":
+        return loss
+    return loss.sum() / (factor.sum() if reduction == "mean" else 1)
 
 
 def _refuse_legacy(op: str, size_average: Any, reduce: Any) -> None:

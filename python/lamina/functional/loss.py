@@ -1,7 +1,8 @@
 """The losses that are plain arithmetic, written with Tensor operations.
 
 Each has torch's formula, which its docstring states for one element; `reduction` is then "none",
-"mean" or "sum". x is the input, t the target.
+"mean" or "sum". x is the input, t the target. Of NumPy arrays of one shape most are one kernel, the
+reduction with it (`pointwise`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from .. import _C, arrays
 from ..autograd import Function, no_grad
 from ..creation import full_like
+from ..known import Known
 from ..operations import where
+from ..operations._common import are_alike
 from ..tensor import Tensor
 from ._arguments import flag, one_of, real
+from .activation import logsigmoid
 from .distance import on_tensors, operands
 
 __all__ = [
@@ -33,6 +38,14 @@ __all__ = [
 ]
 
 
+def reduction_mode(op: str, reduction: str, size_average: Any = None, reduce: Any = None) -> str:
+    if size_average is not None or reduce is not None:
+        averaged = "mean" if size_average in (None, True) else "sum"
+        reduction = averaged if reduce in (None, True) else "none"
+    one_of(op, "reduction", reduction, ("none", "mean", "sum"))
+    return reduction
+
+
 def reduced(
     op: str,
     loss: Any,
@@ -42,10 +55,7 @@ def reduced(
     weight_sum: Any = None,
 ) -> Any:
     """The loss reduced; size_average and reduce are torch's older spelling of `reduction`."""
-    if size_average is not None or reduce is not None:
-        averaged = "mean" if size_average in (None, True) else "sum"
-        reduction = averaged if reduce in (None, True) else "none"
-    one_of(op, "reduction", reduction, ("none", "mean", "sum"))
+    reduction = reduction_mode(op, reduction, size_average, reduce)
     if reduction == "none":
         return loss
     if reduction == "sum":
@@ -60,19 +70,62 @@ def check_same_shape(op: str, **named: Any) -> None:
         raise ValueError(f"{op}: shapes must be equal, got {got}; reshape one")
 
 
-class Softplus(Function):
-    """log(1 + exp(x)) without overflow."""
+class PointwiseLoss(Function):
+    """A loss of csrc/ops/loss.h, reduced, of NumPy arrays."""
+
+    kernels_only = True
+    gradients_are_new = True
 
     @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_for_backward(x)
-        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    def forward(ctx: Any, x: Any, t: Any, kind: str, a: float, b: float, reduction: str) -> Any:
+        x, t = arrays.asarray("loss", "input", x), arrays.asarray("loss", "target", t)
+        ctx.options = (kind, a, b, reduction)
+        ctx.save_for_backward(x, t)
+        loss = arrays.empty("loss", x.shape if reduction == "none" else (), x.dtype)
+        _C.loss(*(*ctx.options, x, t, None, False, loss))
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        (x,) = ctx.saved
-        e = np.exp(-np.abs(x))
-        return grad_y * np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+        x, t = ctx.saved
+        grad_y = arrays.asarray("loss", "grad_y", grad_y)
+        grads: list[Any] = [None] * 6
+        for operand in (0, 1):
+            if ctx.needs_input_grad[operand]:
+                grads[operand] = arrays.empty_like("loss", x)
+                _C.loss(*(*ctx.options, x, t, grad_y, operand == 1, grads[operand]))
+        return tuple(grads)
+
+
+known = Known(2, PointwiseLoss)
+
+
+def pointwise(
+    asked: tuple[Any, ...],
+    kind: str,
+    formula: Callable[[Any, Any], Any],
+    x: Any,
+    t: Any,
+    mode: str,
+    a: float = 0.0,
+    b: float = 0.0,
+    weight: Any = None,
+    weight_sum: Any = None,
+) -> Any:
+    """The loss of Tensors times `weight`, reduced: by the kernel of `kind`, or else by `formula`.
+
+    asked: what `known` was asked before.
+    """
+    if x.shape != t.shape or not are_alike((x, t), arrays.FLOATS):
+        loss = formula(x, t)
+    elif weight is None:
+        record = (kind, a, b, mode)
+        loss = PointwiseLoss.apply(x, t, *record)
+        return known.remember(asked, loss, _C.loss_call, (*record, math.prod(x.shape)), record)
+    else:
+        loss = PointwiseLoss.apply(x, t, kind, a, b, "none")
+    loss = loss if weight is None else loss * weight
+    return reduced(kind, loss, mode, weight_sum=weight_sum)
 
 
 class _BinaryCrossEntropy(Function):
@@ -104,7 +157,8 @@ def l1_loss(
     Raises ValueError for shapes that do not broadcast, TypeError for dtypes; warns where those of
     x and t differ.
     """
-    return _weighted("l1_loss", Tensor.abs, input, target, weight, reduction, size_average, reduce)
+    asked = (input, target, "l1_loss", weight, reduction, size_average, reduce)
+    return _weighted(asked, "absolute", Tensor.abs)
 
 
 @on_tensors
@@ -120,9 +174,8 @@ def mse_loss(
 
     Raises as `l1_loss`.
     """
-    return _weighted(
-        "mse_loss", Tensor.square, input, target, weight, reduction, size_average, reduce
-    )
+    asked = (input, target, "mse_loss", weight, reduction, size_average, reduce)
+    return _weighted(asked, "squared", Tensor.square)
 
 
 def _pair(op: str, input: Any, target: Any, weight: Any = None, stacklevel: int = 4) -> list[Any]:
@@ -137,21 +190,18 @@ def _pair(op: str, input: Any, target: Any, weight: Any = None, stacklevel: int 
     return [x, t, w]
 
 
-def _weighted(
-    op: str,
-    of_difference: Callable[[Any], Any],
-    input: Any,
-    target: Any,
-    weight: Any,
-    *reduction: Any,
-) -> Any:
+def _weighted(asked: tuple[Any, ...], kind: str, of_difference: Callable[[Any], Any]) -> Any:
+    if (loss := known.run(*asked)) is not None:
+        return loss
+    input, target, op, weight, *reduction = asked
     x, t, w = _pair(op, input, target, weight, stacklevel=5)
-    loss = of_difference(x - t)
-    if w is None:
-        return reduced(op, loss, *reduction)
-    check_same_shape(op, input=x, weight=w)
-    mode, size_average, reduce = reduction
-    return reduced(op, loss * w, mode, size_average, reduce, w.sum())
+    share = None
+    if w is not None:
+        check_same_shape(op, input=x, weight=w)
+        share = w.sum()
+    mode = reduction_mode(op, *reduction)
+    formula = lambda x, t: of_difference(x - t)  # noqa: E731
+    return pointwise(asked, kind, formula, x, t, mode, weight=w, weight_sum=share)
 
 
 @on_tensors
@@ -165,13 +215,21 @@ def smooth_l1_loss(
 ) -> Any:
     """With d = |x - t|: d**2 / (2 beta) below beta, else d - beta / 2. Raises as `l1_loss`."""
     op = "smooth_l1_loss"
+    asked = (input, target, op, size_average, reduce, reduction, beta)
+    if (loss := known.run(*asked)) is not None:
+        return loss
     edge = real(op, "beta", beta)
     if not edge >= 0:
         raise ValueError(f"{op}: beta must be at least 0, got beta={beta}")
     x, t, _ = _pair(op, input, target)
-    d = (x - t).abs()
-    loss = where(d < edge, d * d * (0.5 / edge), d - 0.5 * edge) if edge else d
-    return reduced(op, loss, reduction, size_average, reduce)
+    kind, half = ("smooth_l1", 0.5 / edge) if edge else ("absolute", 0.0)
+
+    def formula(x: Any, t: Any) -> Any:
+        d = (x - t).abs()
+        return where(d < edge, d * d * half, d - 0.5 * edge) if edge else d
+
+    mode = reduction_mode(op, reduction, size_average, reduce)
+    return pointwise(asked, kind, formula, x, t, mode, edge, half)
 
 
 @on_tensors
@@ -180,16 +238,22 @@ def huber_loss(
 ) -> Any:
     """With d = |x - t|: d**2 / 2 below delta, else delta (d - delta / 2). Raises as `l1_loss`."""
     op = "huber_loss"
+    asked = (input, target, op, reduction, delta, weight)
+    if (loss := known.run(*asked)) is not None:
+        return loss
     edge = real(op, "delta", delta)
     if not edge > 0:
         raise ValueError(f"{op}: delta must be above 0, got delta={delta}")
     x, t, w = _pair(op, input, target, weight)
-    d = (x - t).abs()
-    loss = where(d < edge, 0.5 * d * d, edge * (d - 0.5 * edge))
+
+    def formula(x: Any, t: Any) -> Any:
+        d = (x - t).abs()
+        return where(d < edge, 0.5 * d * d, edge * (d - 0.5 * edge))
+
     if w is not None:
         check_same_shape(op, input=x, weight=w)
-        loss = loss * w
-    return reduced(op, loss, reduction)
+    mode = reduction_mode(op, reduction)
+    return pointwise(asked, "huber", formula, x, t, mode, edge, weight=w)
 
 
 @on_tensors
@@ -257,13 +321,23 @@ def binary_cross_entropy_with_logits(
     Raises ValueError for different shapes, TypeError for dtypes.
     """
     op = "binary_cross_entropy_with_logits"
+    asked = (input, target, op, weight, size_average, reduce, reduction, pos_weight)
+    if (loss := known.run(*asked)) is not None:
+        return loss
     x, t, w, positive = operands(
         op, input=input, target=target, weight=weight, pos_weight=pos_weight
     )
     check_same_shape(op, input=x, target=t)
-    scale = 1.0 if positive is None else (positive - 1.0) * t + 1.0
-    loss = (1.0 - t) * x + scale * Softplus.apply(-x)
-    return reduced(op, loss if w is None else loss * w, reduction, size_average, reduce)
+
+    def formula(x: Any, t: Any) -> Any:
+        scale = 1.0 if positive is None else (positive - 1.0) * t + 1.0
+        return (1.0 - t) * x - scale * logsigmoid(x)
+
+    mode = reduction_mode(op, reduction, size_average, reduce)
+    if positive is None:
+        return pointwise(asked, "logits", formula, x, t, mode, weight=w)
+    loss = formula(x, t)
+    return reduced(op, loss if w is None else loss * w, mode)
 
 
 @on_tensors

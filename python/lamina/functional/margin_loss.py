@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
+from .. import _C, arrays
 from ..operations import minimum, where
 from ..tensor import array_of
 from ._arguments import flag, real
+from .activation import logsigmoid
 from .distance import normal_rank, on_tensors, operands, pairwise_distance
-from .loss import Softplus, check_same_shape, reduced
+from .loss import check_same_shape, known, pointwise, reduced, reduction_mode
 
 __all__ = [
     "cosine_embedding_loss",
@@ -32,6 +33,8 @@ __all__ = [
 
 
 def _check_signs(op: str, target: Any) -> None:
+    if arrays.is_ready(target.data) and _C.holds_signs(target.data):
+        return
     wrong = target.data[(target.data != 1) & (target.data != -1)]
     if wrong.size:
         raise ValueError(
@@ -74,9 +77,15 @@ def margin_ranking_loss(
     """max(0, margin - t (x1 - x2)), t 1 or -1. Raises ValueError for other t and shapes."""
     op = "margin_ranking_loss"
     x1, x2, t = operands(op, input1=input1, input2=input2, target=target)
+    least = real(op, "margin", margin)
+    mode = reduction_mode(op, reduction, size_average, reduce)
+    x = x1 - x2
+    asked = (x, t, op, margin, mode)
+    if (loss := known.run(*asked)) is not None:
+        return loss
     _check_signs(op, t)
-    loss = (real(op, "margin", margin) - t * (x1 - x2)).clamp(min=0)
-    return reduced(op, loss, reduction, size_average, reduce)
+    formula = lambda x, t: (least - t * x).clamp(min=0)  # noqa: E731
+    return pointwise(asked, "ranking", formula, x, t, mode, least)
 
 
 @on_tensors
@@ -119,10 +128,14 @@ def soft_margin_loss(
     reduction: str = "mean",
 ) -> Any:
     """log(1 + exp(-t x)). Raises ValueError unless t is 1 or -1, and as `l1_loss`."""
-    x, t = operands("soft_margin_loss", input=input, target=target)
-    _check_signs("soft_margin_loss", t)
-    loss = Softplus.apply(-(t * x))
-    return reduced("soft_margin_loss", loss, reduction, size_average, reduce)
+    op = "soft_margin_loss"
+    asked = (input, target, op, size_average, reduce, reduction)
+    if (loss := known.run(*asked)) is not None:
+        return loss
+    x, t = operands(op, input=input, target=target)
+    _check_signs(op, t)
+    mode = reduction_mode(op, reduction, size_average, reduce)
+    return pointwise(asked, "soft_margin", lambda x, t: -logsigmoid(t * x), x, t, mode)
 
 
 def _hinge(z: Any, counted: Any) -> Any:
@@ -224,8 +237,12 @@ def multilabel_soft_margin_loss(
     op = "multilabel_soft_margin_loss"
     x, t, w = operands(op, input=input, target=target, weight=weight)
     normal_rank(op, input=x)
-    loss = t * Softplus.apply(-x) + (1.0 - t) * Softplus.apply(x)
-    return reduced(op, (loss if w is None else loss * w).mean(-1), reduction, size_average, reduce)
+
+    def formula(x: Any, t: Any) -> Any:
+        return -(t * logsigmoid(x) + (1.0 - t) * logsigmoid(-x))
+
+    loss = pointwise((x, t, op), "soft_labels", formula, x, t, "none", weight=w)
+    return reduced(op, loss.mean(-1), reduction, size_average, reduce)
 
 
 @on_tensors

@@ -1,0 +1,114 @@
+#include "ops/loss.h"
+
+#include <atomic>
+
+#include "bindings/calls.h"
+#include "bindings/common.h"
+#include "bindings/numpy_array.h"
+#include "bindings/on_processor.h"
+#include "core/threads.h"
+
+LAMINA_ARGS(LossArgs)
+
+namespace lamina::bindings {
+namespace {
+
+using ops::PointwiseLoss;
+
+// A loss and its reduction: of `size` elements, over `divisor` if reduced.
+struct Pointwise {
+  PointwiseLoss kind = PointwiseLoss::absolute;
+  double a, b;
+  bool reduced;
+  double divisor;
+
+  Pointwise(const std::string& name, double a, double b, const std::string& reduction, int64_t size)
+      : a(a), b(b), reduced(reduction != "none") {
+    size_t i = 0;
+    while (i < std::size(ops::kPointwiseLossNames) && name != ops::kPointwiseLossNames[i]) ++i;
+    if (i == std::size(ops::kPointwiseLossNames))
+      throw std::logic_error("internal: unknown loss " + name);
+    kind = static_cast<PointwiseLoss>(i);
+    divisor = reduction == "mean" ? static_cast<double>(size) : 1;
+  }
+  // Whether targets must be 1 or -1.
+  bool signs() const {
+    return kind == PointwiseLoss::soft_margin || kind == PointwiseLoss::ranking;
+  }
+
+  // The loss, or with grad_y the gradient of x or of t.
+  void run(const Array& x, const Array& t, const Array* grad_y, bool of_target,
+           const Array& result) const {
+    visit_floats(x, [&]<class T>(T) {
+      ops::LossArgs<T> args;
+      args.kind = kind, args.reduced = reduced, args.of_target = of_target;
+      args.a = static_cast<ops::Scalar<T>>(a), args.b = static_cast<ops::Scalar<T>>(b);
+      args.divisor = divisor, args.size = x.size();
+      args.x = checked_data<T>(x, "x", args.size), args.t = checked_data<T>(t, "t", args.size);
+      const int64_t losses = reduced ? 1 : args.size;
+      if (grad_y) args.grad_y = checked_data<T>(*grad_y, "grad_y", losses);
+      args.result = checked_data<T>(result, "result", grad_y ? args.size : losses);
+      run_on_processor("loss", grad_y ? "dgrad" : "fprop", args, args.size);
+    });
+  }
+};
+
+template <class T>
+bool are_signs(const T* t, int64_t size) {
+  constexpr int64_t kGrain = 65536;
+  std::atomic<bool> all{true};
+  parallel_ranges(size, kGrain, [&](int64_t begin, int64_t end) {
+    int others = 0;
+    for (int64_t i = begin; i < end; ++i) others |= (t[i] != 1) & (t[i] != -1);
+    if (others) all = false;
+  });
+  return all;
+}
+
+// Whether all elements are 1 or -1.
+bool holds_signs(const Array& t) {
+  bool all = false;
+  visit_floats(t,
+               [&]<class T>(T) { all = are_signs(checked_data<T>(t, "t", t.size()), t.size()); });
+  return all;
+}
+
+Call loss_call(std::vector<py::ssize_t> shape, const std::string& kind, double a, double b,
+               const std::string& reduction, int64_t size) {
+  const Pointwise loss(kind, a, b, reduction, size);
+  Call call;
+  call.shape = std::move(shape);
+  call.run = [loss](const Operands& given, const Array& y, Extras&) {
+    if (loss.signs() && !holds_signs(*given[1])) throw std::invalid_argument("no signs");
+    loss.run(*given[0], *given[1], nullptr, false, y);
+  };
+  call.gradient = [loss](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+    const Array &x = *kept.operands[0], &t = *kept.operands[1];
+    const bool over = !loss.reduced && !(gradients.wanted(0) && gradients.wanted(1));
+    for (int i : {0, 1})
+      if (gradients.wanted(i))
+        loss.run(x, t, &grad_y, i == 1, over ? gradients.make_over(i) : gradients.make(i));
+  };
+  call.keeps = operand_bits(0, 1);
+  return call;
+}
+
+}  // namespace
+
+LAMINA_BINDINGS(loss) {
+  module.def(
+      "loss",
+      [](const std::string& kind, double a, double b, const std::string& reduction, const Array& x,
+         const Array& t, const std::optional<Array>& grad_y, bool of_target, const Array& result) {
+        Pointwise(kind, a, b, reduction, x.size())
+            .run(x, t, grad_y ? &*grad_y : nullptr, of_target, result);
+      },
+      "The loss, or with grad_y the gradient of x or of t", py::arg("kind"), py::arg("a"),
+      py::arg("b"), py::arg("reduction"), py::arg("x"), py::arg("t"), py::arg("grad_y"),
+      py::arg("of_target"), py::arg("result"));
+  module.def("loss_call", &loss_call, "operands: x, t", py::arg("shape"), py::arg("kind"),
+             py::arg("a"), py::arg("b"), py::arg("reduction"), py::arg("size"));
+  module.def("holds_signs", &holds_signs, "Whether all elements are 1 or -1", py::arg("t"));
+}
+
+}  // namespace lamina::bindings
