@@ -64,6 +64,54 @@ def test_impossible_target():
     assert F.ctc_loss(X[:1], TARGETS, [1, 1, 1], [3, 1, 0], reduction="none")[0] == np.inf
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 2), (3, 2, 3), (70, 5, 9), (90, 3, 200)], ids=str)
+def test_many_states_like_torch(backend, shape, dtype):
+    """Rows of states below, at and above whole vectors; labels that repeat; unused steps."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(sum(shape))
+    steps, count, classes = shape
+    x = (3 * rng.standard_normal(shape)).astype(dtype)
+    targets = rng.integers(1, min(classes, 6), (count, min(steps, 30)))
+    sizes = rng.integers(0, targets.shape[1] // 2 + 1, count)
+    sizes[0] = targets.shape[1] // 2
+    inputs = rng.integers(steps // 2 + 1, steps + 1, count)
+    weights = rng.standard_normal(count).astype(dtype)
+    options = targets, inputs, sizes, 0, "none", True
+    ours, peer = Tensor(x, requires_grad=True), torch.tensor(x.astype(float), requires_grad=True)
+    y = F.ctc_loss(F.log_softmax(ours, -1), *options)
+    z = torch.nn.functional.ctc_loss(
+        torch.log_softmax(peer, -1),
+        *(torch.tensor(a) if isinstance(a, np.ndarray) else a for a in options),
+    )
+    close = {"rtol": 1e-4, "atol": 1e-5} if dtype == np.float32 else {"rtol": 1e-9, "atol": 1e-12}
+    np.testing.assert_allclose(y.detach().numpy(), z.detach().numpy(), **close)
+    y.backward(weights)
+    z.backward(torch.tensor(weights))
+    np.testing.assert_allclose(ours.grad.numpy(), peer.grad.numpy(), **close)
+
+
+def test_nan_and_impossible_targets_have_no_other_gradient(backend):
+    x = np.log(np.full((4, 3, 3), 1 / 3))
+    x[2, 0] = np.nan
+    leaf = Tensor(x, requires_grad=True)
+    targets = np.array([[1, 2], [1, 1], [1, 2]])
+    loss = F.ctc_loss(leaf, targets, [4, 2, 4], [2, 2, 2], reduction="none")
+    assert np.isnan(loss[0].item()) and loss[1].item() == np.inf and loss[2].item() < np.inf
+    loss.backward(np.array([1.0, 0, 1]))
+    assert np.isnan(leaf.grad.numpy()[:, 0]).any()
+    assert not leaf.grad.numpy()[:, 1].any() and np.isfinite(leaf.grad.numpy()[:, 2]).all()
+
+
+def test_labels_written_after_forward_are_not_seen():
+    x, labels, lengths = Tensor(X, requires_grad=True), np.array([1, 2, 3]), np.array([7, 5, 3])
+    loss = F.ctc_loss(x, labels, lengths, [1, 1, 1], reduction="sum")
+    labels[:], lengths[:] = 1000, 1000
+    loss.backward()
+    assert np.isfinite(x.grad.numpy()).all() and not x.grad.numpy()[5:, 1].any()
+
+
 BAD = [
     (lambda: F.ctc_loss(X[0, 0], TARGETS, INPUTS, SIZES), ValueError, r"log_probs.shape=\(4,\)"),
     (lambda: F.ctc_loss(X, TARGETS * 1.0, INPUTS, SIZES), TypeError, "targets must be an array"),

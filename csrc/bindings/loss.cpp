@@ -7,8 +7,10 @@
 #include "bindings/numpy_array.h"
 #include "bindings/on_processor.h"
 #include "core/threads.h"
+#include "ops/ctc.h"
 
 LAMINA_ARGS(LossArgs)
+LAMINA_ARGS(CtcArgs)
 
 namespace lamina::bindings {
 namespace {
@@ -93,6 +95,25 @@ Call loss_call(std::vector<py::ssize_t> shape, const std::string& kind, double a
   return call;
 }
 
+// The losses [n] of log_p [steps][n][c], or with grad_y the gradient. Python has checked labels and
+// lengths.
+void ctc(const Array& log_p, const Array& labels, const Array& ends, const Array& lengths,
+         int64_t c, int64_t blank, const std::optional<Array>& grad_y, const Array& result) {
+  visit_floats(log_p, [&]<class T>(T) {
+    ops::CtcArgs<T> args;
+    args.n = lengths.size(), args.c = c, args.blank = blank;
+    if (args.n * c > 0) args.steps = log_p.size() / (args.n * c);
+    const int64_t size = args.steps * args.n * c;
+    args.log_p = checked_data<T>(log_p, "log_p", size);
+    args.labels = checked_data<int64_t>(labels, "labels", labels.size());
+    args.ends = checked_data<int64_t>(ends, "ends", args.n);
+    args.lengths = checked_data<int64_t>(lengths, "lengths", args.n);
+    if (grad_y) args.grad_y = checked_data<T>(*grad_y, "grad_y", args.n);
+    args.result = checked_data<T>(result, "result", grad_y ? size : args.n);
+    run_on_processor("ctc", grad_y ? "dgrad" : "fprop", args, size);
+  });
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(loss) {
@@ -108,6 +129,9 @@ LAMINA_BINDINGS(loss) {
       py::arg("of_target"), py::arg("result"));
   module.def("loss_call", &loss_call, "operands: x, t", py::arg("shape"), py::arg("kind"),
              py::arg("a"), py::arg("b"), py::arg("reduction"), py::arg("size"));
+  module.def("ctc", &ctc, "The losses or, with grad_y, the gradient", py::arg("log_p"),
+             py::arg("labels"), py::arg("ends"), py::arg("lengths"), py::arg("c"), py::arg("blank"),
+             py::arg("grad_y"), py::arg("result"));
   module.def("holds_signs", &holds_signs, "Whether all elements are 1 or -1", py::arg("t"));
 }
 

@@ -215,6 +215,20 @@ def cross_entropy_call(
     operands: x, target, weight
     """
 
+def ctc(
+    log_p: NDArray,
+    labels: NDArray,
+    ends: NDArray,
+    lengths: NDArray,
+    c: int,
+    blank: int,
+    grad_y: NDArray | None,
+    result: NDArray,
+) -> None:
+    """
+    The losses or, with grad_y, the gradient
+    """
+
 def cumsum(x: NDArray, y: NDArray, outer: int, n: int, inner: int, reversed: bool) -> None:
     """
     Running sums along n of x [outer, n, inner]

@@ -307,6 +307,17 @@ def _reduction(
     return {f"{name}.{place}": over(dim) for place, dim in axes.items()}
 
 
+def _call_ctc(F: Any, algo: str, x: Any) -> Any:
+    return F.ctc_loss(x, np.array([[1, 1]]), [4], [2], reduction="none")
+
+
+def _ctc(x: Array) -> Array:
+    """Of label 1 twice in four steps: a blank must lie between."""
+    paths = [(1, 0, 1, 1), (1, 1, 0, 1), (1, 0, 0, 1), (0, 1, 0, 1), (1, 0, 1, 0)]
+    steps = np.arange(4)
+    return -np.log([sum(np.exp(x[steps, 0, list(p)].sum()) for p in paths)])
+
+
 def _pointwise_loss(name: str, formula: Callable[..., Any]) -> Definition:
     def call(F: Any, algo: str, x: Any, t: Any) -> Any:
         return getattr(F, name)(x, t)
@@ -442,6 +453,7 @@ DEFINITIONS: dict[str, Definition] = {
         4,
     ),
     "cross_entropy": Definition(_call_cross_entropy, _cross_entropy, ((4, 7),), work=3),
+    "ctc": Definition(_call_ctc, _ctc, ((4, 1, 3),), peer=False),
     "mse_loss": _pointwise_loss("mse_loss", lambda x, t: (x - t) ** 2),
     "huber_loss": _pointwise_loss(
         "huber_loss",

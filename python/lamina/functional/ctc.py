@@ -4,7 +4,7 @@
 
 Source: Graves et al. 2006, section 4.1. A path collapses by merging repeats and dropping blanks;
 the forward and backward variables run over the target with blanks between, before and after, in
-logarithms and in float64.
+logarithms and in float64 (csrc/ops/ctc.h).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
+from .. import _C, arrays
 from ..autograd import Function
 from ..operations import where
 from ..tensor import Tensor, array_of
@@ -23,67 +23,29 @@ from .distance import on_tensors, operands
 __all__ = ["ctc_loss"]
 
 
-def _shifted(x: np.ndarray, by: int) -> np.ndarray:
-    """x moved by `by` places, with log 0 moving in."""
-    result = np.full_like(x, -np.inf)
-    if by > 0:
-        result[by:] = x[:-by]
-    else:
-        result[:by] = x[-by:]
-    return result
-
-
-def _one_sequence(log_p: np.ndarray, target: np.ndarray, blank: int) -> tuple[Any, np.ndarray]:
-    """The loss of log_p [T, C], and its gradient [T, C]."""
-    steps, states = len(log_p), 2 * len(target) + 1
-    labels = np.full(states, blank)
-    labels[1::2] = target
-    # A state may skip the blank before it unless that would merge two equal labels.
-    skips = np.zeros(states, bool)
-    skips[3::2] = target[1:] != target[:-1]
-    log_skips = np.where(skips, 0.0, -np.inf)
-    emitted = log_p[:, labels]  # [T, states]
-
-    if not steps:
-        return (np.inf if len(target) else 0.0), np.zeros(log_p.shape)
-    alpha = np.full((steps, states), -np.inf)  # log p(prefix up to t ends in the state)
-    alpha[0, :2] = emitted[0, :2]
-    for t in range(1, steps):
-        before = alpha[t - 1]
-        step = np.logaddexp(before, _shifted(before, 1))
-        alpha[t] = np.logaddexp(step, _shifted(before, 2) + log_skips) + emitted[t]
-    beta = np.full((steps, states), -np.inf)  # log p(the rest after t | state)
-    beta[-1, -2:] = 0
-    for t in range(steps - 2, -1, -1):
-        after = beta[t + 1] + emitted[t + 1]
-        step = np.logaddexp(after, _shifted(after, -1))
-        beta[t] = np.logaddexp(step, _shifted(after + log_skips, -2))
-    loss = -np.logaddexp.reduce(alpha[-1, -2:])
-    gradient = np.zeros(log_p.shape)
-    posterior = np.exp(alpha + beta + loss)
-    for state, label in enumerate(labels):  # a fixed order of the sums
-        gradient[:, label] -= posterior[:, state]
-    return loss, gradient
-
-
 class _Ctc(Function):
-    """The losses [N] of log_probs [T, N, C]."""
+    """The losses [N] of log_probs [T, N, C]; labels: of all sequences, which end at `ends`."""
+
+    gradients_are_new = True
 
     @staticmethod
-    def forward(ctx: Any, log_probs: Any, targets: Any, lengths: Any, blank: int) -> Any:
-        wide = log_probs.astype(np.float64)
-        losses = np.empty(len(targets))
-        gradient = np.zeros(log_probs.shape)
-        for n, (target, steps) in enumerate(zip(targets, lengths, strict=True)):
-            losses[n], gradient[:steps, n] = _one_sequence(wide[:steps, n], target, blank)
-        ctx.save_for_backward(gradient.astype(log_probs.dtype))
-        return losses.astype(log_probs.dtype)
+    def forward(ctx: Any, log_probs: Any, labels: Any, ends: Any, lengths: Any, blank: int) -> Any:
+        dtype = log_probs.dtype
+        log_p = log_probs.astype(arrays.arithmetic_dtype(log_probs), copy=False)
+        log_p = arrays.asarray("ctc_loss", "log_probs", log_p)
+        losses = arrays.empty("ctc_loss", lengths.shape, log_p.dtype)
+        ctx.given = (labels, ends, lengths, log_p.shape[-1], blank)
+        _C.ctc(*(log_p, *ctx.given, None, losses))
+        ctx.save_for_backward(log_p)
+        return losses.astype(dtype, copy=False)
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
-        # Where no gradient arrives, an impossible target's NaN stays out.
-        gradient = np.where(grad_y[:, None] == 0, 0, ctx.saved[0])
-        return grad_y[:, None] * gradient, None, None, None
+        (log_p,) = ctx.saved
+        grad_y = arrays.asarray("ctc_loss", "grad_y", grad_y.astype(log_p.dtype, copy=False))
+        gradient = arrays.empty_like("ctc_loss", log_p)
+        _C.ctc(*(log_p, *ctx.given, grad_y, gradient))
+        return gradient, None, None, None, None
 
 
 def _lengths(op: str, name: str, value: Any, count: int, limit: int) -> Any:
@@ -136,23 +98,25 @@ def ctc_loss(
     inputs = _lengths(op, "input_lengths", input_lengths, count, steps)
     limit = labels.shape[-1] if labels.ndim else 0
     sizes = _lengths(op, "target_lengths", target_lengths, count, limit)
+    ends = np.cumsum(sizes)
     if labels.ndim == 2 and len(labels) == count:
-        rows = [row[:size] for row, size in zip(labels, sizes, strict=True)]
+        joined = labels[np.arange(limit) < sizes[:, None]]
     elif labels.ndim == 1 and (labels.size == sizes.sum() or single):
-        ends = np.cumsum(sizes)
-        rows = [labels[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+        joined = labels[: sizes.sum()]
     else:
         raise ValueError(
             f"{op}: targets must be [{count}, S] or [{sizes.sum()}], the sum of target_lengths, "
             f"got targets.shape={labels.shape}"
         )
-    for row in rows:
-        if row.size and not (row.min() >= 0 and row.max() < classes and not (row == empty).any()):
-            raise ValueError(
-                f"{op}: targets must be from 0 to {classes - 1} without blank={empty}, got "
-                f"{row.tolist()}"
-            )
-    loss = _Ctc.apply(x, rows, inputs, empty)
+    wrong = (joined < 0) | (joined >= classes) | (joined == empty)
+    if wrong.any():
+        row = np.searchsorted(ends, wrong.argmax(), "right")
+        raise ValueError(
+            f"{op}: targets must be from 0 to {classes - 1} without blank={empty}, got "
+            f"{joined[ends[row] - sizes[row] : ends[row]].tolist()}"
+        )
+    # Copies: nobody writes to what was checked.
+    loss = _Ctc.apply(x, joined.copy(), ends, inputs.copy(), empty)
     if flag(op, "zero_infinity", zero_infinity):
         loss = where(loss == np.inf, 0.0, loss)
     if reduction == "mean":
