@@ -405,3 +405,32 @@ def test_nll_loss_refuses_what_is_no_class():
         bad[1, 5], bad[1, 19000] = 3, -1
         with pytest.raises(ValueError, match=r"nll_loss: .* got 3 at position \(1, 5\)"):
             F.nll_loss(x, bad)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", MODES)
+def test_multilabel_margin_of_many_like_torch(dtype, reduction):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(10)
+    x = rng.standard_normal((70, 90)).astype(dtype)
+    target = np.full((70, 90), -1)
+    for row in target:
+        count = rng.integers(0, 91)
+        row[:count] = rng.permutation(90)[:count]
+    target[3, -1] = 5  # behind the end
+    peer = torch.tensor(x, requires_grad=True)
+    expected = torch.nn.functional.multilabel_margin_loss(
+        peer, torch.tensor(target), reduction=reduction
+    )
+    expected.sum().backward()
+    close = {"rtol": 2e-5, "atol": 2e-5} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-13}
+    for _ in range(2):
+        ours = Tensor(x, requires_grad=True)
+        loss = F.multilabel_margin_loss(ours, target, reduction=reduction)
+        loss.sum().backward()
+        np.testing.assert_allclose(loss.detach().numpy(), expected.detach().numpy(), **close)
+        np.testing.assert_allclose(ours.grad.numpy(), peer.grad.numpy(), **close)
+        for bad in (-2, 90):
+            with pytest.raises(ValueError, match=f"must be from -1 to 89, .*{bad}"):
+                F.multilabel_margin_loss(x, np.where(target == 5, bad, target))

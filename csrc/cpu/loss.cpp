@@ -1,8 +1,8 @@
 // loss: losses element by element, their sums and gradients (ops/loss.h).
 //
 // Method        one functor a kind, the loss and its gradients on vectors; slopes are computed
-//               anew from x and t, so nothing else is kept for the way back. Sums never leave the
-//               registers: each loss is rounded, then added in double.
+//               anew from x and t, so nothing else is kept for the way back. Of sums a block of
+//               losses is in L1: each is rounded, then added in double.
 // Partitioning  of sums that of reduce; ranges of kGrain elements otherwise.
 // Floor         one read of x and t; dgrad: and one write.
 #include "ops/loss.h"
@@ -16,7 +16,7 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::LossArgs;
 using ops::PointwiseLoss;
 
-static constexpr int64_t kBlock = 4096;   // elements whose losses are added one by one
+static constexpr int64_t kBlock = 256;    // losses that are added at a time
 static constexpr int64_t kGrain = 16384;  // elements a task
 
 template <class T>
@@ -103,21 +103,20 @@ struct Total {
     for (int64_t begin = 0; begin < count; begin += kBlock)
       add_block(x + begin, t + place + begin, min_of(kBlock, count - begin));
   }
+  // By way of memory: beside the sums the exponentials run short of registers.
   LAMINA_INLINE void add_block(const T* x, const T* targets, int64_t size) {
+    alignas(64) T losses[kBlock];
+    const T first = a, second = b;
+    write_line(losses, size, false, [&](int64_t i, int64_t count) {
+      return Kind::template f<T>(load_first(x + i, count), load_first(targets + i, count), first,
+                                 second);
+    });
     Wide sums[2][2] = {};
     int64_t i = 0;
     for (; i + 2 * kLanes<T> <= size; i += 2 * kLanes<T>)
 #pragma GCC unroll 2
-      for (int c = 0; c < 2; ++c) {
-        const int64_t at = i + c * kLanes<T>;
-        add_loss(sums[c], Kind::template f<T>(load(x + at), load(targets + at), a, b));
-      }
-    for (; i < size; i += kLanes<T>) {
-      const Vec<T> v =
-          Kind::template f<T>(load_first(x + i, size - i), load_first(targets + i, size - i), a, b);
-      const auto left = static_cast<LaneInteger<T>>(min_of<int64_t>(size - i, kLanes<T>));
-      add_loss(sums[0], lane_numbers<T>() < left ? v : Vec<T>{});
-    }
+      for (int c = 0; c < 2; ++c) add_loss(sums[c], load(losses + i + c * kLanes<T>));
+    for (; i < size; i += kLanes<T>) add_loss(sums[0], load_first(losses + i, size - i));
     lanes += (sums[0][0] + sums[1][0]) + (sums[0][1] + sums[1][1]);
   }
   LAMINA_INLINE static void add_loss(Wide (&sums)[2], Vec<T> v) {

@@ -492,6 +492,18 @@ def max_unpool(
     result: NDArray,
     bad: NDArray,
 ) -> None: ...
+def multilabel_margin(
+    x: NDArray, target: NDArray, grad_y: NDArray | None, result: NDArray, c: int, reduction: str
+) -> None:
+    """
+    The loss or, with grad_y, the gradient
+    """
+
+def multilabel_margin_call(shape: Sequence[int], c: int, reduction: str) -> Call:
+    """
+    operands: x, target
+    """
+
 def negate_call(shape: Sequence[int]) -> Call:
     """
     operands: x

@@ -12,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from .. import _C, arrays
+from ..autograd import Function
+from ..known import Known
 from ..operations import minimum, where
+from ..operations._common import is_known_array
 from ..tensor import array_of
 from ._arguments import flag, real
 from .activation import logsigmoid
@@ -113,7 +116,7 @@ def cosine_embedding_loss(
     check_same_shape(op, input1=x1[..., 0], target=t)
     _check_signs(op, t)
     tiny = 1e-12
-    scale = ((x1.square().sum(-1) + tiny) * (x2.square().sum(-1) + tiny)).sqrt()
+    scale = ((x1.norm(2, -1).square() + tiny) * (x2.norm(2, -1).square() + tiny)).sqrt()
     cosine = (x1 * x2).sum(-1) / scale
     loss = where(t == 1, 1.0 - cosine, (cosine - real(op, "margin", margin)).clamp(min=0))
     return reduced(op, loss, reduction, size_average, reduce)
@@ -188,6 +191,34 @@ def _check_classes(op: str, target: Any, least: int, classes: int) -> None:
         )
 
 
+class MultilabelMarginLoss(Function):
+    """Of NumPy arrays; the targets are checked."""
+
+    kernels_only = True
+    gradients_are_new = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, t: Any, reduction: str) -> Any:
+        x = arrays.asarray("multilabel_margin_loss", "input", x)
+        ctx.save_for_backward(x, t)
+        ctx.options = (x.shape[-1], reduction)
+        shape = x.shape[:-1] if reduction == "none" else ()
+        loss = arrays.empty("multilabel_margin_loss", shape, x.dtype)
+        _C.multilabel_margin(x, t, None, loss, *ctx.options)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad_y: Any) -> Any:
+        x, t = ctx.saved
+        grad_x = arrays.empty_like("multilabel_margin_loss", x)
+        grad_y = arrays.asarray("multilabel_margin_loss", "grad_y", grad_y)
+        _C.multilabel_margin(x, t, grad_y, grad_x, *ctx.options)
+        return grad_x, None, None
+
+
+_known_multilabel = Known(2, MultilabelMarginLoss)
+
+
 @on_tensors
 def multilabel_margin_loss(
     input: Any,
@@ -202,6 +233,9 @@ def multilabel_margin_loss(
     Raises ValueError for shapes and labels outside of the classes, TypeError for dtypes.
     """
     op = "multilabel_margin_loss"
+    asked = (input, target, size_average, reduce, reduction)
+    if (known_loss := _known_multilabel.run(*asked)) is not None:
+        return known_loss
     (x,) = operands(op, input=input)
     t = _indices(op, target)
     if x.ndim not in (1, 2) or t.shape != x.shape or not x.shape[-1]:
@@ -211,6 +245,11 @@ def multilabel_margin_loss(
         )
     classes = x.shape[-1]
     _check_classes(op, t, -1, classes)
+    mode = reduction_mode(op, reduction, size_average, reduce)
+    if is_known_array(x, arrays.FLOATS):
+        loss = MultilabelMarginLoss.apply(x, t, mode)
+        rest = (classes, mode)
+        return _known_multilabel.remember(asked, loss, _C.multilabel_margin_call, rest, (mode,))
     valid = np.cumprod(t >= 0, axis=-1) > 0
     labels = np.where(valid, t, 0)
     is_label = ((labels[..., None] == arrays.module_of(t).arange(classes)) & valid[..., None]).any(
@@ -218,7 +257,7 @@ def multilabel_margin_loss(
     )
     z = 1.0 - x.gather(-1, labels).unsqueeze(-1) + x.unsqueeze(-2)
     loss = _hinge(z, valid[..., None] & ~is_label[..., None, :]).sum((-2, -1)) / classes
-    return reduced(op, loss, reduction, size_average, reduce)
+    return reduced(op, loss, mode)
 
 
 @on_tensors
