@@ -351,6 +351,43 @@ def test_pointwise_of_any_layout(name):
         assert np.isfinite(leaf.grad.numpy()).all()
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("reduction", MODES)
+def test_probabilities_like_torch(backend, dtype, reduction):
+    """Down to the smallest ones, of which 1 - x knows nothing."""
+    torch = pytest.importorskip("torch")
+    tiny = np.finfo(dtype).tiny
+    x = np.concatenate([np.geomspace(tiny, 0.5, 300), 1 - np.geomspace(1e-7, 0.5, 300), [0, 1]])
+    x = np.tile(x.astype(dtype), 200)
+    t = np.random.default_rng(1).random(x.shape).astype(dtype)
+    t[::3], t[1::3] = 0, 1
+    peers = [torch.tensor(a, requires_grad=True) for a in (x, t)]
+    expected = torch.nn.functional.binary_cross_entropy(*peers, reduction=reduction)
+    expected.sum().backward()
+    eps = 64 * np.finfo(dtype).eps
+    for _ in range(2):
+        ours = [Tensor(a, requires_grad=True) for a in (x, t)]
+        loss = F.binary_cross_entropy(*ours, reduction=reduction)
+        loss.sum().backward()
+        # torch adds in float32, the reference one after the other
+        error = eps if reduction == "none" else 1e-4 if dtype == np.float32 else 1e-12
+        np.testing.assert_allclose(loss.detach().numpy(), expected.detach().numpy(), error, 0)
+        for mine, other in zip(ours, peers, strict=True):
+            inside = (x > 1e-9) & (x < 1)  # 1e-12 is a float there
+            found, wanted = mine.grad.numpy()[inside], other.grad.numpy()[inside]
+            np.testing.assert_allclose(found, wanted, rtol=eps, atol=0)
+
+
+def test_probabilities_are_checked_every_time():
+    x, t = np.array([0, 0.5, 1, np.nan], np.float32), np.ones(4, np.float32)
+    for _ in range(3):
+        assert np.isnan(F.binary_cross_entropy(x, t))
+        for bad in (-0.5, 1.5):
+            with pytest.raises(ValueError, match=f"probabilities from 0 to 1, got {bad}"):
+                F.binary_cross_entropy(np.where(x == 0.5, np.float32(bad), x), t)
+
+
 def test_signs_are_checked_every_time():
     x, t = np.ones(3, np.float32), np.array([1, -1, 1], np.float32)
     for loss in (F.soft_margin_loss, lambda x, t: F.margin_ranking_loss(x, x, t)):

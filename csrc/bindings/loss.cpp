@@ -34,11 +34,6 @@ struct Pointwise {
     kind = static_cast<PointwiseLoss>(i);
     divisor = reduction == "mean" ? static_cast<double>(size) : 1;
   }
-  // Whether targets must be 1 or -1.
-  bool signs() const {
-    return kind == PointwiseLoss::soft_margin || kind == PointwiseLoss::ranking;
-  }
-
   // The loss, or with grad_y the gradient of x or of t.
   void run(const Array& x, const Array& t, const Array* grad_y, bool of_target,
            const Array& result) const {
@@ -56,24 +51,47 @@ struct Pointwise {
   }
 };
 
-template <class T>
-bool are_signs(const T* t, int64_t size) {
+template <class T, class Wrong>
+bool holds_any(const Array& array, const Wrong& wrong) {
   constexpr int64_t kGrain = 65536;
-  std::atomic<bool> all{true};
+  const int64_t size = array.size();
+  const T* const values = checked_data<T>(array, "array", size);
+  std::atomic<bool> any{false};
   parallel_ranges(size, kGrain, [&](int64_t begin, int64_t end) {
-    int others = 0;
-    for (int64_t i = begin; i < end; ++i) others |= (t[i] != 1) & (t[i] != -1);
-    if (others) all = false;
+    int found = 0;
+    for (int64_t i = begin; i < end; ++i) found |= wrong(values[i]);
+    if (found) any = true;
   });
-  return all;
+  return any;
 }
 
 // Whether all elements are 1 or -1.
 bool holds_signs(const Array& t) {
   bool all = false;
-  visit_floats(t,
-               [&]<class T>(T) { all = are_signs(checked_data<T>(t, "t", t.size()), t.size()); });
+  visit_floats(
+      t, [&]<class T>(T) { all = !holds_any<T>(t, [](T v) { return (v != 1) & (v != -1); }); });
   return all;
+}
+
+// Whether no element lies outside of 0 to 1.
+bool holds_probabilities(const Array& x) {
+  bool all = false;
+  visit_floats(x,
+               [&]<class T>(T) { all = !holds_any<T>(x, [](T v) { return (v < 0) | (v > 1); }); });
+  return all;
+}
+
+// Whether the operands are what Python lets through.
+bool are_legal(PointwiseLoss kind, const Array& x, const Array& t) {
+  switch (kind) {
+    case PointwiseLoss::soft_margin:
+    case PointwiseLoss::ranking:
+      return holds_signs(t);
+    case PointwiseLoss::probability:
+      return holds_probabilities(x);
+    default:
+      return true;
+  }
 }
 
 Call loss_call(std::vector<py::ssize_t> shape, const std::string& kind, double a, double b,
@@ -82,7 +100,8 @@ Call loss_call(std::vector<py::ssize_t> shape, const std::string& kind, double a
   Call call;
   call.shape = std::move(shape);
   call.run = [loss](const Operands& given, const Array& y, Extras&) {
-    if (loss.signs() && !holds_signs(*given[1])) throw std::invalid_argument("no signs");
+    if (!are_legal(loss.kind, *given[0], *given[1]))
+      throw std::invalid_argument("illegal operands");
     loss.run(*given[0], *given[1], nullptr, false, y);
   };
   call.gradient = [loss](const Kept& kept, const Array& grad_y, Gradients& gradients) {

@@ -76,6 +76,21 @@ LAMINA_INLINE Vec<T> loss_of_labels(Vec<T> x, Vec<T> t) {
   return t * (both + at_least<T>(-x, T(0))) + (T(1) - t) * (both + at_least<T>(x, T(0)));
 }
 
+// log(1 - x) for 0 <= x <= 1: what 1 - x lost, the factor gives back.
+template <class T>
+LAMINA_INLINE Vec<T> log_rest(Vec<T> x) {
+  const Vec<T> rest = T(1) - x, lost = T(1) - rest;
+  return lost == T(0) ? -x : log<T>(rest) * (x / lost);
+}
+template <class T>
+LAMINA_INLINE Vec<T> limited(Vec<T> log) {
+  return at_least<T>(log, T(-100));
+}
+template <class T>
+LAMINA_INLINE Vec<T> slope_of_probability(Vec<T> x, Vec<T> t) {
+  return (x - t) / at_least<T>(x * (T(1) - x), T(1e-12));
+}
+
 LAMINA_LOSS_OF_DIFFERENCE(absolute, d, times_sign<T>(T(1), difference))
 LAMINA_LOSS_OF_DIFFERENCE(squared, difference* difference, T(2) * difference)
 LAMINA_LOSS_OF_DIFFERENCE(smooth_l1, d < a ? d * d * b : d - T(0.5) * a,
@@ -85,6 +100,9 @@ LAMINA_LOSS_OF_DIFFERENCE(huber, d < a ? T(0.5) * d * d : a * (d - T(0.5) * a),
                           absolute<T>(difference) < a ? difference : times_sign<T>(a, difference))
 LAMINA_LOSS(logits, (T(1) - t) * x + softplus<T>(-x), g* slope_of_labels<T>(x, t), g * -x)
 LAMINA_LOSS(soft_labels, loss_of_labels<T>(x, t), g* slope_of_labels<T>(x, t), g * -x)
+LAMINA_LOSS(probability, (t - T(1)) * limited<T>(log_rest<T>(x)) - t * limited<T>(log<T>(x)),
+            g* slope_of_probability<T>(x, t),
+            g*(limited<T>(log_rest<T>(x)) - limited<T>(log<T>(x))))
 LAMINA_LOSS(soft_margin, softplus<T>(-(t* x)), g * -(t * sigmoid<T>(-(t * x))),
             g * -(x * sigmoid<T>(-(t * x))))
 LAMINA_LOSS(ranking, at_least<T>(a - t * x, T(0)), a - t * x >= T(0) ? g * -t : Vec<T>{},

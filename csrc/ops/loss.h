@@ -14,11 +14,16 @@ namespace lamina::ops {
 //   huber        with d = |x - t|: d^2 / 2 where d < a, else a (d - a / 2)
 //   logits       (1 - t) x + softplus(-x): binary cross-entropy of sigmoid(x)
 //   soft_labels  t softplus(-x) + (1 - t) softplus(x): the same, infinite where it ought to be
+//   probability  -t log(x) - (1 - t) log(1 - x), logarithms of at least -100; the slope by x is
+//                (x - t) / max(x (1 - x), 1e-12)
 //   soft_margin  softplus(-t x)
 //   ranking      max(0, a - t x); the slope at 0 is -t
 // NaN in gives NaN out.
-#define LAMINA_POINTWISE_LOSSES(X) \
-  X(absolute) X(squared) X(smooth_l1) X(huber) X(logits) X(soft_labels) X(soft_margin) X(ranking)
+// clang-format off
+#define LAMINA_POINTWISE_LOSSES(X)                                                     \
+  X(absolute) X(squared) X(smooth_l1) X(huber) X(logits) X(soft_labels) X(probability) \
+  X(soft_margin) X(ranking)
+// clang-format on
 
 enum class PointwiseLoss {
 #define LAMINA_ENUMERATE(kind) kind,

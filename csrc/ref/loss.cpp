@@ -21,6 +21,10 @@ double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
 }
 
+double limited_log(double log) {
+  return log < -100 ? -100 : log;
+}
+
 Value evaluated(PointwiseLoss kind, double x, double t, double a, double b) {
   const double difference = x - t, d = std::fabs(difference), z = a - t * x;
   const double sign = difference > 0 ? 1 : difference < 0 ? -1 : difference;
@@ -40,6 +44,11 @@ Value evaluated(PointwiseLoss kind, double x, double t, double a, double b) {
       return {(1 - t) * x + softplus(-x), slope_of_labels, -x};
     case PointwiseLoss::soft_labels:
       return {t * softplus(-x) + (1 - t) * softplus(x), slope_of_labels, -x};
+    case PointwiseLoss::probability: {
+      const double log_x = limited_log(std::log(x)), log_rest = limited_log(std::log1p(-x));
+      const double spread = x * (1 - x) < 1e-12 ? 1e-12 : x * (1 - x);
+      return {(t - 1) * log_rest - t * log_x, difference / spread, log_rest - log_x};
+    }
     case PointwiseLoss::soft_margin:
       return {softplus(-t * x), -t * sigmoid(-t * x), -x * sigmoid(-t * x)};
     case PointwiseLoss::ranking:

@@ -294,6 +294,9 @@ def binary_cross_entropy(
     Raises ValueError for different shapes or x outside of [0, 1], TypeError for dtypes.
     """
     op = "binary_cross_entropy"
+    asked = (input, target, op, weight, size_average, reduce, reduction)
+    if (loss := known.run(*asked)) is not None:
+        return loss
     x, t, w = operands(op, input=input, target=target, weight=weight)
     check_same_shape(op, input=x, target=t)
     outside = x.data[(x.data < 0) | (x.data > 1)]
@@ -302,8 +305,8 @@ def binary_cross_entropy(
             f"{op}: input must be probabilities from 0 to 1, got {outside.reshape(-1)[0]}; use "
             "binary_cross_entropy_with_logits"
         )
-    loss = _BinaryCrossEntropy.apply(x, t)
-    return reduced(op, loss if w is None else loss * w, reduction, size_average, reduce)
+    mode = reduction_mode(op, reduction, size_average, reduce)
+    return pointwise(asked, "probability", _BinaryCrossEntropy.apply, x, t, mode, weight=w)
 
 
 @on_tensors

@@ -280,7 +280,10 @@ def multilabel_soft_margin_loss(
     def formula(x: Any, t: Any) -> Any:
         return -(t * logsigmoid(x) + (1.0 - t) * logsigmoid(-x))
 
-    loss = pointwise((x, t, op), "soft_labels", formula, x, t, "none", weight=w)
+    asked = (x, t, op)
+    loss = known.run(*asked) if w is None else None
+    if loss is None:
+        loss = pointwise(asked, "soft_labels", formula, x, t, "none", weight=w)
     return reduced(op, loss.mean(-1), reduction, size_average, reduce)
 
 
