@@ -14,6 +14,7 @@
 #include "bindings/elementwise.h"
 #include "bindings/graph.h"
 #include "bindings/numpy_array.h"
+#include "bindings/strided_copy.h"
 
 namespace lamina::bindings {
 namespace {
@@ -90,6 +91,13 @@ py::object copy_of(PyObject* array) {
   source.load(array), target.load(new_like(array));
   std::memcpy(target.data(), source.data(), source.bytes());
   return py::reinterpret_borrow<py::object>(target.object());
+}
+
+// Whether only the order of the elements keeps kernels from reading them.
+bool is_strided(PyObject* array) {
+  if (!is_plain_array(array) || !is_aligned(array)) return false;
+  const ElementType type = element_type_of(array);
+  return type == ElementType::f32 || type == ElementType::f64;
 }
 
 // Whether the loops of elementwise.h can add b to a.
@@ -203,10 +211,12 @@ class Walk {
     const py::object leaf = sources_[number].object;
     PyObject* const hooks = graph.tensor.get(leaf, TensorSlot::hooks);
     const bool hooked = hooks != Py_None && PyDict_GET_SIZE(hooks) != 0;
-    const bool owned = sums_[sources_[number].first_sum].owned && !hooked;
+    bool owned = sums_[sources_[number].first_sum].owned && !hooked;
     py::object gradient = take(number, 0, hooks);
     if (!gradient || !found_.is_none()) return;
     PyObject* const before = graph.tensor.get(leaf, TensorSlot::grad);
+    if (before == Py_None && is_strided(gradient.ptr()) && !is_ready(gradient.ptr()))
+      gradient = in_c_order(gradient.ptr()), owned = true;
     const bool plain = is_plain_array(gradient.ptr());
     if (before == Py_None && plain && is_ready(gradient.ptr())) {
       if (!owned) gradient = copy_of(gradient.ptr());
@@ -267,7 +277,8 @@ class Walk {
                     const py::object& arrived, bool owned) {
     py::object grad_y = arrived;
     if (!is_plain_array(grad_y.ptr()) || !is_ready(grad_y.ptr()))
-      grad_y = graph_attribute("_as_kernels_read")(grad_y), owned = false;
+      owned = is_strided(grad_y.ptr()),
+      grad_y = owned ? in_c_order(grad_y.ptr()) : graph_attribute("_as_kernels_read")(grad_y);
     PyObject* const edges = node_slot(node, NodeSlot::edges);
     Sum* const sum = sum_behind(number, edges, 0);
     PyObject* before = sum != nullptr ? sum->gradient.ptr() : nullptr;

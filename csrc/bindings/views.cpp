@@ -66,7 +66,7 @@ py::ssize_t item_bytes(PyObject* array) {
 }
 
 // How grad_y of the result becomes the gradient of the operand: in another shape, in another order
-// of axes (`in_order` is grad_y's view then), or through the view of zeros.
+// of elements (`in_order` is grad_y's view then), or through the view of zeros.
 enum class Back { reshape, order, zeros };
 
 Call call_of(const View& in_order, Back back) {
@@ -88,8 +88,8 @@ Call call_of(const View& in_order, Back back) {
       return gradients.share(0, turned);
     }
     const Array& gradient = gradients.make(0);
-    std::memset(gradient.data(), 0, gradient.bytes());
-    copy_elements(grad_y.object(), in_order.of(gradient.object()).ptr());
+    fill_zeros(gradient);
+    copy_strided(grad_y.object(), in_order.of(gradient.object()).ptr());
   };
   return call;
 }
@@ -110,8 +110,8 @@ PyObject* finish(py::handle function, const Operand& x, Back back, const Make& m
     py::ssize_t strides[kMaxRank];
     contiguous(x.rank(), back == Back::order ? view.shape : x.shape(), item_bytes(x.array),
                strides);
-    if (back == Back::zeros && !make(strides, in_order)) Py_RETURN_NONE;
-    if (back == Back::order) {
+    if (back != Back::reshape && order == nullptr && !make(strides, in_order)) Py_RETURN_NONE;
+    if (order != nullptr) {
       in_order.rank = x.rank();
       for (int i = 0; i < x.rank(); ++i)
         in_order.shape[order[i]] = view.shape[i], in_order.strides[order[i]] = strides[i];
@@ -268,6 +268,30 @@ PyObject* transpose(py::handle function, PyObject* const* given, Py_ssize_t coun
   for (int axis = 0; axis < x.rank(); ++axis) order[axis] = axis;
   std::swap(order[first], order[second]);
   return permuted(function, x, order);
+}
+
+// flip(x, *dimensions)
+PyObject* flip(py::handle function, PyObject* const* given, Py_ssize_t count) {
+  Operand x;
+  py::ssize_t dims[kMaxRank];
+  int length;
+  if (count < 2 || !read(given[0], x) || !integers(given + 1, count - 1, dims, length) ||
+      length == 0 || !py::reinterpret_borrow<py::array>(x.array).size())
+    Py_RETURN_NONE;
+  unsigned turned = 0;
+  for (int i = 0; i < length; ++i) {
+    const py::ssize_t axis = dims[i] < 0 ? dims[i] + x.rank() : dims[i];
+    if (axis < 0 || axis >= x.rank() || (turned >> axis & 1) != 0) Py_RETURN_NONE;
+    turned |= 1U << axis;
+  }
+  return finish(function, x, Back::order, [&](const py::ssize_t* strides, View& view) {
+    for (int axis = 0; axis < x.rank(); ++axis) {
+      const bool turns = (turned >> axis & 1) != 0;
+      if (turns) view.offset += (x.shape()[axis] - 1) * strides[axis];
+      view.axis(x.shape()[axis], turns ? -strides[axis] : strides[axis]);
+    }
+    return true;
+  });
 }
 
 // expand(x, *shape) of what is not recorded; -1 keeps an extent
@@ -431,7 +455,7 @@ PyMethodDef definitions[] = {
     definition<permute>("permute"), definition<transpose>("transpose"),
     definition<expand>("expand"),   definition<index>("index"),
     definition<narrow>("narrow"),   definition<split>("split"),
-    definition<unbind>("unbind"),
+    definition<unbind>("unbind"),   definition<flip>("flip"),
 };
 
 }  // namespace
