@@ -11,6 +11,7 @@
 #include "bindings/filter_store.h"
 #include "bindings/graph.h"
 #include "bindings/numpy_array.h"
+#include "bindings/numpy_loops.h"
 #include "bindings/strided_copy.h"
 
 namespace lamina::bindings {
@@ -33,7 +34,7 @@ struct Known {
 // What becomes of operands that are not in C order.
 enum class Layouts {
   refused,     // Python must look at them
-  copied,      // C order, in new memory, where they are small
+  copied,      // as loops over any strides take them, or C order, in new memory, if small
   transposed,  // matrices whose columns are in order become their transpose, others are copied
 };
 constexpr py::ssize_t kMostCopied = 1 << 18;  // bytes; NumPy walks larger ones as they are
@@ -69,6 +70,7 @@ struct Given {
   py::object made[kMaxOperands];  // arrays made of numbers and of other layouts
   // Bits of operands: those that are Tensors, and those that want a gradient.
   unsigned tensors = 0, recorded = 0;
+  unsigned strided = 0;  // those that are not in C order
 
   // What a recorded call keeps of operands and result.
   unsigned kept(const Call& call) const {
@@ -128,16 +130,31 @@ py::object transposed(PyObject* array) {
 }
 
 // The array, or what takes its place; null where Python must look at it.
-PyObject* in_order(const Calls& calls, PyObject* array, py::object& made, Key& key) {
+PyObject* readable(const Calls& calls, PyObject* array, Py_ssize_t operand, Given& given) {
   if (!is_plain_array(array) || !is_operand_type(element_type_of(array))) return nullptr;
   if (is_aligned_in_c_order(array)) return array;
   if (calls.layouts == Layouts::refused || !is_aligned(array)) return nullptr;
+  py::object& made = given.made[operand];
   if (calls.layouts == Layouts::transposed) made = transposed(array);
-  if (made)
-    key.transposed();
-  else if (py::reinterpret_borrow<py::array>(array).nbytes() <= kMostCopied)
-    made = in_c_order(array);
-  return made.ptr();
+  if (made) return given.key.transposed(), made.ptr();
+  given.strided |= 1U << operand;
+  return array;
+}
+
+// Copies what the call does not read as it is. False where Python must look at it.
+bool bring_in_order(const Call& call, Given& given) {
+  for (int i = 0; i < kMaxOperands; ++i) {
+    if ((given.strided >> i & 1) == 0) continue;
+    if (call.loops != nullptr) {
+      if ((given.kept(call) >> i & 1) == 0) continue;
+    } else if (py::reinterpret_borrow<py::array>(given.arrays[i]).nbytes() > kMostCopied) {
+      return false;
+    }
+    given.made[i] = in_c_order(given.arrays[i]);
+    given.arrays[i] = given.made[i].ptr();
+    given.strided &= ~(1U << i);
+  }
+  return true;
 }
 
 // False for a call that Python must look at: other kinds of arrays, options that are no key.
@@ -162,7 +179,7 @@ bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t c
       numbers = true;
       continue;
     }
-    given.arrays[i] = in_order(calls, object, given.made[i], given.key);
+    given.arrays[i] = readable(calls, object, i, given);
     if (given.arrays[i] == nullptr) return false;
     given.key.array(given.arrays[i]);
   }
@@ -290,6 +307,29 @@ Calls& calls_of(PyObject* capsule) {
   return *static_cast<Calls*>(PyCapsule_GetPointer(capsule, nullptr));
 }
 
+py::object run_strided(const Calls& calls, const Known& known, const Given& given) {
+  const bool keeps_result = (given.kept(known.call) & kResult) != 0;
+  PyObject* const second = calls.operands > 1 ? given.arrays[1] : nullptr;
+  return known.call.loops->each_strided(known.call.shape, given.arrays[0], second, known.type,
+                                        keeps_result);
+}
+
+// packed: the Tensor beside which its packed form may be kept, or null.
+py::object run_in_order(const Calls& calls, const Known& known, const Given& given,
+                        PyObject* packed, Extras& extras) {
+  const Call& call = known.call;
+  py::object result = new_array_or_throw(call.shape, known.type);
+  std::optional<FilterStore> filters;
+  Operands operands;
+  for (Py_ssize_t i = 0; i < calls.operands; ++i)
+    if (given.arrays[i] != nullptr) operands[i].emplace().load(given.arrays[i]);
+  if (packed != nullptr) operands[call.packs]->set_filters(&filters.emplace(packed));
+  Array target;
+  target.load(result);
+  call.run(operands, target, extras);
+  return result;
+}
+
 // The result, or None for a call that is not known.
 PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
   Calls& calls = calls_of(self);
@@ -310,21 +350,13 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
     if ((given.tensors >> i & 1) != 0 && !(packs && i == call.packs)) forget_packed(arguments[i]);
   const bool compiled = call.gradient && (given.recorded & ~call.compiled) == 0;
   if (given.recorded != 0 && !compiled) return apply(calls, *known, arguments);
-  auto result = py::reinterpret_steal<py::object>(
-      new_array(call.shape.data(), static_cast<int>(call.shape.size()), known->type));
-  if (!result) Py_RETURN_NONE;
   try {
-    std::optional<FilterStore> filters;
-    if (packs) filters.emplace(arguments[call.packs]);
-    Operands operands;
-    for (Py_ssize_t i = 0; i < calls.operands; ++i)
-      if (given.arrays[i] != nullptr) operands[i].emplace().load(given.arrays[i]);
-    if (packs) operands[call.packs]->set_filters(&*filters);
-    Array target;
-    target.load(result);
+    if (!bring_in_order(call, given)) Py_RETURN_NONE;
     Extras extras;
     extras.wanted = given.recorded != 0;
-    call.run(operands, target, extras);
+    PyObject* const packed = packs ? arguments[call.packs] : nullptr;
+    py::object result = given.strided != 0 ? run_strided(calls, *known, given)
+                                           : run_in_order(calls, *known, given, packed, extras);
     py::object second;
     if (call.second) second = py::reinterpret_borrow<py::object>(extras[0].object());
     if (second && given.tensors != 0) second = wrap(second.release().ptr());

@@ -78,8 +78,10 @@ struct Call {
   unsigned differentiable = ~0U;  // bits of the operands that `apply` sees as Tensors
   int packs = -1;           // the operand whose packed form may be kept where nothing is recorded
   unsigned compiled = ~0U;  // bits of those whose gradients `gradient` makes
-  bool constant = false;    // the result has no gradient
-  bool second = false;      // extras[0] is a result without a gradient
+  // What `run` does, where operands may have any strides; else they are copied to C order.
+  const class Loops* loops = nullptr;
+  bool constant = false;  // the result has no gradient
+  bool second = false;    // extras[0] is a result without a gradient
 };
 inline constexpr unsigned kResult = 1U << kMaxOperands;
 template <class... Index>

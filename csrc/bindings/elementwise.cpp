@@ -129,7 +129,7 @@ Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape
             {}};
   call.compiled = pair.read(shape, a, b);
   call.shape = std::move(shape);
-  const Loops* const loops = &Loops::of(op.c_str());
+  const Loops* const loops = call.loops = &Loops::of(op.c_str());
   call.run = [loops, both = pair.both](const Operands& given, const Array& y, Extras&) {
     loops->each(both, *given[0], &*given[1], y);
   };
@@ -223,7 +223,7 @@ Call unary_call(Shape shape, const std::string& name) {
   Call call;
   call.shape = std::move(shape);
   if (found == unary_functions().end()) {  // a test or a sign
-    const Loops* const loops = &Loops::of(name.c_str());
+    const Loops* const loops = call.loops = &Loops::of(name.c_str());
     call.constant = true;
     call.run = [loops](const Operands& given, const Array& y, Extras&) {
       each_of(*loops, *given[0], y);
@@ -232,6 +232,7 @@ Call unary_call(Shape shape, const std::string& name) {
   }
   const Unary unary = found->second;
   const Loops* const loops = &Loops::of(unary.loop);
+  if (name != "rsqrt") call.loops = loops;
   call.run = [loops, inverse = name == "rsqrt"](const Operands& given, const Array& y, Extras&) {
     if (!inverse) return each_of(*loops, *given[0], y);
     visit_float(y, [&]<class T>(T) {

@@ -1,5 +1,7 @@
 #include "bindings/numpy_loops.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -7,6 +9,7 @@
 
 #include "bindings/graph.h"
 #include "bindings/numpy_array.h"
+#include "bindings/strided_copy.h"
 
 namespace lamina::bindings {
 namespace {
@@ -41,6 +44,134 @@ Loop loop_for(const Ufunc& ufunc, ElementType type) {
   return {};
 }
 
+// How operands in any strides are walked, and the result in the order of the walk.
+class Walk {
+ public:
+  static constexpr int kMaxRank = 32, kMost = 3;  // operands, and the result
+
+  Walk(const std::vector<py::ssize_t>& shape, PyObject* const* operands, int count, bool dense,
+       bool c_order)
+      : count_(count) {
+    const auto rank = static_cast<int>(shape.size());
+    for (int k = 0; k < count; ++k) read(k, operands[k], shape);
+    for (int axis = 0; axis < rank; ++axis) order_[axis] = axis;
+    const int leading = c_order ? -1 : leading_operand(shape);
+    for (int i = 1; leading >= 0 && i < rank; ++i)
+      for (int j = i; j > 0 && lies_within(leading, order_[j - 1], order_[j]); --j)
+        std::swap(order_[j - 1], order_[j]);
+    for (int k = 0; k < count; ++k) turn(k, shape, dense);
+  }
+
+  // A new array whose memory has the order of the walk; rows of the walk from now on.
+  py::object result(const std::vector<py::ssize_t>& shape, ElementType type) {
+    std::vector<py::ssize_t> walked(shape.size()), strides(shape.size());
+    for (size_t i = 0; i < shape.size(); ++i) walked[i] = shape[static_cast<size_t>(order_[i])];
+    py::object array = new_array_or_throw(walked, type);
+    auto stride = static_cast<py::ssize_t>(bytes_of(type));
+    for (size_t i = shape.size(); i-- > 0; stride *= walked[i]) {
+      strides[static_cast<size_t>(order_[i])] = stride;
+      strides_[count_][order_[i]] = stride;
+    }
+    data_[count_] = fields(array.ptr()).data;
+    if (std::is_sorted(order_, order_ + shape.size())) return array;
+    return view_of(array.ptr(), static_cast<int>(shape.size()), shape.data(), strides.data(),
+                   fields(array.ptr()).data);
+  }
+
+  void run(const std::vector<py::ssize_t>& shape, const Loop& loop) {
+    merge(shape);
+    const int all = count_ + 1, inner = axes_ - 1;  // the last axis is the row
+    const int64_t chunk = std::min(extent_[inner], kRange);
+    const int64_t chunks = (extent_[inner] + chunk - 1) / chunk;
+    int64_t rows = chunks;
+    for (int axis = 0; axis < inner; ++axis) rows *= extent_[axis];
+    over(rows, std::max<int64_t>(kRange / chunk, 1), [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        char* data[kMost];
+        const int64_t first = row % chunks * chunk;
+        int64_t place = row / chunks;
+        for (int k = 0; k < all; ++k) data[k] = data_[k] + first * steps_[k][inner];
+        for (int axis = inner; axis-- > 0; place /= extent_[axis])
+          for (int k = 0; k < all; ++k) data[k] += place % extent_[axis] * steps_[k][axis];
+        py::ssize_t steps[kMost];
+        for (int k = 0; k < all; ++k) steps[k] = steps_[k][inner];
+        const py::ssize_t length = std::min(chunk, extent_[inner] - first);
+        loop.run(data, &length, steps, loop.details);
+      }
+    });
+  }
+
+ private:
+  void read(int k, PyObject* operand, const std::vector<py::ssize_t>& shape) {
+    arrays_[k] = py::reinterpret_borrow<py::object>(operand);
+    const auto& x = fields(operand);
+    const auto missing = static_cast<int>(shape.size()) - x.nd;
+    data_[k] = x.data;
+    for (int axis = 0; axis < static_cast<int>(shape.size()); ++axis) {
+      const bool moves = axis >= missing && x.dimensions[axis - missing] != 1;
+      strides_[k][axis] = moves ? x.strides[axis - missing] : 0;
+    }
+  }
+  // The first operand of the result's shape, where none of them is in C order; else -1.
+  int leading_operand(const std::vector<py::ssize_t>& shape) const {
+    int leading = -1;
+    for (int k = count_; k-- > 0;) {
+      if (shape_of(arrays_[k].ptr()) != shape) continue;
+      if (is_aligned_in_c_order(arrays_[k].ptr())) return -1;
+      leading = k;
+    }
+    return leading;
+  }
+  bool lies_within(int operand, int outer, int inner) const {
+    const int64_t far = std::abs(strides_[operand][outer]),
+                  near = std::abs(strides_[operand][inner]);
+    return far != 0 && near != 0 && far < near;
+  }
+  // Copies an operand that is dense along another axis than the rows of the walk; `copied`: or
+  // along none.
+  void turn(int k, const std::vector<py::ssize_t>& shape, bool copied) {
+    const auto item = py::reinterpret_borrow<py::array>(arrays_[k]).itemsize();
+    py::ssize_t extents[kMaxRank], strides[kMaxRank];
+    int rank = 0, axes[kMaxRank];
+    bool dense = copied;
+    for (size_t i = 0; i < shape.size(); ++i) {
+      const int axis = order_[i];
+      if (strides_[k][axis] == 0 || shape[static_cast<size_t>(axis)] == 1) continue;
+      extents[rank] = shape[static_cast<size_t>(axis)], strides[rank] = strides_[k][axis];
+      dense |= strides[rank] == item, axes[rank++] = axis;
+    }
+    if (!dense || rank == 0 || strides[rank - 1] == item) return;
+    const py::object turned = view_of(arrays_[k].ptr(), rank, extents, strides, data_[k]);
+    arrays_[k] = in_c_order(turned.ptr());
+    data_[k] = fields(arrays_[k].ptr()).data;
+    for (int i = 0; i < rank; ++i) strides_[k][axes[i]] = fields(arrays_[k].ptr()).strides[i];
+  }
+  // Axes that all walk alike become one.
+  void merge(const std::vector<py::ssize_t>& shape) {
+    axes_ = 0;
+    for (size_t i = 0; i < shape.size(); ++i) {
+      const int axis = order_[i];
+      const int64_t extent = shape[static_cast<size_t>(axis)];
+      if (extent == 1) continue;
+      bool alike = axes_ > 0;
+      for (int k = 0; alike && k <= count_; ++k)
+        alike = steps_[k][axes_ - 1] == strides_[k][axis] * extent;
+      if (!alike) extent_[axes_++] = 1;
+      extent_[axes_ - 1] *= extent;
+      for (int k = 0; k <= count_; ++k) steps_[k][axes_ - 1] = strides_[k][axis];
+    }
+    if (axes_ > 0) return;
+    axes_ = 1, extent_[0] = 1;
+    for (auto& steps : steps_) steps[0] = 0;
+  }
+
+  int count_, axes_ = 0;
+  int order_[kMaxRank] = {};  // of the axes in the walk, outermost first
+  py::object arrays_[kMost];
+  char* data_[kMost] = {};
+  int64_t strides_[kMost][kMaxRank], steps_[kMost][kMaxRank], extent_[kMaxRank];
+};
+
 }  // namespace
 
 const Loops& Loops::of(const char* name) {
@@ -58,6 +189,7 @@ const Loops& Loops::of(const char* name) {
     throw std::logic_error(std::string("internal: no ufunc of one result: ") + name);
   Loops loops;
   loops.operands_ = ufunc.nin;
+  loops.dense_ = ufunc.nin == 1 || std::strcmp(name, "power") == 0;
   for (size_t i = 0; i < std::size(kTypes); ++i) loops.loops_[i] = loop_for(ufunc, kTypes[i]);
   const std::lock_guard<std::mutex> lock(mutex);
   return made.emplace(name, loops).first->second;
@@ -90,6 +222,18 @@ void Loops::each(const Broadcast& shapes, const Array& a, const Array* b, const 
     const py::ssize_t count = place.count;
     loop.run(data, &count, walk, loop.details);
   });
+}
+
+py::object Loops::each_strided(const std::vector<py::ssize_t>& shape, PyObject* a, PyObject* b,
+                               ElementType result, bool c_order) const {
+  const Loop& loop = at(element_type_of(a));
+  if (loop.run == nullptr || (b != nullptr) != (operands_ == 2) || shape.size() > Walk::kMaxRank)
+    throw std::logic_error("internal: no such loop of NumPy");
+  PyObject* const operands[] = {a, b};
+  Walk walk(shape, operands, operands_, dense_, c_order);
+  py::object y = walk.result(shape, result);
+  walk.run(shape, loop);
+  return y;
 }
 
 void Loops::stretch(ElementType type, const void* x, void* y, int64_t count) const {

@@ -24,6 +24,10 @@ class Loops {
 
   // y = f(a) or f(a, b); a and b of one dtype. Throws std::logic_error for a dtype without a loop.
   void each(const Broadcast& shapes, const Array& a, const Array* b, const Array& y) const;
+  // The same of operands in any strides, aligned, as a new array: in C order, or in the order of
+  // the operands' memory.
+  py::object each_strided(const std::vector<py::ssize_t>& shape, PyObject* a, PyObject* b,
+                          ElementType result, bool c_order) const;
   // y[j] = f(x[j]) of one dtype, for j below count.
   void stretch(ElementType type, const void* x, void* y, int64_t count) const;
 
@@ -32,6 +36,7 @@ class Loops {
 
   Loop loops_[4];
   int operands_ = 0;
+  bool dense_ = false;  // elements that lie apart have other bits, or take longer than a copy
 };
 
 // The result of comparisons is boolean, of others the dtype of the operands.
