@@ -108,8 +108,61 @@ def test_same_bits_for_any_thread_count():
     assert len(set(results)) == 1
 
 
+@pytest.mark.parametrize("width", [1, 3, 130])
+@pytest.mark.parametrize("rows", [1, 5, 3000])
+def test_large_tables(rows, width):
+    indices, weight = RNG.integers(0, rows, (700, 6)), cases.integers((rows, width), 1)
+    indices[3:5] = 0  # many of one
+    indices[9] = rows - 1  # of one bag, and left out
+    options = {"padding_idx": rows - 1}
+    for _ in range(2):
+        tensor = lamina.tensor(weight, requires_grad=True)
+        y = F.embedding(lamina.tensor(indices), tensor, **options)
+        assert_array_equal(y.data, weight[indices])
+        grad = cases.integers(y.shape, 2)
+        y.backward(grad)
+        expected = reference.embedding_backward(grad, indices, weight, **options)
+        assert_array_equal(tensor.grad.data, expected)
+        tensor.grad = None
+        y = F.embedding_bag(indices, tensor, mode="sum", **options)
+        assert_array_equal(y.data, reference.embedding_bag(indices, weight, mode="sum", **options))
+        grad = cases.integers(y.shape, 2)
+        y.backward(grad)
+        expected, _ = reference.embedding_bag_backward(grad, indices, weight, mode="sum", **options)
+        assert_array_equal(tensor.grad.data, expected)
+
+
+def test_what_gives_a_tensor():
+    indices, weight = np.array([[0, 2], [1, 0]]), cases.reals((3, 4), 1)
+    for function in (F.embedding, F.embedding_bag):
+        for _ in range(2):
+            assert isinstance(function(indices, lamina.tensor(weight)), lamina.Tensor)
+            assert isinstance(function(lamina.tensor(indices), weight), np.ndarray)
+
+
+def test_indices_are_checked_every_time():
+    weight, offsets = cases.reals((3, 4), 1), np.array([0, 2])
+    good = np.array([0, 2, 1])
+    for _ in range(2):
+        F.embedding(good, weight)
+        F.embedding_bag(good, weight, offsets)
+        F.one_hot(good, 3)
+        for bad in (-1, 3, 2**62, -(2**62)):
+            wrong = np.array([0, bad, 1])
+            with pytest.raises(ValueError, match="embedding: indices must be from 0 to 2"):
+                F.embedding(wrong, weight)
+            with pytest.raises(ValueError, match="embedding_bag: indices must be from 0 to 2"):
+                F.embedding_bag(wrong, weight, offsets)
+            with pytest.raises(ValueError, match="one_hot: "):
+                F.one_hot(wrong, 3)
+        for wrong, text in (([1, 2], "begin"), ([0, 4], "ascend"), ([0, -1], "ascend")):
+            with pytest.raises(ValueError, match=f"embedding_bag: offsets must {text}"):
+                F.embedding_bag(good, weight, np.array(wrong))
+
+
 def test_one_hot():
     indices = np.array([[0, 2], [1, 0]])
+    assert_array_equal(F.one_hot(indices.astype(np.int32), 4), reference.one_hot(indices, 4))
     assert_array_equal(F.one_hot(indices), reference.one_hot(indices))
     assert_array_equal(F.one_hot(lamina.tensor(indices), 5).data, reference.one_hot(indices, 5))
 

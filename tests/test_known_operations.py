@@ -220,6 +220,180 @@ def test_copies_of_other_orders(shape, dtype):
             assert_array_equal(tensor.grad.numpy(), seed.transpose(orders[0]))
 
 
+def other_layouts(x):
+    """The same elements in other strides."""
+    wide = np.repeat(np.repeat(x, 2, -1), 3, 0)
+    yield np.asfortranarray(x)
+    yield np.moveaxis(np.moveaxis(x, 0, -1).copy(), -1, 0)
+    yield wide[::3, ..., ::2]
+    yield x[::-1, ..., ::-1].copy()[::-1, ..., ::-1]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (600, 401), (4, 30, 20, 50), (2, 1, 7), (70000, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+def test_operands_of_any_strides(shape, dtype):
+    a, b = (np.asarray(values(*shape) * 9 + i, dtype) for i in (0, 0.5))
+    row, column = b[:1, ..., :].copy(), b[..., :1].copy()
+    others = [*other_layouts(b), b, row, column, row[0, ..., ::-1], np.broadcast_to(row, shape), 3]
+    for x in (a, *other_layouts(a)):
+        for y in others:
+            for ours, numpys in ((lamina.sub, np.subtract), (lamina.lt, np.less)):
+                for _ in range(2):
+                    expected = numpys(x, np.asarray(y, dtype))
+                    assert_array_equal(ours(lamina.Tensor(x), y).numpy(), expected, strict=True)
+                    assert_array_equal(ours(y, lamina.Tensor(x)).numpy(), numpys(y, x))
+        if dtype != np.int64:
+            with np.errstate(invalid="ignore"):
+                for name in ("floor", "isnan", "sqrt", "rsqrt"):
+                    expected = getattr(lamina, name)(a)
+                    for _ in range(2):
+                        assert_array_equal(getattr(lamina, name)(x), expected, strict=True)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (300, 301)])
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "maximum", "exp", "tanh"])
+def test_gradients_of_operands_of_any_strides(name, shape):
+    a, b = (np.abs(values(*shape)) + i for i in (np.float32(0.5), np.float32(1)))
+    function = getattr(lamina, name)
+    arguments = (a,) if name in ("exp", "tanh") else (a, b)
+
+    def gradients(*operands):
+        tensors = [lamina.Tensor(x, requires_grad=True) for x in operands]
+        y = function(*tensors)
+        y.backward(lamina.Tensor(np.asfortranarray(a)))
+        return [y.detach().numpy(), *(tensor.grad.numpy() for tensor in tensors)]
+
+    expected = gradients(*arguments)
+    for operands in zip(*map(other_layouts, arguments), strict=True):
+        for _ in range(2):
+            for found, wanted in zip(gradients(*operands), expected, strict=True):
+                assert_array_equal(found, wanted, strict=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_conversions(dtype):
+    x = np.array([[0.0, -0.0, 1.5, -2.5, 1e30, 7.0]] * 9000)
+    x = x[:, :4].astype(dtype) if np.dtype(dtype).kind in "ib" else x.astype(dtype)
+    special = np.array([np.nan, np.inf, -np.inf, 1e300, 1e-45, 2**60 + 1])
+    for source in (x, special.astype(np.float64), np.asfortranarray(x), x[0, 0]):
+        for to in (np.float32, np.float64, np.int64, np.bool_, np.int32, np.int8):
+            if np.dtype(to).kind == "i" and source is not x:
+                continue  # NaN may become any integer
+            with np.errstate(all="ignore"):
+                expected = np.asarray(source).astype(to)
+                for _ in range(2):
+                    y = lamina.tensor(source).to(to)
+                    assert_array_equal(y.numpy(), expected, strict=True)
+    if np.dtype(dtype).kind == "f":
+        for _ in range(2):
+            t = lamina.tensor(x, requires_grad=True)
+            assert not t.to(bool).requires_grad and not t.long().requires_grad
+            grad = values(*x.shape)
+            y = t.double() if dtype == np.float32 else t.float()
+            y.backward(grad.astype(y.dtype))
+            assert_array_equal(t.grad.numpy(), grad.astype(dtype), strict=True)
+
+
+KEYS = {
+    "vector": ((50,), lambda i: i),
+    "rows": ((50, 7), lambda i: i),
+    "second axis": ((9, 50, 3), lambda i: (slice(None), i)),
+    "last axis": ((40, 30, 50), lambda i: (slice(None), slice(None), i)),
+    "two axes": ((50, 60, 4), lambda i: (i, i[::-1])),
+    "inner axes": ((3, 50, 60), lambda i: (slice(None), i, -1 - i)),
+    "three axes": ((50, 51, 52), lambda i: (i, -i, i // 2)),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+@pytest.mark.parametrize("count", [1, 20, 9000])
+@pytest.mark.parametrize("name", KEYS)
+def test_picks(name, count, dtype):
+    shape, key_of = KEYS[name]
+    x = np.asarray(values(*shape) * 4, dtype)
+    indices = np.random.default_rng(0).integers(-50, 50, (count, 1))
+    key = key_of(indices)
+    for _ in range(2):
+        tensor = lamina.Tensor(x, requires_grad=np.dtype(dtype).kind == "f")
+        y = tensor[key]
+        assert_array_equal(y.detach().numpy(), x[key], strict=True)
+        items = key if isinstance(key, tuple) else (key,)
+        wrapped = tuple(lamina.Tensor(i) if hasattr(i, "dtype") else i for i in items)
+        assert_array_equal(tensor[wrapped].detach().numpy(), x[key], strict=True)
+        if tensor.requires_grad:
+            grad = values(*y.shape).astype(dtype)
+            y.backward(grad)
+            expected = np.zeros_like(x)
+            np.add.at(expected, key, grad)
+            assert_array_equal(tensor.grad.numpy(), expected, strict=True)
+        for bad in (50, -51, 2**62):
+            wrong = indices.copy()
+            wrong[-1] = bad
+            if name not in ("three axes", "inner axes", "two axes"):
+                with pytest.raises(IndexError, match="getitem: index must lie within"):
+                    tensor[key_of(wrong)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "picked"),
+    [
+        ((5,), (9,)),
+        ((5, 7), (5, 3)),
+        ((300, 200), (300, 300)),
+        ((300, 200), (900, 150)),
+        ((6, 40, 30), (5, 70, 20)),
+        ((6, 40, 3), (6, 400, 3)),
+        ((300, 1), (200, 1)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
+def test_gathers(shape, picked, dtype):
+    x = np.asarray(values(*shape) * 4, dtype)
+    for axis in range(len(shape)):
+        extents = [min(a, b) for a, b in zip(shape, picked, strict=True)]
+        extents[axis] = picked[axis]
+        index = np.random.default_rng(1).integers(0, shape[axis], extents)
+        grids = np.indices(extents, sparse=True)
+        key = tuple(index if d == axis else grid for d, grid in enumerate(grids))
+        for _ in range(2):
+            tensor = lamina.Tensor(x, requires_grad=np.dtype(dtype).kind == "f")
+            y = tensor.gather(axis, lamina.Tensor(index))
+            assert_array_equal(y.detach().numpy(), x[key], strict=True)
+            assert isinstance(lamina.gather(x, axis, index), np.ndarray)
+            if tensor.requires_grad:
+                grad = values(*y.shape).astype(dtype)
+                y.backward(grad)
+                expected = np.zeros_like(x)
+                np.add.at(expected, key, grad)
+                assert_array_equal(tensor.grad.numpy(), expected, strict=True)
+            for bad in (shape[axis], -1, 2**62):
+                wrong = index.copy()
+                wrong.flat[-1] = bad
+                with pytest.raises(ValueError, match="gather: index must be from 0"):
+                    tensor.gather(axis, wrong)
+
+
+def test_picks_and_gathers_have_the_same_bits_for_any_number_of_threads():
+    x, index = values(300, 200), np.random.default_rng(2).integers(0, 200, (300, 500))
+    found = []
+    for threads in (1, 2, 3, 8):
+        lamina.set_num_threads(threads)
+        grads = []
+        for pick in (
+            lambda t: t[index[:, 0]],
+            lambda t: t[:, index[0]],
+            lambda t: t[index[1], index[2]],
+            lambda t: t.gather(1, index),
+            lambda t: t.gather(0, index[:, :200]),
+        ):
+            tensor = lamina.Tensor(x, requires_grad=True)
+            y = pick(tensor)
+            y.backward(values(*y.shape))
+            grads.append(tensor.grad.numpy().tobytes())
+        found.append(grads)
+    assert all(grads == found[0] for grads in found)
+
+
 @pytest.mark.parametrize("shape", [(3,), (5, 7), (3, 5000), (200, 400)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64, np.bool_])
 def test_masks(shape, dtype):

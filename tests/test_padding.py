@@ -97,6 +97,20 @@ def test_same_bits_for_any_thread_count():
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_long_borders_of_large_arrays(mode):
+    x = cases.integers((3, 5, 90, 70), 1)
+    pads = (69, -20, -3, 60) if mode == "reflect" else (45, -20, -3, 80)
+    for _ in range(2):
+        tensor = lamina.tensor(x, requires_grad=True)
+        check(
+            F.pad(tensor, pads, mode),
+            tensor,
+            reference.pad(x, pads, mode),
+            lambda grad: reference.pad_backward(grad, x, pads, mode),
+        )
+
+
 def test_nan_stays_where_it_is():
     x = cases.reals((1, 1, 5, 6), 1)
     x[0, 0, 2, 3] = np.nan

@@ -40,6 +40,8 @@ VIEWS = {
     "x[()]": (lambda x: x[()], lambda x: x[()], (2, 3)),
     "narrow": (lambda x: x.narrow(1, 1, 2), lambda x: x[:, 1:3], (2, 3, 4)),
     "split": (lambda x: x.split(2, 1)[1], lambda x: x[:, 2:], (2, 3, 4)),
+    "flip": (lambda x: x.flip(-1), lambda x: x[..., ::-1], (2, 3, 5)),
+    "flip two": (lambda x: x.flip((0, 2)), lambda x: x[::-1, :, ::-1], (2, 3, 5)),
     "chain": (
         lambda x: x.permute(2, 0, 1)[1:, :, ::2].unsqueeze(0).squeeze(),
         lambda x: x.transpose(2, 0, 1)[1:, :, ::2],

@@ -1,7 +1,10 @@
-// Results that hold elements of their operands in other places: joins, padding, rows by index.
+// Results that hold elements of their operands in other places: joins, padding, masks.
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <string>
+#include <type_traits>
 #include <vector>
 
 #include "bindings/broadcast.h"
@@ -73,141 +76,251 @@ Call join_call(Shape shape, const std::vector<int64_t>& parts, int64_t item_byte
           }};
 }
 
-// Where a box of one array lies in another, along one axis.
-struct Span {
-  int64_t from, to, from_start, to_start, count;  // extents and first indices of both
+// ---- Padding
 
-  Span turned() const { return {to, from, to_start, from_start, count}; }
+// What an axis of the result shows of one of x: from `lo` to `hi` the elements from `first` on,
+// before and behind them what the tables say, or the value where there are none.
+struct Shown {
+  int64_t from, to, lo, hi, first;
+  std::vector<int64_t> before, behind;
+  std::vector<std::vector<int64_t>> places;  // where each element is shown, if there are tables
+
+  bool all() const { return from == to && hi - lo == to; }
+  bool has_tables() const { return !places.empty(); }
+  // The element at a place of the result; -1: the value.
+  int64_t at(int64_t place) const {
+    if (place >= lo && place < hi) return first + place - lo;
+    if (!has_tables()) return -1;
+    return place < lo ? before[static_cast<size_t>(place)]
+                      : behind[static_cast<size_t>(place - hi)];
+  }
+  // An axis that is shown as it is becomes part of this one.
+  void take_in(int64_t inner) {
+    for (int64_t* const one : {&from, &to, &lo, &hi, &first}) *one *= inner;
+  }
 };
-using Spans = std::vector<Span>;  // outermost first
 
-// y = the box of x, and `value` around it.
-template <class W>
-void place_box(const Spans& spans, const W* x, W value, W* y) {
-  const Span last = spans.back();
-  int64_t rows = 1;
-  for (size_t axis = 0; axis + 1 < spans.size(); ++axis) rows *= spans[axis].to;
-  over(rows, std::max<int64_t>(kRange / std::max<int64_t>(last.to, 1), 1),
-       [&](int64_t begin, int64_t end) {
-         for (int64_t row = begin; row < end; ++row) {
-           W* const target = y + row * last.to;
-           int64_t source = 0, stride = last.from, rest = row;
-           bool inside = last.count > 0;
-           for (size_t axis = spans.size() - 1; axis-- > 0;) {
-             const Span& span = spans[axis];
-             const int64_t index = rest % span.to - span.to_start;
-             rest /= span.to;
-             inside = inside && index >= 0 && index < span.count;
-             source += (index + span.from_start) * stride;
-             stride *= span.from;
-           }
-           if (!inside) {
-             std::fill_n(target, last.to, value);
-             continue;
-           }
-           std::fill_n(target, last.to_start, value);
-           std::memcpy(target + last.to_start, x + source + last.from_start,
-                       static_cast<size_t>(last.count) * sizeof(W));
-           std::fill(target + last.to_start + last.count, target + last.to, value);
-         }
-       });
-}
-
-void place(const Spans& spans, const Array& x, double value, const Array& y) {
-  const auto run = [&]<class W>(W) {
-    place_box(spans, static_cast<const W*>(x.data()), static_cast<W>(value),
-              static_cast<W*>(y.data()));
+// low, high: what is added before and after the axis; negative to crop.
+Shown shown_axis(int64_t size, int64_t low, int64_t high, const std::string& mode) {
+  const int64_t first = std::max<int64_t>(-low, 0), lo = std::max<int64_t>(low, 0);
+  const int64_t count = size - first - std::max<int64_t>(-high, 0);
+  Shown shown{size, size + low + high, lo, lo + count, first, {}, {}, {}};
+  if (mode == "constant") return shown;
+  const auto element = [&](int64_t place) {
+    const int64_t at = place - low;
+    if (mode == "reflect") return size - 1 - std::abs(size - 1 - std::abs(at));
+    if (mode == "replicate") return std::clamp<int64_t>(at, 0, size - 1);
+    return first + ((at - first) % count + count) % count;  // what a crop leaves wraps around
   };
-  switch (y.type()) {
-    case ElementType::f32:
-      return run(float{});
-    case ElementType::f64:
-      return run(double{});
-    case ElementType::i64:
-      return run(int64_t{});
-    default:
-      return run(bool{});
+  for (int64_t i = 0; i < shown.lo; ++i) shown.before.push_back(element(i));
+  for (int64_t i = shown.hi; i < shown.to; ++i) shown.behind.push_back(element(i));
+  if (shown.before.empty() && shown.behind.empty()) return shown;
+  shown.places.resize(static_cast<size_t>(size));
+  for (int64_t i = 0; i < shown.to; ++i) {
+    const int64_t at = i < shown.lo   ? shown.before[static_cast<size_t>(i)]
+                       : i < shown.hi ? first + i - shown.lo
+                                      : shown.behind[static_cast<size_t>(i - shown.hi)];
+    shown.places[static_cast<size_t>(at)].push_back(i);
   }
+  return shown;
 }
 
-// pairs: what is added before and after each axis; negative to crop.
+// The axes of a padded array; the last is its rows.
+struct Padding {
+  std::vector<Shown> outer;  // innermost first
+  Shown row;
+
+  // Tasks are ranges of rows of the result, or of x; body(begin, end).
+  template <class Body>
+  void ranges(bool of_x, const Body& body) const {
+    int64_t rows = 1;
+    for (const Shown& axis : outer) rows *= of_x ? axis.from : axis.to;
+    const int64_t width = std::max<int64_t>(row.from + row.to, 1);
+    over(rows, std::max<int64_t>(2 * kRange / width, 1), body);
+  }
+  // The row of x that a row of the result shows; -1: the value.
+  int64_t source(int64_t place) const {
+    int64_t source = 0, rows = 1;
+    for (const Shown& axis : outer) {
+      const int64_t next = &axis == &outer.back() ? 0 : place / axis.to;  // division is slow
+      const int64_t at = axis.at(place - next * axis.to);
+      if (at < 0) return -1;
+      source += at * rows, rows *= axis.from, place = next;
+    }
+    return source;
+  }
+  // Calls body(row) for the rows of the result that show a row of x, from the axis on.
+  template <class Body>
+  void targets(int64_t source, const Body& body, size_t axis = 0, int64_t base = 0,
+               int64_t rows = 1) const {
+    if (axis == outer.size()) return body(base);
+    const Shown& shown = outer[axis];
+    const int64_t at = source % shown.from;
+    const auto next = [&](int64_t place) {
+      targets(source / shown.from, body, axis + 1, base + place * rows, rows * shown.to);
+    };
+    if (shown.has_tables()) {
+      for (int64_t place : shown.places[static_cast<size_t>(at)]) next(place);
+    } else if (at >= shown.first && at < shown.first + shown.hi - shown.lo) {
+      next(at - shown.first + shown.lo);
+    }
+  }
+};
+
+template <class W>
+void pad(const Padding& padding, const W* x, W value, W* y) {
+  const Shown& row = padding.row;
+  padding.ranges(false, [&, x, y](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      W* const target = y + r * row.to;
+      const int64_t source = padding.source(r);
+      if (source < 0) {
+        std::fill_n(target, row.to, value);
+        continue;
+      }
+      const W* const shown = x + source * row.from;
+      for (int64_t i = 0; i < row.lo; ++i) target[i] = row.has_tables() ? shown[row.at(i)] : value;
+      std::memcpy(target + row.lo, shown + row.first,
+                  static_cast<size_t>(row.hi - row.lo) * sizeof(W));
+      for (int64_t i = row.hi; i < row.to; ++i)
+        target[i] = row.has_tables() ? shown[row.at(i)] : value;
+    }
+  });
+}
+
+// grad_x = the sums of what shows each element.
+template <class T>
+void unpad(const Padding& padding, const T* grad_y, T* grad_x) {
+  const Shown& row = padding.row;
+  const int64_t count = row.hi - row.lo;
+  padding.ranges(true, [&, grad_y, grad_x](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      T* const target = grad_x + r * row.from;
+      T* const inner = target + row.first;
+      bool first = true;
+      padding.targets(r, [&](int64_t place) {
+        const T *const shown = grad_y + place * row.to, *const middle = shown + row.lo;
+        if (first) {
+          std::fill(target, inner, T(0));
+          std::memcpy(inner, middle, static_cast<size_t>(count) * sizeof(T));
+          std::fill(inner + count, target + row.from, T(0));
+          first = false;
+        } else {
+          for (int64_t i = 0; i < count; ++i) inner[i] += middle[i];
+        }
+        if (!row.has_tables()) return;
+        for (int64_t i = 0; i < row.lo; ++i) target[row.at(i)] += shown[i];
+        for (int64_t i = row.hi; i < row.to; ++i) target[row.at(i)] += shown[i];
+      });
+      if (first) std::fill_n(target, row.from, T(0));
+    }
+  });
+}
+
+// pairs: what is added before and after each axis; negative to crop. Of what but a constant:
+// floats.
 Call pad_call(Shape shape, const Shape& x_shape,
-              const std::vector<std::pair<int64_t, int64_t>>& pairs, double value) {
-  Spans spans;
-  for (size_t axis = 0; axis < x_shape.size(); ++axis) {
-    const auto [low, high] = pairs[axis];
-    const int64_t size = x_shape[axis], cropped = std::max<int64_t>(-low, 0);
-    const int64_t count = size - cropped - std::max<int64_t>(-high, 0);
-    spans.push_back({size, size + low + high, cropped, std::max<int64_t>(low, 0), count});
+              const std::vector<std::pair<int64_t, int64_t>>& pairs, const std::string& mode,
+              double value) {
+  std::vector<Shown> axes;  // innermost first
+  for (size_t axis = x_shape.size(); axis-- > 0;) {
+    Shown shown = shown_axis(x_shape[axis], pairs[axis].first, pairs[axis].second, mode);
+    if (!axes.empty() && axes.back().all() && !shown.has_tables()) {
+      const int64_t inner = axes.back().to;
+      axes.back() = std::move(shown);
+      axes.back().take_in(inner);
+    } else {
+      axes.push_back(std::move(shown));
+    }
   }
-  // An axis that stays as it is counts the elements of the one before.
-  while (spans.size() > 1 && spans.back().from == spans.back().to &&
-         spans.back().count == spans.back().to) {
-    const int64_t inner = spans.back().to;
-    spans.pop_back();
-    Span& outer = spans.back();
-    outer = {outer.from * inner, outer.to * inner, outer.from_start * inner, outer.to_start * inner,
-             outer.count * inner};
-  }
-  if (spans.empty()) spans.push_back({1, 1, 0, 0, 1});
-  Spans back;
-  for (const Span& span : spans) back.push_back(span.turned());
+  if (axes.empty()) axes.push_back(shown_axis(1, 0, 0, mode));
+  Padding padding{{axes.begin() + 1, axes.end()}, axes.front()};
   return {std::move(shape),
-          [spans, value](const Operands& given, const Array& y, Extras&) {
-            place(spans, *given[0], value, y);
+          [padding, value](const Operands& given, const Array& y, Extras&) {
+            const auto run = [&]<class W>(W) {
+              pad(padding, static_cast<const W*>(given[0]->data()), static_cast<W>(value),
+                  static_cast<W*>(y.data()));
+            };
+            switch (y.type()) {
+              case ElementType::f32:
+                return run(float{});
+              case ElementType::f64:
+                return run(double{});
+              case ElementType::i64:
+                return run(int64_t{});
+              default:
+                return run(bool{});
+            }
           },
-          [back](const Kept&, const Array& grad_y, Gradients& gradients) {
-            place(back, grad_y, 0, gradients.make(0));
+          [padding](const Kept&, const Array& grad_y, Gradients& gradients) {
+            const auto run = [&]<class T>(T) {
+              unpad(padding, static_cast<const T*>(grad_y.data()),
+                    static_cast<T*>(gradients.make(0).data()));
+            };
+            grad_y.type() == ElementType::f64 ? run(double{}) : run(float{});
           }};
 }
 
-// The row that an index names, counted from the end where it is negative.
-int64_t row_of(int64_t index, int64_t rows) {
-  if (index < 0) index += rows;
-  if (index < 0 || index >= rows) throw std::out_of_range("index");
-  return index;
+// ---- Conversions
+
+template <class From, class To>
+void convert(const Array& x, const Array& y) {
+  const From* const source = static_cast<const From*>(x.data());
+  To* const target = static_cast<To*>(y.data());
+  over(y.size(), kRange, [=](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      if constexpr (std::is_same_v<To, bool>)
+        target[i] = source[i] != 0;
+      else
+        target[i] = static_cast<To>(source[i]);
+  });
 }
 
-// y[i] = x[indices[i]], rows of x.
-Call take_call(Shape shape, const Shape& x_shape) {
+template <class From>
+void convert_from(const Array& x, const Array& y) {
+  switch (y.type()) {
+    case ElementType::f32:
+      return convert<From, float>(x, y);
+    case ElementType::f64:
+      return convert<From, double>(x, y);
+    case ElementType::boolean:
+      return convert<From, bool>(x, y);
+    default:
+      if constexpr (!std::is_floating_point_v<From>) return convert<From, int64_t>(x, y);
+  }
+  throw std::logic_error("internal: floats become integers in NumPy");  // NaN may be anything
+}
+
+void convert(const Array& x, const Array& y) {
+  switch (x.type()) {
+    case ElementType::f32:
+      return convert_from<float>(x, y);
+    case ElementType::f64:
+      return convert_from<double>(x, y);
+    case ElementType::boolean:
+      return convert_from<uint8_t>(x, y);
+    default:
+      return convert_from<int64_t>(x, y);
+  }
+}
+
+// The gradient is converted back: float32 from double, or the other way round.
+Call cast_call(Shape shape, bool to_float, bool to_double) {
   Call call;
+  call.constant = !to_float;
   call.shape = std::move(shape);
-  const int64_t rows = x_shape[0];
-  call.run = [rows](const Operands& given, const Array& y, Extras&) {
-    const auto* const indices = static_cast<const int64_t*>(given[1]->data());
-    const int64_t count = given[1]->size();
-    const int64_t width = static_cast<int64_t>(y.bytes()) / count;
-    for (int64_t i = 0; i < count; ++i) row_of(indices[i], rows);
-    const auto* const source = static_cast<const char*>(given[0]->data());
-    auto* const target = static_cast<char*>(y.data());
-    over(count, std::max<int64_t>(kCopiedBytes / width, 1), [=](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        std::memcpy(target + i * width, source + row_of(indices[i], rows) * width,
-                    static_cast<size_t>(width));
-    });
+  call.run = [](const Operands& given, const Array& y, Extras&) { convert(*given[0], y); };
+  call.gradient = [to_double](const Kept&, const Array& grad_y, Gradients& gradients) {
+    Array gradient;
+    gradient.load(
+        new_array_or_throw(gradients.shape(0), to_double ? ElementType::f32 : ElementType::f64));
+    convert(grad_y, gradient);
+    gradients.share(0, gradient);
   };
-  // Rows that were taken several times are added in the order of the indices.
-  call.gradient = [rows](const Kept& kept, const Array& grad_y, Gradients& gradients) {
-    const Array& gradient = gradients.make(0);
-    std::memset(gradient.data(), 0, gradient.bytes());
-    const auto* const indices = static_cast<const int64_t*>(kept.operands[1]->data());
-    const int64_t count = kept.operands[1]->size(), width = grad_y.size() / count;
-    const auto add = [&]<class T>(T) {
-      const T* const source = static_cast<const T*>(grad_y.data());
-      T* const target = static_cast<T*>(gradient.data());
-      over(width, std::max<int64_t>(kRange / count, 64), [=](int64_t begin, int64_t end) {
-        for (int64_t i = 0; i < count; ++i) {
-          T* const row = target + row_of(indices[i], rows) * width;
-          for (int64_t j = begin; j < end; ++j) row[j] += source[i * width + j];
-        }
-      });
-    };
-    grad_y.type() == ElementType::f64 ? add(double{}) : add(float{});
-  };
-  call.keeps = operand_bits(1);
-  call.compiled = operand_bits(0);
   return call;
 }
+
+// ---- Masks
 
 constexpr int64_t kMaskBlock = 4096;
 
@@ -282,11 +395,13 @@ LAMINA_BINDINGS(movement) {
              "operands: the arrays; parts: how many elements of each are in a row of the result",
              py::arg("shape"), py::arg("parts"), py::arg("item_bytes"));
   module.def("pad_call", &pad_call, "operands: x; pairs (before, after) of every axis",
-             py::arg("shape"), py::arg("x_shape"), py::arg("pairs"), py::arg("value"));
+             py::arg("shape"), py::arg("x_shape"), py::arg("pairs"), py::arg("mode"),
+             py::arg("value"));
   module.def("masked", &masked, "x[mask] of one shape: float32, float64, int64 or booleans",
              py::arg("x"), py::arg("mask"));
-  module.def("take_call", &take_call, "operands: x, indices of its rows", py::arg("shape"),
-             py::arg("x_shape"));
+  module.def("cast_call", &cast_call,
+             "operands: x of float32, float64, int64 or booleans; no integers from floats",
+             py::arg("shape"), py::arg("to_float"), py::arg("to_double"));
   module.def(
       "clone_call",
       [](Shape shape) {

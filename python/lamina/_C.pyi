@@ -85,6 +85,11 @@ def backward_from(tensor: Any, gradient: Any, retain_graph: bool) -> bool:
     Tensor.backward of arrays that kernels read; False, and nothing happened, for others
     """
 
+def bag_call(shape: Sequence[int], rows: int, mean: bool, left_out: int) -> Call:
+    """
+    operands: weight, indices, offsets or None
+    """
+
 def batch_norm(
     x: NDArray,
     weight: NDArray | None,
@@ -132,6 +137,11 @@ def binary_call(shape: Sequence[int], op: str, a: Sequence[int], b: Sequence[int
     """
 
 def calls(operands: int, function: Any, numbers: bool, layouts: str) -> tuple: ...
+def cast_call(shape: Sequence[int], to_double: bool) -> Call:
+    """
+    operands: x of float32, float64, int64 or booleans; no integers from floats
+    """
+
 def clamp_call(shape: Sequence[int]) -> Call:
     """
     operands: x, min, max
@@ -291,6 +301,11 @@ def extreme_gradient(
 
 def float32_precision() -> str: ...
 def forget_measured_conv() -> None: ...
+def gather_call(shape: Sequence[int], x_shape: Sequence[int], axis: int) -> Call:
+    """
+    operands: x, indices along the axis
+    """
+
 def gemm(
     a: NDArray,
     b: NDArray,
@@ -534,6 +549,11 @@ def nll_call(
 def nms(boxes: NDArray, threshold: float, keep: NDArray) -> None: ...
 def note_measured_conv(question: str, times: Sequence[tuple[str, float]]) -> None: ...
 def num_threads() -> int: ...
+def one_hot_call(shape: Sequence[int]) -> Call:
+    """
+    operands: indices
+    """
+
 def optimizer_step(
     kind: str,
     param: NDArray,
@@ -551,7 +571,11 @@ def optimizer_steps(updates: Sequence[tuple]) -> list[int]:
 def packed_bytes() -> int: ...
 def packed_limit() -> int: ...
 def pad_call(
-    shape: Sequence[int], x_shape: Sequence[int], pairs: Sequence[tuple[int, int]], value: float
+    shape: Sequence[int],
+    x_shape: Sequence[int],
+    pairs: Sequence[tuple[int, int]],
+    mode: str,
+    value: float,
 ) -> Call:
     """
     operands: x; pairs (before, after) of every axis
@@ -718,9 +742,17 @@ def sum_rows(x: NDArray, sums: NDArray) -> None:
     sums [n] of x [m, n] over its rows, in order
     """
 
-def take_call(shape: Sequence[int], x_shape: Sequence[int]) -> Call:
+def take_call(
+    shape: Sequence[int],
+    x_shape: Sequence[int],
+    outer: int,
+    indexed: int,
+    from_end: bool,
+    left_out: int,
+) -> Call:
     """
-    operands: x, indices of its rows
+    operands: x, indices of one shape for as many of its axes as are `indexed`, after
+    `outer` others
     """
 
 def unary_call(shape: Sequence[int], name: str) -> Call:

@@ -107,7 +107,7 @@ class Conversions:
         if device is not None and parse_device("to", device) != self.device:
             result = shape.Move.apply(result, device)
         if dtype is not None and checked_dtype("to", dtype, result.is_cuda) != result.dtype:
-            result = shape.Cast.apply(result, np.dtype(dtype))
+            result = shape.cast(result, np.dtype(dtype))
         return result.clone() if copy and result is self else result
 
     def cpu(self: Any) -> Any:

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import arrays
+from .. import _C, arrays
 from ..autograd import Function
+from ..known import Known
 from ..tensor import Tensor, array_of
 from . import _taps
 from ._arguments import check_rank, flag, integer, one_of, real, same_dtype
@@ -118,6 +119,16 @@ def _frequencies(indices: np.ndarray, rows: int, by_frequency: bool) -> np.ndarr
     return 1 / np.bincount(indices, minlength=rows)[indices]
 
 
+def _is_known(weight: Any) -> bool:
+    """Whether the compiled loops read the table."""
+    return type(array_of(weight)) is np.ndarray and weight.dtype in arrays.FLOATS
+
+
+_known_rows = Known(2, Rows)
+_known_bags = Known(3, Rows)
+_known_codes = Known(1, Rows)
+
+
 def embedding(
     input: Any,
     weight: Any,
@@ -133,12 +144,23 @@ def embedding(
     written, unlike in torch). scale_grad_by_freq divides a row's gradient by its count.
     """
     op = "embedding"
+    plain = max_norm is None and scale_grad_by_freq is False and sparse is False
+    y = _known_rows.run(weight, input, padding_idx) if plain else None
+    if y is not None:
+        return y
     weight = _weight(op, weight)
     rows = weight.shape[0]
     indices = _indices(op, input, rows)
-    flat = arrays.to_numpy(indices).reshape(-1)  # the table of a look-up is made on the host
     _no_sparse(op, sparse)
     padding = _padding(op, padding_idx, rows)
+    if plain and _is_known(weight):
+        shape, left_out = (*indices.shape, weight.shape[1]), -1 if padding is None else padding
+        rest = (weight.shape, 0, 1, False, left_out)
+        asked = (weight, indices, padding_idx)
+        y = _known_rows.first(asked, weight.dtype, shape, _C.take_call, rest)
+        if y is not None:
+            return y
+    flat = arrays.to_numpy(indices).reshape(-1)  # the table of a look-up is made on the host
     weight = _limited(op, weight, flat, max_norm, norm_type)
     places, ones = np.arange(len(flat)), np.ones(len(flat))
     forward = _taps.from_entries(rows, len(flat), places, flat, ones).forward
@@ -238,6 +260,12 @@ def embedding_bag(
     per_sample_weights (mode "sum"), of input's shape, multiplies each row.
     """
     op = "embedding_bag"
+    plain = max_norm is None and scale_grad_by_freq is False and sparse is False
+    plain = plain and per_sample_weights is None and mode in ("mean", "sum")
+    options = (mode, include_last_offset, padding_idx)
+    y = _known_bags.run(weight, input, offsets, *options) if plain else None
+    if y is not None:
+        return y
     weight = _weight(op, weight)
     rows = weight.shape[0]
     indices = _indices(op, input, rows)
@@ -250,6 +278,14 @@ def embedding_bag(
         raise ValueError(f"{op}: scale_grad_by_freq needs mode 'sum' or 'mean' without weights")
     padding = _padding(op, padding_idx, rows)
     bounds = _bag_bounds(op, indices, offsets, include_last_offset)
+    if plain and _is_known(weight):
+        places = None if offsets is None else arrays.asindices(op, "offsets", array_of(offsets))
+        shape = (len(bounds) - 1, weight.shape[1])
+        rest = (rows, mode == "mean", -1 if padding is None else padding)
+        asked = (weight, indices, places, *options)
+        y = _known_bags.first(asked, weight.dtype, shape, _C.bag_call, rest)
+        if y is not None:
+            return y
     flat = arrays.to_numpy(indices).reshape(-1)
     weight = _limited(op, weight, flat, max_norm, norm_type)
     bag = np.searchsorted(bounds, np.arange(len(flat)), "right") - 1
@@ -278,6 +314,9 @@ def embedding_bag(
 def one_hot(tensor: Any, num_classes: int = -1) -> Any:
     """int64 [..., num_classes] with a 1 at each index; -1: as many classes as the largest needs."""
     op = "one_hot"
+    y = _known_codes.run(tensor, num_classes)
+    if y is not None:
+        return y
     indices = arrays.asindices(op, "tensor", array_of(tensor))
     classes = integer(op, "num_classes", num_classes)
     largest = int(indices.max()) if indices.size else -1
@@ -294,6 +333,10 @@ def one_hot(tensor: Any, num_classes: int = -1) -> Any:
         raise ValueError(
             f"{op}: num_classes must be above the largest index {largest}, got {classes}"
         )
-    y = arrays.empty(op, (*indices.shape, classes), np.int64, like=indices)
+    shape = (*indices.shape, classes)
+    y = _known_codes.first((tensor, classes), np.int64, shape, _C.one_hot_call, ())
+    if y is not None:
+        return y
+    y = arrays.empty(op, shape, np.int64, like=indices)
     y[...] = indices[..., None] == arrays.module_of(indices).arange(classes)
     return Tensor(y) if isinstance(tensor, Tensor) else y

@@ -148,13 +148,17 @@ def pad(input: Any, pad: Any, mode: str = "constant", value: float | None = None
                 f"{op}: mode={mode!r} has nothing to show of an axis of {size}, got pad={pair}"
             )
         arrays.empty(op, (max(size + sum(pair), 0), 32), np.float64)  # what a table takes
+    pairs = ((0, 0),) * (x.ndim - axes) + last
+    fill = _fill_value(x.dtype, value) if mode == "constant" else 0.0
+    array = array_of(x)
+    if type(array) is np.ndarray and array.dtype in _KNOWN and array.dtype.isnative:
+        shape = tuple(n + low + high for n, (low, high) in zip(x.shape, pairs, strict=True))
+        asked = (input, pad, mode, value)
+        y = _known.first(asked, array.dtype, shape, _C.pad_call, (x.shape, pairs, mode, fill))
+        if y is not None:
+            return y
     if mode == "constant":
-        pairs = ((0, 0),) * (x.ndim - axes) + last
-        record = (pairs, _fill_value(x.dtype, value))
-        y = PadConstant.apply(x, *record)
-        if type(array) is np.ndarray and array.dtype in _KNOWN and array.dtype.isnative:
-            _known.remember((input, pad, mode, value), y, _C.pad_call, (x.shape, *record), record)
-        return y
+        return PadConstant.apply(x, pairs, fill)
     sizes = x.shape[x.ndim - axes :]
     tables = tuple(
         _table(size, low, high, mode) for size, (low, high) in zip(sizes, last, strict=True)

@@ -13,7 +13,7 @@ from .. import _C
 from ..arrays import FLOATS, INT64, is_array, module_of
 from ..autograd import Context, Function
 from ..known import Known
-from ._common import BOOL, as_array, is_known_array, one_dim
+from ._common import BOOL, MOVED, as_array, is_known_array, one_dim
 
 
 def array_index(op: str, x: Any, index: Any) -> tuple[Any, ...]:
@@ -118,20 +118,51 @@ class Index(Function):
 
 
 _index = _C.view("index", Index)
-_known_picks = Known(2, Index, layouts="copied")  # of whole rows, by an array of integers
+_MOST_PICKS = 4
+# x[:, ..., array, ...]: x and so many arrays of integers, of one shape
+_known_picks = [Known(count + 1, Index, layouts="copied") for count in range(_MOST_PICKS + 1)]
+_WHOLE = slice(None)
+
+
+def _picks(key: Any) -> tuple[Any, ...]:
+    """The arrays of a key that known calls may have; before them, the number of slices `:`."""
+    items = key if type(key) is tuple else (key,)
+    outer = 0
+    while outer < len(items) and type(items[outer]) is slice and items[outer] == _WHOLE:
+        outer += 1
+    arrays = items[outer:]
+    if not 1 <= len(arrays) <= _MOST_PICKS or not all(hasattr(item, "dtype") for item in arrays):
+        return ()
+    return (outer, *arrays)
 
 
 def index(x: Any, key: Any) -> Any:
     """x[key]; a view for integers and slices. Raises TypeError, IndexError for the key."""
     y = _index(x, key)
-    if y is None:
-        y = _known_picks.run(x, key)
     if y is not None:
         return y
-    y = Index.apply(x, key)
-    if is_known_array(key, (INT64,)) and is_known_array(x, (*FLOATS, INT64)) and key.ndim:
-        _known_picks.remember((x, key), y, _C.take_call, (x.shape,), ())
-    return y
+    picks = _picks(key)
+    if picks:
+        outer, *arrays = picks
+        y = _known_picks[len(arrays)].run(x, *arrays, outer)
+        if y is None:
+            y = _first_picks(x, arrays, outer)
+    return Index.apply(x, key) if y is None else y
+
+
+def _first_picks(x: Any, arrays: list[Any], outer: int) -> Any:
+    if (
+        not is_known_array(x, MOVED)
+        or not all(is_known_array(item, (INT64,)) and item.ndim for item in arrays)
+        or len({item.shape for item in arrays}) > 1
+        or len(x.shape) < outer + len(arrays)
+    ):
+        return None
+    inner = outer + len(arrays)
+    shape = (*x.shape[:outer], *arrays[0].shape, *x.shape[inner:])
+    rest = (x.shape, outer, len(arrays), True, -1)
+    asked = (x, *arrays, outer)
+    return _known_picks[len(arrays)].first(asked, x.dtype, shape, _C.take_call, rest)
 
 
 class Gather(Function):
@@ -153,11 +184,17 @@ class Gather(Function):
         return grad_x, None, None
 
 
+_known_gathers = Known(2, Gather, layouts="copied")
+
+
 def gather(x: Any, dim: int, index: Any) -> Any:
     """y[i, j] = x[index[i, j], j] for dim 0, and likewise for the others.
 
     Raises TypeError unless `index` holds integers, ValueError for its shape or values.
     """
+    y = _known_gathers.run(x, index, dim)
+    if y is not None:
+        return y
     axis = one_dim("gather", dim, x.ndim)
     positions = index.data if hasattr(index, "requires_grad") else index
     if not is_array(positions) or positions.dtype.kind not in "iu":
@@ -169,6 +206,11 @@ def gather(x: Any, dim: int, index: Any) -> Any:
             "gather: index must have the dimensions of x and fit in them, got "
             f"index.shape={positions.shape}, x.shape={x.shape}, dim={dim}"
         )
+    if is_known_array(x, MOVED) and is_known_array(index, (INT64,)) and x.ndim:
+        asked = (x, index, dim)
+        y = _known_gathers.first(asked, x.dtype, index.shape, _C.gather_call, (x.shape, axis))
+        if y is not None:
+            return y
     if positions.size and not (positions.min() >= 0 and positions.max() < x.shape[axis]):
         raise ValueError(
             f"gather: index must be from 0 to {x.shape[axis] - 1}, got values from "

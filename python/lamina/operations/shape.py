@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .. import _C
 from ..arrays import device_of, module_of, to_device
 from ..autograd import Context, Function
@@ -121,10 +123,11 @@ class Move(Function):
 
 
 _known_clones = Known(1, Clone, layouts="copied")
+_known_casts = Known(1, Cast, layouts="copied")
 _reshape, _flatten = _C.view("reshape", Reshape), _C.view("flatten", Reshape)
 _squeeze, _unsqueeze = _C.view("squeeze", Reshape), _C.view("unsqueeze", Reshape)
 _permute, _transpose = _C.view("permute", Permute), _C.view("transpose", Permute)
-_expand = _C.view("expand", Expand)
+_expand, _flip = _C.view("expand", Expand), _C.view("flip", Flip)
 _narrow, _split, _unbind = (_C.view(name, indexing.Index) for name in ("narrow", "split", "unbind"))
 
 
@@ -311,10 +314,27 @@ def broadcast_to(x: Any, shape: Any) -> Any:
     return expand(x, shape)
 
 
-@_of_tensor
 def flip(x: Any, *dims: Any) -> Any:
     """The order along `dims` turned around. Raises ValueError out of range."""
+    y = _flip(x, *dims)
+    return _checked_flip(x, *dims) if y is None else y
+
+
+@_of_tensor
+def _checked_flip(x: Any, *dims: Any) -> Any:
     return Flip.apply(x, all_dims("flip", _sizes("flip", dims), x.ndim))
+
+
+def cast(x: Any, dtype: Any) -> Any:
+    """x in another dtype, one that a Tensor may hold."""
+    y = _known_casts.run(x, dtype.str)
+    if y is not None:
+        return y
+    compiled = dtype in MOVED and not (x.dtype.kind == "f" and dtype.kind == "i")
+    if compiled and is_known_array(x, MOVED):
+        rest = (dtype.kind == "f", dtype == np.float64)
+        y = _known_casts.first((x, dtype.str), dtype, x.shape, _C.cast_call, rest)
+    return Cast.apply(x, dtype) if y is None else y
 
 
 def clone(x: Any) -> Any:
