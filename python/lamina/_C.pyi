@@ -137,7 +137,7 @@ def binary_call(shape: Sequence[int], op: str, a: Sequence[int], b: Sequence[int
     """
 
 def calls(operands: int, function: Any, numbers: bool, layouts: str) -> tuple: ...
-def cast_call(shape: Sequence[int], to_double: bool) -> Call:
+def cast_call(shape: Sequence[int], to_float: bool, to_double: bool) -> Call:
     """
     operands: x of float32, float64, int64 or booleans; no integers from floats
     """
