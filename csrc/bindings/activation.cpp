@@ -91,14 +91,16 @@ LAMINA_BINDINGS(activation) {
       "activation_call",
       [](std::vector<py::ssize_t> shape, const std::string& name, double a, double b) {
         const ops::Activation kind = activation_kind(name);
-        return Call{std::move(shape),
-                    [=](const Operands& given, const Array& y, Extras&) {
-                      activation(kind, a, b, *given[0], {}, y);
-                    },
-                    [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
-                      activation(kind, a, b, *kept.operands[0], grad_y, gradients.make_over(0));
-                    },
-                    operand_bits(0)};
+        Call call{std::move(shape),
+                  [=](const Operands& given, const Array& y, Extras&) {
+                    activation(kind, a, b, *given[0], {}, y);
+                  },
+                  [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+                    activation(kind, a, b, *kept.operands[0], grad_y, gradients.make_over(0));
+                  },
+                  operand_bits(0)};
+        call.by_places = true;
+        return call;
       },
       "operands: x", py::arg("shape"), py::arg("kind"), py::arg("a"), py::arg("b"));
   module.def("activation_kinds", [] {

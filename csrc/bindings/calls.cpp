@@ -2,17 +2,15 @@
 
 #include <cstring>
 #include <mutex>
-#include <span>
 #include <string_view>
 #include <unordered_map>
 
-#include "bindings/call_key.h"
+#include "bindings/call_arguments.h"
 #include "bindings/common.h"
 #include "bindings/filter_store.h"
 #include "bindings/graph.h"
 #include "bindings/numpy_array.h"
 #include "bindings/numpy_loops.h"
-#include "bindings/strided_copy.h"
 
 namespace lamina::bindings {
 namespace {
@@ -31,21 +29,11 @@ struct Known {
   std::vector<py::ssize_t> shapes[kMaxOperands];
 };
 
-// What becomes of operands that are not in C order.
-enum class Layouts {
-  refused,     // Python must look at them
-  copied,      // as loops over any strides take them, or C order, in new memory, if small
-  transposed,  // matrices whose columns are in order become their transpose, others are copied
-};
-constexpr py::ssize_t kMostCopied = 1 << 18;  // bytes; NumPy walks larger ones as they are
-
 // The calls of one function.
 struct Calls {
   static constexpr size_t kMost = 4096;  // then it starts afresh
 
-  Py_ssize_t operands;
-  bool numbers;  // whether floats and integers may be operands
-  Layouts layouts;
+  OperandRules rules;
   py::object function;  // the Function
   py::object apply;
   std::mutex mutex;
@@ -63,131 +51,6 @@ struct Calls {
     table.emplace(std::string(key), std::move(known));
   }
 };
-
-struct Given {
-  Key key;
-  PyObject* arrays[kMaxOperands];
-  py::object made[kMaxOperands];  // arrays made of numbers and of other layouts
-  // Bits of operands: those that are Tensors, and those that want a gradient.
-  unsigned tensors = 0, recorded = 0;
-  unsigned strided = 0;  // those that are not in C order
-
-  // What a recorded call keeps of operands and result.
-  unsigned kept(const Call& call) const {
-    unsigned bits = call.keeps;
-    for (int i = 0; i < kMaxOperands; ++i)
-      if ((recorded >> i & 1) != 0) bits |= call.keeps_for[i];
-    return bits;
-  }
-};
-
-// An array of no dimension with the number; null for one that the dtype cannot hold.
-py::object number_array(PyObject* number, ElementType type) {
-  const bool integer = type == ElementType::i64;
-  if (!integer && type != ElementType::f32 && type != ElementType::f64) return {};
-  if (integer && !PyLong_CheckExact(number)) return {};
-  const double real = integer ? 0 : PyFloat_AsDouble(number);
-  const long long whole = integer ? PyLong_AsLongLong(number) : 0;
-  if ((real == -1 || whole == -1) && PyErr_Occurred()) return PyErr_Clear(), py::object();
-  auto array = py::reinterpret_steal<py::object>(new_array(nullptr, 0, type));
-  if (!array) return array;
-  void* const data = fields(array.ptr()).data;
-  if (integer)
-    *static_cast<int64_t*>(data) = whole;
-  else if (type == ElementType::f64)
-    *static_cast<double*>(data) = real;
-  else
-    *static_cast<float*>(data) = static_cast<float>(real);
-  return array;
-}
-
-// Numbers become arrays, of the dtype of the arrays beside them. False where that is impossible.
-bool make_numbers(const Calls& calls, PyObject* const* arguments, Given& given) {
-  ElementType type = ElementType::other;
-  for (PyObject* array : std::span(given.arrays, static_cast<size_t>(calls.operands)))
-    if (array != nullptr) type = element_type_of(array);
-  for (Py_ssize_t i = 0; i < calls.operands; ++i) {
-    if (given.arrays[i] != nullptr || arguments[i] == Py_None) continue;
-    given.made[i] = number_array(arguments[i], type);
-    if (!given.made[i]) return false;
-    given.arrays[i] = given.made[i].ptr();
-  }
-  return true;
-}
-
-// The array with its last two axes swapped, if that is in C order.
-py::object transposed(PyObject* array) {
-  const auto& proxy = fields(array);
-  constexpr int kMaxRank = 8;
-  if (proxy.nd < 2 || proxy.nd > kMaxRank) return {};
-  py::ssize_t shape[kMaxRank], strides[kMaxRank];
-  std::copy(proxy.dimensions, proxy.dimensions + proxy.nd, shape);
-  std::copy(proxy.strides, proxy.strides + proxy.nd, strides);
-  std::swap(shape[proxy.nd - 1], shape[proxy.nd - 2]);
-  std::swap(strides[proxy.nd - 1], strides[proxy.nd - 2]);
-  py::object view = view_of(array, proxy.nd, shape, strides, proxy.data);
-  return is_aligned_in_c_order(view.ptr()) ? view : py::object();
-}
-
-// The array, or what takes its place; null where Python must look at it.
-PyObject* readable(const Calls& calls, PyObject* array, Py_ssize_t operand, Given& given) {
-  if (!is_plain_array(array) || !is_operand_type(element_type_of(array))) return nullptr;
-  if (is_aligned_in_c_order(array)) return array;
-  if (calls.layouts == Layouts::refused || !is_aligned(array)) return nullptr;
-  py::object& made = given.made[operand];
-  if (calls.layouts == Layouts::transposed) made = transposed(array);
-  if (made) return given.key.transposed(), made.ptr();
-  given.strided |= 1U << operand;
-  return array;
-}
-
-// Copies what the call does not read as it is. False where Python must look at it.
-bool bring_in_order(const Call& call, Given& given) {
-  for (int i = 0; i < kMaxOperands; ++i) {
-    if ((given.strided >> i & 1) == 0) continue;
-    if (call.loops != nullptr) {
-      if ((given.kept(call) >> i & 1) == 0) continue;
-    } else if (py::reinterpret_borrow<py::array>(given.arrays[i]).nbytes() > kMostCopied) {
-      return false;
-    }
-    given.made[i] = in_c_order(given.arrays[i]);
-    given.arrays[i] = given.made[i].ptr();
-    given.strided &= ~(1U << i);
-  }
-  return true;
-}
-
-// False for a call that Python must look at: other kinds of arrays, options that are no key.
-bool read_arguments(const Calls& calls, PyObject* const* arguments, Py_ssize_t count,
-                    Given& given) {
-  if (count < calls.operands) return false;
-  bool numbers = false;
-  for (Py_ssize_t i = 0; i < calls.operands; ++i) {
-    PyObject* object = arguments[i];
-    given.arrays[i] = nullptr;
-    if (object == Py_None) {
-      given.key.none();
-      continue;
-    }
-    if (is_tensor(object)) {
-      given.tensors |= 1U << i;
-      if (grad_enabled && requires_grad(object)) given.recorded |= 1U << i;
-      object = array_shown_by(object);
-    }
-    if (calls.numbers && (PyFloat_CheckExact(object) || PyLong_CheckExact(object))) {
-      given.key.number();
-      numbers = true;
-      continue;
-    }
-    given.arrays[i] = readable(calls, object, i, given);
-    if (given.arrays[i] == nullptr) return false;
-    given.key.array(given.arrays[i]);
-  }
-  if (numbers && !make_numbers(calls, arguments, given)) return false;
-  for (Py_ssize_t i = calls.operands; i < count; ++i)
-    if (!given.key.value(arguments[i])) return false;
-  return given.key.fits() && given.arrays[0] != nullptr;
-}
 
 // ---- Recorded calls
 
@@ -264,9 +127,9 @@ py::object new_context(const std::shared_ptr<const Known>& known, const Given& g
 py::object record_call(const Calls& calls, const std::shared_ptr<const Known>& known,
                        const Given& given, PyObject* const* arguments, py::object result,
                        const Extras& extras, const py::object& second) {
-  const py::object context = new_context(known, given, result.ptr(), extras, calls.operands);
+  const py::object context = new_context(known, given, result.ptr(), extras, calls.rules.operands);
   py::object tensor = wrap(result.release().ptr());
-  const py::object edges = stolen(PyTuple_New(calls.operands));
+  const py::object edges = stolen(PyTuple_New(calls.rules.operands));
   PyObject *tensors[kMaxOperands + 2] = {tensor.ptr()}, *kept[kMaxOperands + 2];
   Py_ssize_t tensor_count = 1, kept_count = 0;
   if (second) {
@@ -274,7 +137,7 @@ py::object record_call(const Calls& calls, const std::shared_ptr<const Known>& k
     kept[kept_count++] = array_shown_by(second);
   }
   const unsigned keeps = given.kept(known->call);
-  for (Py_ssize_t i = 0; i < calls.operands; ++i) {
+  for (Py_ssize_t i = 0; i < calls.rules.operands; ++i) {
     if (given.arrays[i] != nullptr && is_tensor(arguments[i]))
       tensors[tensor_count++] = arguments[i];
     if (given.arrays[i] != nullptr && (keeps >> i & 1) != 0) kept[kept_count++] = given.arrays[i];
@@ -293,7 +156,7 @@ py::object record_call(const Calls& calls, const std::shared_ptr<const Known>& k
 PyObject* apply(const Calls& calls, const Known& known, PyObject* const* arguments) {
   PyObject* stack[kMaxOperands + 16];
   Py_ssize_t count = 0;
-  for (; count < calls.operands; ++count) stack[count] = arguments[count];
+  for (; count < calls.rules.operands; ++count) stack[count] = arguments[count];
   for (py::handle item : known.record) stack[count++] = item.ptr();
   PyObject* const result =
       PyObject_Vectorcall(calls.apply.ptr(), stack, static_cast<size_t>(count), nullptr);
@@ -309,7 +172,7 @@ Calls& calls_of(PyObject* capsule) {
 
 py::object run_strided(const Calls& calls, const Known& known, const Given& given) {
   const bool keeps_result = (given.kept(known.call) & kResult) != 0;
-  PyObject* const second = calls.operands > 1 ? given.arrays[1] : nullptr;
+  PyObject* const second = calls.rules.operands > 1 ? given.arrays[1] : nullptr;
   return known.call.loops->each_strided(known.call.shape, given.arrays[0], second, known.type,
                                         keeps_result);
 }
@@ -318,16 +181,16 @@ py::object run_strided(const Calls& calls, const Known& known, const Given& give
 py::object run_in_order(const Calls& calls, const Known& known, const Given& given,
                         PyObject* packed, Extras& extras) {
   const Call& call = known.call;
-  py::object result = new_array_or_throw(call.shape, known.type);
+  py::object result = new_result(call, given, known.type);
   std::optional<FilterStore> filters;
   Operands operands;
-  for (Py_ssize_t i = 0; i < calls.operands; ++i)
+  for (Py_ssize_t i = 0; i < calls.rules.operands; ++i)
     if (given.arrays[i] != nullptr) operands[i].emplace().load(given.arrays[i]);
   if (packed != nullptr) operands[call.packs]->set_filters(&filters.emplace(packed));
   Array target;
   target.load(result);
   call.run(operands, target, extras);
-  return result;
+  return turned_back(call, given, std::move(result));
 }
 
 // The result, or None for a call that is not known.
@@ -335,7 +198,7 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
   Calls& calls = calls_of(self);
   Given given;
   try {
-    if (!read_arguments(calls, arguments, count, given)) Py_RETURN_NONE;
+    if (!read_arguments(calls.rules, arguments, count, given)) Py_RETURN_NONE;
   } catch (...) {  // no memory
     PyErr_Clear();
     Py_RETURN_NONE;
@@ -346,12 +209,12 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
   given.tensors &= call.differentiable, given.recorded &= call.differentiable;
   if (call.constant) given.recorded = 0;
   const bool packs = call.packs >= 0 && given.recorded == 0 && is_tensor(arguments[call.packs]);
-  for (Py_ssize_t i = 0; i < calls.operands; ++i)
+  for (Py_ssize_t i = 0; i < calls.rules.operands; ++i)
     if ((given.tensors >> i & 1) != 0 && !(packs && i == call.packs)) forget_packed(arguments[i]);
   const bool compiled = call.gradient && (given.recorded & ~call.compiled) == 0;
   if (given.recorded != 0 && !compiled) return apply(calls, *known, arguments);
   try {
-    if (!bring_in_order(call, given)) Py_RETURN_NONE;
+    if (!arrange(call, given)) Py_RETURN_NONE;
     Extras extras;
     extras.wanted = given.recorded != 0;
     PyObject* const packed = packs ? arguments[call.packs] : nullptr;
@@ -391,11 +254,11 @@ void remember(Calls& calls, const py::tuple& arguments, py::handle y, Call call,
   Given given;
   const auto items = reinterpret_cast<PyTupleObject*>(arguments.ptr())->ob_item;
   expect(record.size() <= 16, "record", "is too long");
-  if (!read_arguments(calls, items, static_cast<Py_ssize_t>(arguments.size()), given)) return;
+  if (!read_arguments(calls.rules, items, static_cast<Py_ssize_t>(arguments.size()), given)) return;
   const ElementType type = element_type_of(y.ptr());
   auto known =
       std::make_shared<Known>(Known{std::move(call), std::move(record), py::tuple(), type, {}});
-  for (Py_ssize_t i = 0; i < calls.operands; ++i)
+  for (Py_ssize_t i = 0; i < calls.rules.operands; ++i)
     if (given.arrays[i] != nullptr) known->shapes[i] = operand_shape(items[i], given.arrays[i]);
   known->outputs = outputs_of(known->call.shape, fields(y.ptr()).descr);
   calls.insert(given.key.text(), std::move(known));
@@ -406,11 +269,10 @@ py::tuple make_calls(int operands, const py::object& function, bool numbers,
                      const std::string& layouts) {
   expect(operands >= 1 && operands <= kMaxOperands, "operands", "are too many");
   // As long as the function: for ever.
-  auto* const calls = new Calls{operands,
-                                numbers,
-                                layouts == "copied"       ? Layouts::copied
-                                : layouts == "transposed" ? Layouts::transposed
-                                                          : Layouts::refused,
+  auto* const calls = new Calls{{operands, numbers,
+                                 layouts == "copied"       ? Layouts::copied
+                                 : layouts == "transposed" ? Layouts::transposed
+                                                           : Layouts::refused},
                                 function,
                                 function.attr("apply"),
                                 {},
@@ -497,7 +359,6 @@ void record_result(py::handle function, py::handle tensor, py::handle operand, C
   known->call = std::move(call);
   Given given;
   given.recorded = 1;
-  std::fill_n(given.arrays, kMaxOperands, nullptr);
   const Extras nothing;
   const py::object context = new_context(known, given, result, nothing, 1);
   const py::object edges = stolen(PyTuple_New(1)), versions = stolen(PyTuple_New(0));

@@ -80,8 +80,9 @@ struct Call {
   unsigned compiled = ~0U;  // bits of those whose gradients `gradient` makes
   // What `run` does, where operands may have any strides; else they are copied to C order.
   const class Loops* loops = nullptr;
-  bool constant = false;  // the result has no gradient
-  bool second = false;    // extras[0] is a result without a gradient
+  bool by_places = false;  // an element of the result is made of those at its place
+  bool constant = false;   // the result has no gradient
+  bool second = false;     // extras[0] is a result without a gradient
 };
 inline constexpr unsigned kResult = 1U << kMaxOperands;
 template <class... Index>

@@ -256,6 +256,7 @@ Call unary_call(Shape shape, const std::string& name) {
 // x limited to [low, high], numbers or nothing. Throws for NaN.
 Call clamp_call(Shape shape) {
   Call call;
+  call.by_places = true;
   call.shape = std::move(shape);
   const auto limits = []<class T>(const Operands& given, T& low, T& high) {
     low = -std::numeric_limits<T>::infinity(), high = -low;
@@ -332,6 +333,7 @@ void choose_any(const Broadcast& shapes, const Array& condition, const void* a, 
 
 Call where_call(Shape shape, const Shape& condition, const Shape& a, const Shape& b) {
   Call call;
+  call.by_places = true;
   const Shape number;
   const Broadcast three(shape, {&condition, &a, &b}), left(shape, {&condition, nullptr, &number}),
       right(shape, {&condition, &number, nullptr});
@@ -384,13 +386,15 @@ LAMINA_BINDINGS(elementwise) {
   module.def(
       "negate_call",
       [](Shape shape) {
-        return Call{std::move(shape),
-                    [](const Operands& given, const Array& y, Extras&) {
-                      each(*given[0], *given[0], y, kNegate);
-                    },
-                    [](const Kept&, const Array& grad_y, Gradients& gradients) {
-                      each(grad_y, grad_y, gradients.make(0), kNegate);
-                    }};
+        Call call{std::move(shape),
+                  [](const Operands& given, const Array& y, Extras&) {
+                    each(*given[0], *given[0], y, kNegate);
+                  },
+                  [](const Kept&, const Array& grad_y, Gradients& gradients) {
+                    each(grad_y, grad_y, gradients.make(0), kNegate);
+                  }};
+        call.by_places = true;
+        return call;
       },
       "operands: x", py::arg("shape"));
 }

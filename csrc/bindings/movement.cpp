@@ -307,7 +307,7 @@ void convert(const Array& x, const Array& y) {
 // The gradient is converted back: float32 from double, or the other way round.
 Call cast_call(Shape shape, bool to_float, bool to_double) {
   Call call;
-  call.constant = !to_float;
+  call.constant = !to_float, call.by_places = true;
   call.shape = std::move(shape);
   call.run = [](const Operands& given, const Array& y, Extras&) { convert(*given[0], y); };
   call.gradient = [to_double](const Kept&, const Array& grad_y, Gradients& gradients) {

@@ -237,6 +237,8 @@ def asarray(op: str, name: str, x: Any) -> Any:
     if is_cuda(x):
         _load_cuda()
         return x if x.flags.c_contiguous else _cupy().ascontiguousarray(x).reshape(x.shape)
+    if type(x) is np.ndarray and x.dtype in FLOATS and x.dtype.isnative:
+        return _C.in_c_order(x)
     return np.require(np.asarray(x), x.dtype.newbyteorder("="), ["C", "A"])
 
 

@@ -77,7 +77,7 @@ class Activation(Function):
 KIND_ONLY = object()
 
 
-_known = Known(1, Activation)
+_known = Known(1, Activation, layouts="copied")
 
 
 def _apply(

@@ -341,7 +341,7 @@ _known_pairs = {
     "minimum": Known(2, Minimum, True, "copied"),
 }
 _known_powers = Known(2, Pow, True, "copied")
-_known_negatives = Known(1, Neg)
+_known_negatives = Known(1, Neg, layouts="copied")
 _known_absolutes = Known(1, Abs, layouts="copied")
 _known_sigmoids = Known(1, Sigmoid, layouts="copied")
 
@@ -434,7 +434,7 @@ def neg(x: Any) -> Any:
     if y is not None:
         return y
     y = Neg.apply(x)
-    if is_ready(getattr(x, "_data", x)):
+    if is_known_array(x, FLOATS):
         _known_negatives.remember((x,), y, _C.negate_call, (), ())
     return y
 
