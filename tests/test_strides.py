@@ -42,6 +42,9 @@ def test_operands_of_any_strides(shape, dtype):
                         assert_array_equal(getattr(lamina, name)(x), expected, strict=True)
 
 
+PAD_LAST = {n: [(0, 0)] * (n - 1) + [(1, 0)] for n in (2, 3, 4)}
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (600, 401), (4, 30, 20, 50), (2, 1, 7)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_calls_that_walk_memory_as_it_lies(shape, dtype):
@@ -52,6 +55,9 @@ def test_calls_that_walk_memory_as_it_lies(shape, dtype):
         "clamp": (lambda x, y: x.clamp(-0.5, 0.25), np.clip(a, -0.5, 0.25)),
         "neg": (lambda x, y: -x, -a),
         "relu": (lambda x, y: lamina.functional.relu(x), np.maximum(a, 0)),
+        "reshape": (lambda x, y: x.reshape(-1, shape[-1]), a.reshape(-1, shape[-1])),
+        "cat": (lambda x, y: lamina.cat([x, y], -1), np.concatenate([a, b], -1)),
+        "pad": (lambda x, y: lamina.functional.pad(x, (1, 0)), np.pad(a, PAD_LAST[len(shape)])),
         "bool": (lambda x, y: x.to(bool), a != 0),
         "double": (lambda x, y: x.double(), a.astype(np.float64)),
     }

@@ -145,7 +145,7 @@ bool arrange(const Call& call, Given& given) {
     if ((given.strided >> i & 1) == 0) continue;
     if (call.loops != nullptr) {
       if ((given.kept(call) >> i & 1) == 0) continue;
-    } else if (!call.by_places &&
+    } else if (!call.by_places && !call.copies &&
                py::reinterpret_borrow<py::array>(given.arrays[i]).nbytes() > kMostCopied) {
       return false;
     }

@@ -81,6 +81,7 @@ struct Call {
   // What `run` does, where operands may have any strides; else they are copied to C order.
   const class Loops* loops = nullptr;
   bool by_places = false;  // an element of the result is made of those at its place
+  bool copies = false;     // operands in other orders are copied however large they are
   bool constant = false;   // the result has no gradient
   bool second = false;     // extras[0] is a result without a gradient
 };

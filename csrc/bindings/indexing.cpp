@@ -174,6 +174,7 @@ Call take_call(Shape shape, const Shape& x_shape, size_t outer, size_t indexed, 
   call.gradient = [rows, left_out](const Kept& kept, const Array& grad_y, Gradients& gradients) {
     give_back_rows(rows, left_out, kept, grad_y, gradients.make(0));
   };
+  call.copies = true;
   for (size_t i = 1; i <= indexed; ++i) call.keeps |= operand_bits(i);
   call.compiled = call.differentiable = operand_bits(0);
   return call;
@@ -355,6 +356,7 @@ class Lines {
 
 Call gather_call(Shape shape, const Shape& x_shape, size_t axis) {
   Call call;
+  call.copies = true;
   const Lines lines(shape, x_shape, axis);
   call.shape = std::move(shape);
   call.run = [lines](const Operands& given, const Array& y, Extras&) {

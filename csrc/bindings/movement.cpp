@@ -235,30 +235,32 @@ Call pad_call(Shape shape, const Shape& x_shape,
   }
   if (axes.empty()) axes.push_back(shown_axis(1, 0, 0, mode));
   Padding padding{{axes.begin() + 1, axes.end()}, axes.front()};
-  return {std::move(shape),
-          [padding, value](const Operands& given, const Array& y, Extras&) {
-            const auto run = [&]<class W>(W) {
-              pad(padding, static_cast<const W*>(given[0]->data()), static_cast<W>(value),
-                  static_cast<W*>(y.data()));
-            };
-            switch (y.type()) {
-              case ElementType::f32:
-                return run(float{});
-              case ElementType::f64:
-                return run(double{});
-              case ElementType::i64:
-                return run(int64_t{});
-              default:
-                return run(bool{});
-            }
-          },
-          [padding](const Kept&, const Array& grad_y, Gradients& gradients) {
-            const auto run = [&]<class T>(T) {
-              unpad(padding, static_cast<const T*>(grad_y.data()),
-                    static_cast<T*>(gradients.make(0).data()));
-            };
-            grad_y.type() == ElementType::f64 ? run(double{}) : run(float{});
-          }};
+  Call call{std::move(shape),
+            [padding, value](const Operands& given, const Array& y, Extras&) {
+              const auto run = [&]<class W>(W) {
+                pad(padding, static_cast<const W*>(given[0]->data()), static_cast<W>(value),
+                    static_cast<W*>(y.data()));
+              };
+              switch (y.type()) {
+                case ElementType::f32:
+                  return run(float{});
+                case ElementType::f64:
+                  return run(double{});
+                case ElementType::i64:
+                  return run(int64_t{});
+                default:
+                  return run(bool{});
+              }
+            },
+            [padding](const Kept&, const Array& grad_y, Gradients& gradients) {
+              const auto run = [&]<class T>(T) {
+                unpad(padding, static_cast<const T*>(grad_y.data()),
+                      static_cast<T*>(gradients.make(0).data()));
+              };
+              grad_y.type() == ElementType::f64 ? run(double{}) : run(float{});
+            }};
+  call.copies = true;
+  return call;
 }
 
 // ---- Conversions

@@ -112,11 +112,15 @@ class Walk {
       strides_[k][axis] = moves ? x.strides[axis - missing] : 0;
     }
   }
-  // The first operand of the result's shape, where none of them is in C order; else -1.
+  // The first operand that has an element for each of the result's, where none of them is in C
+  // order; else -1.
   int leading_operand(const std::vector<py::ssize_t>& shape) const {
     int leading = -1;
     for (int k = count_; k-- > 0;) {
-      if (shape_of(arrays_[k].ptr()) != shape) continue;
+      bool whole = true;
+      for (size_t axis = 0; axis < shape.size(); ++axis)
+        whole = whole && (shape[axis] == 1 || strides_[k][axis] != 0);
+      if (!whole) continue;
       if (is_aligned_in_c_order(arrays_[k].ptr())) return -1;
       leading = k;
     }

@@ -42,6 +42,13 @@ class Reshape(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, shape: tuple[int, ...]) -> Any:
         ctx.shape = x.shape
+        if is_known_array(x, MOVED) and not x.flags.c_contiguous:
+            try:
+                return np.reshape(x, shape, copy=False)
+            except ValueError:  # it needs a copy
+                return _C.in_c_order(x).reshape(shape)
+            except TypeError:  # NumPy before 2.1 does not tell
+                pass
         return x.reshape(shape)
 
     @staticmethod
