@@ -22,6 +22,7 @@ namespace {
 using Shape = std::vector<py::ssize_t>;
 
 constexpr int64_t kTaskBytes = 1 << 17;
+constexpr int64_t kAhead = 3, kFetched = 512;  // rows, and bytes of each, that are fetched early
 
 template <class Body>
 void visit_float(const Array& x, Body&& body) {
@@ -79,14 +80,17 @@ struct Rows {
   }
 };
 
-// Calls copy(from, to): which row of x, of all, becomes which one of y.
+// Calls copy(from, to, later): which row of x, of all, becomes which one of y, and which is soon.
 template <class Copy>
 void each_row(const Rows& rows, const int64_t* row, int64_t count, int64_t grain,
               const Copy& copy) {
   over(rows.outer * count, std::max<int64_t>(grain, 1), [=, &copy](int64_t begin, int64_t end) {
     for (int64_t to = begin; to < end;) {
       const int64_t o = to / count, first = o * count, stop = std::min(end, first + count);
-      for (; to < stop; ++to) copy(o * rows.rows + row[to - first], to);
+      for (; to < stop; ++to) {
+        const int64_t ahead = std::min(to + kAhead, stop - 1) - first;
+        copy(o * rows.rows + row[to - first], to, o * rows.rows + row[ahead]);
+      }
     }
   });
 }
@@ -100,12 +104,14 @@ void take(const Rows& rows, const Operands& given, const Array& y) {
       const W* const source = static_cast<const W*>(given[0]->data());
       W* const target = static_cast<W*>(y.data());
       each_row(rows, row, count, kRange,
-               [=](int64_t from, int64_t to) { target[to] = source[from]; });
+               [=](int64_t from, int64_t to, int64_t) { target[to] = source[from]; });
     });
   const int64_t bytes = static_cast<int64_t>(y.bytes()) / (rows.outer * count);
   const auto* const source = static_cast<const char*>(given[0]->data());
   auto* const target = static_cast<char*>(y.data());
-  each_row(rows, row, count, kTaskBytes / bytes, [=](int64_t from, int64_t to) {
+  each_row(rows, row, count, kTaskBytes / bytes, [=](int64_t from, int64_t to, int64_t later) {
+    for (int64_t line = 0; line < std::min(bytes, kFetched); line += 64)
+      __builtin_prefetch(source + later * bytes + line);
     std::memcpy(target + to * bytes, source + from * bytes, static_cast<size_t>(bytes));
   });
 }
