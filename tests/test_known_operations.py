@@ -12,6 +12,7 @@ def values(*shape, dtype=np.float32):
     return np.random.default_rng(sum(shape)).standard_normal(shape).astype(dtype)
 
 
+NAN = float("nan")
 PICKS = np.array([[1, -1], [0, 1]])
 
 
@@ -47,7 +48,20 @@ def test_numbers_are_told_apart():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_powers(dtype):
     a = np.abs(values(40, 30, dtype=dtype)) + dtype(0.25)
-    for exponent in (2, 0.5, -1, 0, 1, 3, 2.5, -0.75, values(30, dtype=dtype), values(40, 1)):
+    for exponent in (
+        2,
+        0.5,
+        -1,
+        0,
+        1,
+        3,
+        -2,
+        -0.5,
+        2.5,
+        -0.75,
+        values(30, dtype=dtype),
+        values(40, 1),
+    ):
         power = np.asarray(exponent, np.float64)
         for _ in range(2):
             x = lamina.tensor(a, requires_grad=True)
@@ -61,6 +75,107 @@ def test_powers(dtype):
             slope = power * wide ** (power - 1)
             np.testing.assert_allclose(x.grad.numpy(), slope, rtol=8 * np.finfo(dtype).eps)
     assert_array_equal(lamina.pow(2, a), lamina.pow(dtype(2), a), strict=True)
+
+
+def reduced(gradient, shape):
+    """The sums of the gradient over what was broadcast."""
+    shape = (1,) * (gradient.ndim - len(shape)) + shape
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return gradient.sum(axes, keepdims=True)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shapes", [((40, 30), (40, 30)), ((), (7,)), ((5, 1), (3, 5, 4))], ids=str)
+def test_gradients_of_powers(dtype, shapes):
+    a, b = (np.abs(values(*shape, dtype=dtype)) + dtype(0.25) for shape in shapes)
+    grad = values(*np.broadcast_shapes(*shapes), dtype=dtype)
+    y, log = a.astype(float) ** b, np.log(a.astype(float))
+    full = b * a.astype(float) ** (b - 1.0) * grad, y * log * grad
+    for _ in range(2):
+        x, exponent = (lamina.tensor(o, requires_grad=True) for o in (a, b))
+        (x**exponent).backward(grad)
+        for tensor, slope, shape in zip((x, exponent), full, shapes, strict=True):
+            bound = 64 * np.finfo(dtype).eps
+            expected = reduced(slope, shape).reshape(shape)
+            np.testing.assert_allclose(tensor.grad.numpy(), expected, rtol=bound, atol=bound)
+
+
+@pytest.mark.torch
+def test_special_powers_like_torch():
+    torch = pytest.importorskip("torch")
+    numbers = np.array([0, -0.0, 1, -2, 0.5, np.inf, -np.inf, NAN], np.float32)
+    a, b = (o.ravel().copy() for o in np.meshgrid(numbers, numbers))
+    for operands in ((a, b), (numbers, 0.0), (numbers, 3), (numbers, -2), (2, b)):
+        for _ in range(2):
+            ours, theirs = (
+                [o if isinstance(o, int | float) else make(o) for o in operands]
+                for make in (lambda o: lamina.tensor(o, requires_grad=True), torch.tensor)
+            )
+            for o in theirs:
+                if not isinstance(o, int | float):
+                    o.requires_grad_()
+            y, expected = ours[0] ** ours[1], theirs[0] ** theirs[1]
+            assert_array_equal(y.detach().numpy(), expected.detach().numpy())
+            y.backward(np.ones(y.shape, np.float32))
+            expected.backward(torch.ones_like(expected))
+            for mine, their in zip(ours, theirs, strict=True):
+                if not isinstance(mine, int | float):
+                    assert_array_equal(mine.grad.numpy(), their.grad.numpy())
+
+
+SPECIAL = [0, -0.0, 1, -3, 0.1, 1e30, -1e-40, np.inf, -np.inf, np.nan, 2**22, 2**24 + 2, 5e6]
+
+
+@pytest.mark.parametrize("function", [np.floor_divide, np.remainder])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_divisions_have_the_bits_of_numpy(function, dtype):
+    rng = np.random.default_rng(0)
+    special = np.array(SPECIAL, dtype)
+    whole = rng.integers(1, 2000, 30001).astype(dtype)
+    below = np.nextafter(whole * dtype(0.7), dtype(0))  # quotients that round up to a whole number
+    pairs = [
+        (special[:, None], special),
+        (special[:, None] * np.ones(37, dtype), special[:, None]),
+        (values(30001, dtype=dtype) * dtype(100), values(30001, dtype=dtype)),
+        (below, dtype(0.7)),
+        (np.exp(10 * values(3, 1001, dtype=dtype)), -np.exp(10 * values(1001, dtype=dtype))),
+        (dtype(7), values(17, dtype=dtype)),
+        (np.zeros((0, 3), dtype), special[:3]),
+    ]
+    ours = getattr(lamina, function.__name__)
+    for a, b in pairs:
+        with np.errstate(all="ignore"):
+            expected = function(a, b)
+        for _ in range(2):
+            found = ours(np.asarray(a), np.asarray(b))
+            assert_array_equal(found, expected, strict=True)
+            known = ~np.isnan(expected)
+            assert_array_equal(np.signbit(found)[known], np.signbit(expected)[known])
+
+
+def test_gradients_of_divisions():
+    a, b = values(30, 40), values(40) + 3
+    for _ in range(2):
+        x, y = (lamina.tensor(o, requires_grad=True) for o in (a, b))
+        (x % y).backward(a)
+        assert_array_equal(x.grad.numpy(), a)
+        expected = -(a.astype(float) * (a // b)).sum(0)
+        np.testing.assert_allclose(y.grad.numpy(), expected, rtol=1e-5, atol=1e-5)
+        (x // y).backward(a)
+        assert_array_equal(x.grad.numpy(), a)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 15, 17, 40001])
+def test_signs_and_limits(dtype, size):
+    x = np.resize(np.array(SPECIAL, dtype), size)
+    with np.errstate(all="ignore"):
+        roots = 1 / np.sqrt(x)
+    for _ in range(2):
+        assert_array_equal(lamina.sign(x), np.sign(x), strict=True)
+        assert_array_equal(lamina.rsqrt(x), roots, strict=True)
+        assert_array_equal(lamina.logical_not(x), x == 0, strict=True)
+        assert_array_equal(lamina.clamp(x, -1, 2), np.clip(x, dtype(-1), dtype(2)), strict=True)
 
 
 COMPARISONS = {
@@ -101,9 +216,6 @@ def test_tests_of_elements(name):
     x = np.array([0, 1, -np.inf, np.nan], np.float32)
     for _ in range(2):
         assert_array_equal(getattr(lamina, name)(x), getattr(np, name)(x), strict=True)
-
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize("name", ["max", "min", "amax", "amin", "argmax", "argmin"])

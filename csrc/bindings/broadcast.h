@@ -59,6 +59,8 @@ class Broadcast {
     }
   }
 
+  // Whether each operand is one stretch, or one element.
+  bool is_row() const { return outer_.empty(); }
   // 0 or 1, along a row.
   bool moves(int operand) const { return steps_[operand] != 0; }
 

@@ -7,7 +7,9 @@
 #include "bindings/common.h"
 #include "bindings/numpy_array.h"
 #include "bindings/numpy_loops.h"
+#include "bindings/on_processor.h"
 #include "bindings/reductions.h"
+#include "ops/epilogue_call.h"
 
 namespace lamina::bindings {
 namespace {
@@ -120,6 +122,48 @@ void differentiate_extremum(bool largest, const Pair& pair, const Kept& kept, co
     });
 }
 
+void give_zeros(const Array&, const Array& grad_y, const Array& grad_x) {
+  each(grad_y, grad_y, grad_x, []<class T>(T, T) { return T(0); });
+}
+
+// a^b: by a it is b a^(b - 1), 0 where b is; by b it is y log(a), 0 where a is and b is not
+// negative.
+void differentiate_power(const Pair& pair, const Kept& kept, const Array& grad_y,
+                         Gradients& gradients) {
+  const auto &a = *kept.operands[0], &b = *kept.operands[1];
+  const auto like = [](const Array& array) {
+    Array made;
+    made.load(new_like(array.object()));
+    return made;
+  };
+  pair.give(grad_y, gradients, 0, [&](const Array& g) {
+    const Array less = like(b);
+    each(b, b, less, [](auto exponent, auto) { return exponent - 1; });
+    Loops::of("power").each(pair.both, a, &less, g);
+    if (b.size() == 1)
+      return visit_float(b, [&]<class T>(T) {
+        const T exponent = *static_cast<const T*>(b.data());
+        each(grad_y, g, g, [=](auto incoming, auto power) {
+          return exponent == 0 ? T(0)
+                               : static_cast<T>(incoming) * (exponent * static_cast<T>(power));
+        });
+      });
+    each(pair.whole_b, g, b, g, kMultiply);
+    each(grad_y, g, g, kMultiply);
+    each(pair.whole_b, g, b, g,
+         []<class T>(T slope, T exponent) { return exponent == 0 ? T(0) : slope; });
+  });
+  pair.give(grad_y, gradients, 1, [&](const Array& g) {
+    const Array logs = like(a), constant = like(g);
+    each_of(Loops::of("log"), a, logs);
+    each(pair.a_whole, logs, kept.result, g, kMultiply);
+    each(grad_y, g, g, kMultiply);
+    each(pair.both, a, b, constant,
+         []<class T>(T base, T exponent) { return base == 0 && exponent >= 0 ? T(1) : T(0); });
+    each(constant, g, g, []<class T>(T is, T slope) { return is != 0 ? T(0) : slope; });
+  });
+}
+
 Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape& b) {
   Call call;
   Pair pair{Broadcast(shape, {&a, &b}),
@@ -129,7 +173,8 @@ Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape
             {}};
   call.compiled = pair.read(shape, a, b);
   call.shape = std::move(shape);
-  const Loops* const loops = call.loops = &Loops::of(op.c_str());
+  const Loops* const loops = &Loops::of(op.c_str());
+  call.loops = loops->of_any_strides();
   call.run = [loops, both = pair.both](const Operands& given, const Array& y, Extras&) {
     loops->each(both, *given[0], &*given[1], y);
   };
@@ -154,7 +199,26 @@ Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape
       differentiate_extremum(largest, pair, kept, grad_y, gradients);
     };
     call.keeps = operand_bits(0, 1);
-  } else if (op != "power") {
+  } else if (op == "floor_divide") {
+    call.gradient = [pair](const Kept&, const Array& grad_y, Gradients& gradients) {
+      for (int i : {0, 1})
+        pair.give(grad_y, gradients, i, [&](const Array& g) { give_zeros(grad_y, grad_y, g); });
+    };
+  } else if (op == "remainder") {
+    call.gradient = [pair](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+      pair.pass(grad_y, gradients, 0);
+      pair.give(grad_y, gradients, 1, [&](const Array& g) {
+        Loops::of("floor_divide").each(pair.both, *kept.operands[0], &*kept.operands[1], g);
+        each(grad_y, g, g, [](auto incoming, auto quotient) { return -incoming * quotient; });
+      });
+    };
+    call.keeps_for[1] = operand_bits(0, 1);
+  } else if (op == "power") {
+    call.gradient = [pair](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+      differentiate_power(pair, kept, grad_y, gradients);
+    };
+    call.keeps = operand_bits(0, 1), call.keeps_for[1] = kResult;
+  } else {
     call.constant = true;  // comparisons
   }
   return call;
@@ -162,12 +226,13 @@ Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape
 
 // ---- One operand
 
-// y = f(x) by loops of NumPy; f' from x or y. After NumPy's name, what is done with it.
+// y = f(x) by named loops, or without a name by `compute`; f' from x or y.
 struct Unary {
   const char* loop;
   bool slope_of_y;
   // grad_x = grad_y * f'(saved); may use grad_x as room.
   void (*differentiate)(const Array& saved, const Array& grad_y, const Array& grad_x);
+  void (*compute)(const Array& x, const Array& y) = nullptr;
 };
 
 template <class F>
@@ -180,9 +245,10 @@ void times(const Array& saved, const Array& grad_y, const Array& grad_x, F slope
     times(saved, grad_y, grad_x, []<class T>(T s) -> T { return __VA_ARGS__; }); \
   }
 
-void give_zeros(const Array&, const Array& grad_y, const Array& grad_x) {
-  each(grad_y, grad_y, grad_x, []<class T>(T, T) { return T(0); });
-}
+#define LAMINA_VALUE(...)                                            \
+  [](const Array& x, const Array& y) {                               \
+    each(x, x, y, []<class T>(T s, T) -> T { return __VA_ARGS__; }); \
+  }
 
 const std::map<std::string, Unary>& unary_functions() {
   static const auto& table = *new std::map<std::string, Unary>{
@@ -192,13 +258,17 @@ const std::map<std::string, Unary>& unary_functions() {
       {"log2", {"log2", false, LAMINA_SLOPE(1 / (s * T(0.693147180559945309417232121458)))}},
       {"log1p", {"log1p", false, LAMINA_SLOPE(1 / (1 + s))}},
       {"sqrt", {"sqrt", true, LAMINA_SLOPE(T(0.5) / s)}},
-      {"rsqrt", {"sqrt", true, LAMINA_SLOPE(T(-0.5) * (s * s * s))}},
+      {"rsqrt", {"rsqrt", true, LAMINA_SLOPE(T(-0.5) * (s * s * s))}},
+      {"cube", {nullptr, false, LAMINA_SLOPE(3 * (s * s)), LAMINA_VALUE(s * s * s)}},
+      {"inverse_square",
+       {nullptr, false, LAMINA_SLOPE(-2 / (s * s * s)), LAMINA_VALUE(1 / (s * s))}},
       {"tanh", {"tanh", true, LAMINA_SLOPE(1 - s * s)}},
       {"abs",
        {"absolute", false,
         LAMINA_SLOPE(s > 0   ? T(1)
                      : s < 0 ? T(-1)
                              : s)}},
+      {"sign", {"sign", false, give_zeros}},
       {"floor", {"floor", false, give_zeros}},
       {"ceil", {"ceil", false, give_zeros}},
       {"round", {"rint", false, give_zeros}},
@@ -218,33 +288,47 @@ const std::map<std::string, Unary>& unary_functions() {
   return table;
 }
 
+// y = x == 0, for which NumPy's loops of floats are faster.
+void negate(const Array& x, const Array& y) {
+  if (x.type() == ElementType::boolean) return each_of(Loops::of("logical_not"), x, y);
+  Array zero;
+  zero.load(new_array_or_throw({}, x.type()));
+  std::fill_n(static_cast<char*>(zero.data()), zero.bytes(), '\0');
+  const Shape shape = shape_of(x.object()), number;
+  Loops::of("equal").each(Broadcast(shape, {&shape, &number}), x, &zero, y);
+}
+
 Call unary_call(Shape shape, const std::string& name) {
   const auto found = unary_functions().find(name);
   Call call;
   call.shape = std::move(shape);
   if (found == unary_functions().end()) {  // a test or a sign
-    const Loops* const loops = call.loops = &Loops::of(name.c_str());
     call.constant = true;
+    if (name == "logical_not") {
+      call.by_places = true;
+      call.run = [](const Operands& given, const Array& y, Extras&) { negate(*given[0], y); };
+      return call;
+    }
+    const Loops* const loops = &Loops::of(name.c_str());
+    call.loops = loops->of_any_strides(), call.by_places = call.loops == nullptr;
     call.run = [loops](const Operands& given, const Array& y, Extras&) {
       each_of(*loops, *given[0], y);
     };
     return call;
   }
   const Unary unary = found->second;
-  const Loops* const loops = &Loops::of(unary.loop);
-  if (name != "rsqrt") call.loops = loops;
-  call.run = [loops, inverse = name == "rsqrt"](const Operands& given, const Array& y, Extras&) {
-    if (!inverse) return each_of(*loops, *given[0], y);
-    visit_float(y, [&]<class T>(T) {
-      const T* const x = static_cast<const T*>(given[0]->data());
-      T* const result = static_cast<T*>(y.data());
-      Broadcast(y.size()).rows([=](const Broadcast::Place& place) {
-        T* const stretch = result + place.y;
-        loops->stretch(element_type<T>(), x + place.y, stretch, place.count);
-        for (int64_t i = 0; i < place.count; ++i) stretch[i] = 1 / stretch[i];
-      });
-    });
-  };
+  if (unary.loop == nullptr) {
+    call.by_places = true;
+    call.run = [unary](const Operands& given, const Array& y, Extras&) {
+      unary.compute(*given[0], y);
+    };
+  } else {
+    const Loops* const loops = &Loops::of(unary.loop);
+    call.loops = loops->of_any_strides(), call.by_places = call.loops == nullptr;
+    call.run = [loops](const Operands& given, const Array& y, Extras&) {
+      each_of(*loops, *given[0], y);
+    };
+  }
   call.gradient = [unary](const Kept& kept, const Array& grad_y, Gradients& gradients) {
     const Array& saved = unary.slope_of_y ? kept.result : *kept.operands[0];
     unary.differentiate(saved, grad_y, gradients.make(0));
@@ -268,10 +352,15 @@ Call clamp_call(Shape shape) {
     visit_float(y, [&]<class T>(T) {
       T low, high;
       limits(given, low, high);
-      each(*given[0], *given[0], y, [=](auto x, auto) {
-        const T raised = static_cast<T>(x) < low ? low : static_cast<T>(x);
-        return raised > high ? high : raised;
-      });
+      const OnProcessor processor;
+      ops::ActivationArgs<T> args;
+      args.kind = ops::Activation::hardtanh, args.a = std::min(low, high), args.b = high;
+      args.size = y.size();
+      args.x = checked_data<T>(*given[0], "x", args.size);
+      args.result = checked_data<T>(y, "y", args.size);
+      std::optional<py::gil_scoped_release> release;
+      if (args.size > kRange / 4) release.emplace();
+      ops::call_kernel(ops::find_kernel("activation", "fprop"), args);
     });
   };
   call.gradient = [limits](const Kept& kept, const Array& grad_y, Gradients& gradients) {

@@ -7,9 +7,13 @@
 #include <mutex>
 #include <string>
 
+#include "bindings/common.h"
 #include "bindings/graph.h"
 #include "bindings/numpy_array.h"
+#include "bindings/on_processor.h"
 #include "bindings/strided_copy.h"
+
+LAMINA_ARGS(ElementwiseArgs)
 
 namespace lamina::bindings {
 namespace {
@@ -176,6 +180,41 @@ class Walk {
   int64_t strides_[kMost][kMaxRank], steps_[kMost][kMaxRank], extent_[kMaxRank];
 };
 
+struct Named {
+  std::string_view name;
+  ops::Elementwise kernel;
+  int operands;
+};
+constexpr Named kKernels[] = {{"sign", ops::Elementwise::sign, 1},
+                              {"rsqrt", ops::Elementwise::rsqrt, 1},
+                              {"floor_divide", ops::Elementwise::floor_divide, 2},
+                              {"remainder", ops::Elementwise::remainder, 2}};
+
+void run_kernel(ops::Elementwise kind, const Broadcast& shapes, const Array& a, const Array* b,
+                const Array& y) {
+  const auto run = [&]<class T>(T) {
+    const OnProcessor processor;
+    const ops::Kernel& kernel = ops::plan_kernel("elementwise", "fprop");
+    const ops::WatchedCall call;
+    const T* const left = checked_data<T>(a, "a", a.size());
+    const T* const right = b ? checked_data<T>(*b, "b", b->size()) : nullptr;
+    T* const result = checked_data<T>(y, "y", y.size());
+    const auto stretch = [&](const Broadcast::Place& place) {
+      ops::ElementwiseArgs<T> args;
+      args.kind = kind, args.size = place.count;
+      args.a_moves = shapes.moves(0), args.b_moves = shapes.moves(1);
+      args.a = left + place.at[0], args.b = right ? right + place.at[1] : nullptr;
+      args.result = result + place.y;
+      ops::call_function(kernel, args);
+    };
+    if (!shapes.is_row()) return shapes.rows(stretch);
+    std::optional<py::gil_scoped_release> release;
+    if (y.size() > kRange / 4) release.emplace();  // giving it up costs more than fewer
+    stretch({{}, 0, y.size()});
+  };
+  y.type() == ElementType::f64 ? run(double{}) : run(float{});
+}
+
 }  // namespace
 
 const Loops& Loops::of(const char* name) {
@@ -186,6 +225,13 @@ const Loops& Loops::of(const char* name) {
     const auto found = made.find(name);
     if (found != made.end()) return found->second;
   }
+  for (const Named& named : kKernels)
+    if (named.name == name) {
+      Loops loops;
+      loops.operands_ = named.operands, loops.kernel_ = named.kernel;
+      const std::lock_guard<std::mutex> lock(mutex);
+      return made.emplace(name, loops).first->second;
+    }
   const py::object object = py::handle(graph.numpy).attr(name);  // NumPy keeps it
   const auto& ufunc = *reinterpret_cast<const Ufunc*>(object.ptr());
   if (!py::isinstance(object, py::handle(graph.numpy).attr("ufunc")) || ufunc.nout != 1 ||
@@ -207,6 +253,7 @@ const Loop& Loops::at(ElementType type) const {
 }
 
 void Loops::each(const Broadcast& shapes, const Array& a, const Array* b, const Array& y) const {
+  if (kernel_) return run_kernel(*kernel_, shapes, a, b, y);
   const Loop& loop = at(a.type());
   if (loop.run == nullptr || (b != nullptr) != (operands_ == 2))
     throw std::logic_error("internal: no such loop of NumPy");
@@ -240,12 +287,15 @@ py::object Loops::each_strided(const std::vector<py::ssize_t>& shape, PyObject* 
   return y;
 }
 
-void Loops::stretch(ElementType type, const void* x, void* y, int64_t count) const {
-  const Loop& loop = at(type);
-  const auto bytes = static_cast<py::ssize_t>(bytes_of(type));
-  char* data[2] = {static_cast<char*>(const_cast<void*>(x)), static_cast<char*>(y)};
-  const py::ssize_t steps[2] = {bytes, bytes}, length = count;
-  loop.run(data, &length, steps, loop.details);
+LAMINA_BINDINGS(numpy_loops) {
+  module.def(
+      "elementwise",
+      [](const std::string& name, const Array& a, const std::optional<Array>& b, const Array& y) {
+        const auto shape = shape_of(y.object()), left = shape_of(a.object());
+        const auto right = b ? shape_of(b->object()) : shape;
+        Loops::of(name.c_str()).each(Broadcast(shape, {&left, &right}), a, b ? &*b : nullptr, y);
+      },
+      "y = the function of a kernel", py::arg("name"), py::arg("a"), py::arg("b"), py::arg("y"));
 }
 
 }  // namespace lamina::bindings

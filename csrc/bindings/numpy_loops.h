@@ -1,8 +1,9 @@
 // NumPy's own loops over elements, without the rest of a call of a ufunc: the same instructions and
-// therefore the same bits, on as many threads as Lamina has.
+// therefore the same bits, on as many threads as Lamina has. Where NumPy's are slow, kernels.
 #pragma once
 
 #include "bindings/broadcast.h"
+#include "ops/elementwise.h"
 
 namespace lamina::bindings {
 
@@ -13,14 +14,11 @@ struct Loop {
   void* details = nullptr;
 };
 
-// The loops of one ufunc for the dtypes of operands that a call may know.
+// The loops of one function for the dtypes of operands that a call may know.
 class Loops {
  public:
-  // By the name in NumPy, such as "add"; made once.
+  // By the name in NumPy, such as "add", or of a kernel, of floats alone; made once.
   static const Loops& of(const char* name);
-
-  bool has(ElementType operands) const { return at(operands).run != nullptr; }
-  int operands() const { return operands_; }
 
   // y = f(a) or f(a, b); a and b of one dtype. Throws std::logic_error for a dtype without a loop.
   void each(const Broadcast& shapes, const Array& a, const Array* b, const Array& y) const;
@@ -28,8 +26,8 @@ class Loops {
   // the operands' memory.
   py::object each_strided(const std::vector<py::ssize_t>& shape, PyObject* a, PyObject* b,
                           ElementType result, bool c_order) const;
-  // y[j] = f(x[j]) of one dtype, for j below count.
-  void stretch(ElementType type, const void* x, void* y, int64_t count) const;
+  // These, where they are loops of NumPy, which take any strides; else null.
+  const Loops* of_any_strides() const { return kernel_ ? nullptr : this; }
 
  private:
   const Loop& at(ElementType type) const;
@@ -37,6 +35,7 @@ class Loops {
   Loop loops_[4];
   int operands_ = 0;
   bool dense_ = false;  // elements that lie apart have other bits, or take longer than a copy
+  std::optional<ops::Elementwise> kernel_;
 };
 
 // The result of comparisons is boolean, of others the dtype of the operands.

@@ -5,14 +5,14 @@
 #include <string>
 
 #include "bindings/common.h"
+#include "ops/registry.h"
 
 namespace lamina::bindings {
 
-// Where NumPy's arrays go: to a backend of the processor, for those of GPUs have no such kernels,
-// CuPy has.
+// Until its end the backend is "cpu" or "ref".
 class OnProcessor {
  public:
-  explicit OnProcessor(bool reference) {
+  explicit OnProcessor(bool reference = false) {
     const std::string& name = ops::current_backend();
     if (name == "ref" || (name == "cpu" && !reference)) return;
     before_ = name;

@@ -60,23 +60,6 @@ static T* box_sums(const LocalResponseNormArgs<T>& args, bool holding, T* a, T* 
   return a;
 }
 
-template <class T>
-LAMINA_INLINE Vec<T> square_root(Vec<T> x) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) == 4)
-    return (Vec<T>)_mm512_maskz_sqrt_ps(__mmask16(-1), (__m512)x);
-  else
-    return (Vec<T>)_mm512_maskz_sqrt_pd(__mmask8(-1), (__m512d)x);
-#else
-  for (int i = 0; i < kLanes<T>; ++i)
-    if constexpr (sizeof(T) == 4)
-      x[i] = __builtin_sqrtf(x[i]);
-    else
-      x[i] = __builtin_sqrt(x[i]);
-  return x;
-#endif
-}
-
 // d^-beta and what divides by d. ROOTS: beta is 3/4, that of the networks with such layers.
 template <class T, bool ROOTS>
 struct Scale {

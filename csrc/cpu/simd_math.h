@@ -82,6 +82,22 @@ LAMINA_INLINE Vec<T> copy_sign(Vec<T> magnitude, Vec<T> sign) {
   const Mask<T> sign_bit = bits<T>(broadcast<T>(T(-0.0)));
   return from_bits<T>((bits<T>(magnitude) & ~sign_bit) | (bits<T>(sign) & sign_bit));
 }
+template <class T>
+LAMINA_INLINE Vec<T> square_root(Vec<T> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (Vec<T>)_mm512_maskz_sqrt_ps(__mmask16(-1), (__m512)x);
+  else
+    return (Vec<T>)_mm512_maskz_sqrt_pd(__mmask8(-1), (__m512d)x);
+#else
+  for (int i = 0; i < kLanes<T>; ++i)
+    if constexpr (sizeof(T) == 4)
+      x[i] = __builtin_sqrtf(x[i]);
+    else
+      x[i] = __builtin_sqrt(x[i]);
+  return x;
+#endif
+}
 // 2^n for a whole n in the normal range.
 template <class T>
 LAMINA_INLINE Vec<T> power_of_two(Mask<T> n) {

@@ -262,6 +262,11 @@ def dropout(
     shift: float,
     dropped: float,
 ) -> None: ...
+def elementwise(name: str, a: NDArray, b: NDArray | None, y: NDArray) -> None:
+    """
+    y = the function of a kernel
+    """
+
 def empty(shape: tuple[int, ...], dtype: Any) -> Any:
     """
     A new array, its memory recycled; None for what lamina.arrays.empty has to look at

@@ -487,6 +487,13 @@ DEFINITIONS: dict[str, Definition] = {
     "lstm_cell": Definition(
         _call_lstm_cell, _lstm_cell, ((3, 5), (3, 7), (3, 7), (28, 5), (28, 7))
     ),
+    "rsqrt": Definition(
+        lambda F, algo, x: getattr(F, "rsqrt", operations.rsqrt)(x * x),
+        lambda x: 1 / np.abs(x),
+        ((5, 37),),
+        "elementwise",
+        2,
+    ),
     "adam": Definition(_call_adam, _adam, ((5, 37),) * 4, "optimizer_step", 14, peer=False),
     "gru_cell": Definition(
         lambda F, algo, *inputs: F.gru_cell(*inputs), _gru_cell, ((3, 5), (3, 7), (21, 5), (21, 7))
@@ -498,20 +505,16 @@ DEFINITIONS: dict[str, Definition] = {
     **_reduction("norm", "reduce", lambda x, dim: np.sqrt((x * x).sum(dim)), 2, work=2),
     **_reduction("amax", "extreme", np.max),
     **_reduction("max", "extreme", np.max),
-    "cumsum.last": Definition(
-        lambda F, algo, x: getattr(F, "cumsum", operations.cumsum)(x, -1),
-        lambda x: x.cumsum(-1),
-        ((5, 37),),
-        "cumsum",
-        1,
-    ),
-    "cumsum.first": Definition(
-        lambda F, algo, x: getattr(F, "cumsum", operations.cumsum)(x, 0),
-        lambda x: x.cumsum(0),
-        ((5, 37),),
-        "cumsum",
-        1,
-    ),
+    **{
+        f"cumsum.{name}": Definition(
+            lambda F, algo, x, dim=dim: getattr(F, "cumsum", operations.cumsum)(x, dim),
+            lambda x, dim=dim: x.cumsum(dim),
+            ((5, 37),),
+            "cumsum",
+            1,
+        )
+        for name, dim in (("last", -1), ("first", 0))
+    },
 }
 
 

@@ -121,6 +121,15 @@ def _refuse_divisor(op: str, a: Any, b: Any) -> None:
         raise ValueError(f"{op}: b must not be 0 where both are integers; convert one to float")
 
 
+def _by_kernel(name: str, xp: Any, *operands: Any) -> Any:
+    """Arrays of NumPy in C order by a kernel, others by their library's function."""
+    if not all(map(is_ready, operands)):
+        return getattr(xp, name)(*operands)
+    y = empty(name, np.broadcast_shapes(*[x.shape for x in operands]), operands[0].dtype)
+    _C.elementwise(name, operands[0], operands[1] if len(operands) > 1 else None, y)
+    return y
+
+
 class FloorDivide(_Binary):
     """Constant between jumps: the gradients are zero, which torch has for div only."""
 
@@ -129,7 +138,7 @@ class FloorDivide(_Binary):
     @staticmethod
     def compute(ctx, xp, a, b):
         _refuse_divisor("floor_divide", a, b)
-        return xp.floor_divide(a, b)
+        return _by_kernel("floor_divide", xp, a, b)
 
     @staticmethod
     def slopes(ctx, xp, grad_y):
@@ -142,11 +151,11 @@ class Remainder(_Binary):
     def compute(ctx, xp, a, b):
         _refuse_divisor("remainder", a, b)
         ctx.save_for_backward(*((a, b) if ctx.needs_input_grad[1] else ()))
-        return xp.remainder(a, b)
+        return _by_kernel("remainder", xp, a, b)
 
     @staticmethod
     def slopes(ctx, xp, grad_y):
-        return (lambda: grad_y), (lambda: -grad_y * xp.floor_divide(*ctx.saved))
+        return (lambda: grad_y), (lambda: -grad_y * _by_kernel("floor_divide", xp, *ctx.saved))
 
 
 class Pow(_Binary):
@@ -263,7 +272,19 @@ log1p = _unary(
 )
 sqrt = _unary("sqrt", lambda xp, x: xp.sqrt(x), lambda xp, y: 0.5 / y, "y", "Square root.")
 rsqrt = _unary(
-    "rsqrt", lambda xp, x: 1 / xp.sqrt(x), lambda xp, y: -0.5 * (y * y * y), "y", "1 / sqrt(x)."
+    "rsqrt",
+    lambda xp, x: _by_kernel("rsqrt", xp, x) if is_ready(x) else 1 / xp.sqrt(x),
+    lambda xp, y: -0.5 * (y * y * y),
+    "y",
+    "1 / sqrt(x).",
+)
+_cube = _unary("cube", lambda xp, x: x * x * x, lambda xp, x: 3 * (x * x), "x", "x**3.")
+_inverse_square = _unary(
+    "inverse_square",
+    lambda xp, x: 1 / (x * x),
+    lambda xp, x: -2 / (x * x * x),
+    "x",
+    "x**-2.",
 )
 sin = _unary("sin", lambda xp, x: xp.sin(x), lambda xp, x: xp.cos(x), "x", "Sine.")
 cos = _unary("cos", lambda xp, x: xp.cos(x), lambda xp, x: -xp.sin(x), "x", "Cosine.")
@@ -325,7 +346,7 @@ class Sign(Function):
     @staticmethod
     def forward(ctx: Context, x: Any) -> Any:
         x = as_array("sign", x)
-        return module_of(x).sign(x)
+        return _by_kernel("sign", module_of(x), x)
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
@@ -340,9 +361,14 @@ _known_pairs = {
     "maximum": Known(2, Maximum, True, "copied"),
     "minimum": Known(2, Minimum, True, "copied"),
 }
-_known_powers = Known(2, Pow, True, "copied")
+_known_of_floats = {
+    "floor_divide": Known(2, FloorDivide, True, "copied"),
+    "remainder": Known(2, Remainder, True, "copied"),
+    "power": Known(2, Pow, True, "copied"),
+}
 _known_negatives = Known(1, Neg, layouts="copied")
 _known_absolutes = Known(1, Abs, layouts="copied")
+_known_signs = Known(1, Sign, layouts="copied")
 _known_sigmoids = Known(1, Sigmoid, layouts="copied")
 
 
@@ -354,6 +380,17 @@ def _pair(op: str, function: type[Function], a: Any, b: Any) -> Any:
     y = function.apply(a, b)
     if are_alike((a, b), (y.dtype,)) and y.dtype in NUMBERS:
         _known_pairs[op].remember((a, b), y, _C.binary_call, (op, *shapes_of(a, b)), ())
+    return y
+
+
+def _pair_of_floats(op: str, function: type[Function], a: Any, b: Any) -> Any:
+    """The same where integers are left to NumPy."""
+    known = _known_of_floats[op]
+    y = known.run(a, b)
+    if y is None:
+        y = function.apply(a, b)
+        if are_alike((a, b), (y.dtype,)) and y.dtype in FLOATS:
+            known.remember((a, b), y, _C.binary_call, (op, *shapes_of(a, b)), ())
     return y
 
 
@@ -388,12 +425,20 @@ def div(a: Any, b: Any) -> Any:
 
 def floor_divide(a: Any, b: Any) -> Any:
     """a / b rounded down, broadcast. Raises as `add`, ValueError for integers by 0."""
-    return FloorDivide.apply(a, b)
+    return _pair_of_floats("floor_divide", FloorDivide, a, b)
 
 
 def remainder(a: Any, b: Any) -> Any:
     """a - b * floor(a / b), which has the sign of b, broadcast. Raises as `floor_divide`."""
-    return Remainder.apply(a, b)
+    return _pair_of_floats("remainder", Remainder, a, b)
+
+
+_POWERS: dict[float, Callable[[Any], Any]] = {
+    3: _cube,
+    0.5: sqrt,
+    -0.5: rsqrt,
+    -2: _inverse_square,
+}
 
 
 def pow(a: Any, b: Any) -> Any:
@@ -401,19 +446,13 @@ def pow(a: Any, b: Any) -> Any:
     if type(b) in (int, float) and getattr(a, "dtype", None) in FLOATS:
         if b == 2:
             return mul(a, a)
-        if b == 0.5:
-            return sqrt(a)
         if b == -1:
             return div(1, a)
+        if b in _POWERS:
+            return _POWERS[b](a)
         if b in (0, 1):  # NumPy has other loops for them
             return Pow.apply(a, b)
-    y = _known_powers.run(a, b)
-    if y is not None:
-        return y
-    y = Pow.apply(a, b)
-    if are_alike((a, b), (y.dtype,)) and y.dtype in FLOATS:
-        _known_powers.remember((a, b), y, _C.binary_call, ("power", *shapes_of(a, b)), ())
-    return y
+    return _pair_of_floats("power", Pow, a, b)
 
 
 def maximum(a: Any, b: Any) -> Any:
@@ -463,7 +502,12 @@ def sigmoid(x: Any) -> Any:
 
 def sign(x: Any) -> Any:
     """-1, 0 or 1; NaN for NaN. The gradient is zero."""
-    return Sign.apply(x)
+    y = _known_signs.run(x)
+    if y is None:
+        y = Sign.apply(x)
+        if is_known_array(x, FLOATS):
+            _known_signs.remember((x,), y, _C.unary_call, ("sign",), ())
+    return y
 
 
 def square(x: Any) -> Any:
