@@ -34,16 +34,24 @@ struct Rsqrt {
   }
 };
 
-// a - q b of a whole q for which that is no wider than a and b.
+// a - q b of a whole q for which that is no wider than a and b: exact. Doubles need the
+// instruction.
+#if defined(__FMA__)
+template <class T>
+inline constexpr bool kExactRests = true;
 template <class T>
 LAMINA_INLINE Vec<T> exact_rest(Vec<T> a, Vec<T> q, Vec<T> b) {
-#if defined(__FMA__)
   return fused<T>(-q, b, a);
-#else
-  const Vec<T> product = q * b;
-  return (a - product) - product_error<T>(q, b, product);
-#endif
 }
+#else
+template <class T>
+inline constexpr bool kExactRests = sizeof(T) == 4;
+template <class T>
+LAMINA_INLINE Vec<T> exact_rest(Vec<T> a, Vec<T> q, Vec<T> b) {
+  for (int i = 0; i < kLanes<T>; ++i) a[i] = T(double(a[i]) - double(q[i]) * double(b[i]));
+  return a;
+}
+#endif
 
 template <bool Quotient>
 struct FloorDivision {
@@ -67,7 +75,7 @@ struct FloorDivision {
     } else {
       y = down ? rest + b : rest == T(0) ? copy_sign<T>(Vec<T>{}, b) : rest;
     }
-    const Mask<T> other = ~(size < kMost);
+    const Mask<T> other = kExactRests<T> ? ~(size < kMost) : Mask<T>{} == Mask<T>{};
     if (any_lane<T>(other)) [[unlikely]]
       return by_element(a, b, other, y);
     return y;
