@@ -58,14 +58,17 @@ void multiply(const Matrix& a, const Matrix& b, const Array& c, int64_t batch, i
               int64_t k) {
   if (n == 1 && m > 1 && batch == 1)  // a column: the product of a row and the transpose
     return multiply({b.array, false}, {a.array, !a.transposed}, c, 1, 1, m, k);
+  // A vector is stored as its transpose is: as the kernels go along it.
+  const bool a_swapped = a.transposed && m > 1 && k > 1;
+  const bool b_swapped = k > 1 && (b.transposed || n == 1);
   visit_dtype(c, [&]<class T>(T) {
     ops::GemmArgs<T> args;
     args.batch = batch, args.m = m, args.n = n, args.k = k;
-    args.trans_a = a.transposed, args.trans_b = b.transposed;
+    args.trans_a = a_swapped, args.trans_b = b_swapped;
     args.a = input<T>(a.array, "a", (a.repeats ? 1 : batch) * m * k),
     args.b = input<T>(b.array, "b", batch * k * n);
     args.c = output<T>(c, "c", batch * m * n);
-    args.lda = a.transposed ? m : k, args.ldb = b.transposed ? k : n, args.ldc = n;
+    args.lda = a_swapped ? m : k, args.ldb = b_swapped ? k : n, args.ldc = n;
     args.stride_a = a.repeats ? 0 : m * k, args.stride_b = k * n, args.stride_c = m * n;
     args.precision = ops::call_precision(sizeof(T));
     const py::gil_scoped_release release;

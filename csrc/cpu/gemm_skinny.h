@@ -11,6 +11,7 @@
 
 #include "core/threads.h"
 #include "cpu/activate.h"
+#include "cpu/scratch.h"
 #include "cpu/simd.h"
 #include "ops/gemm.h"
 
@@ -39,9 +40,52 @@ static bool is_plain(const ops::GemmArgs<T>& args) {
          args.epilogue.empty();
 }
 
+// totals[i] = a[i] . row, both of k elements.
+template <int Rows, class T>
+LAMINA_INLINE void dots_with(const T* a, int64_t lda, const T* row, int64_t k, T* totals) {
+  Vec<T> sum[Rows][2] = {};
+  int64_t p = 0;
+  for (; p + 2 * kLanes<T> <= k; p += 2 * kLanes<T>)
+    for (int half = 0; half < 2; ++half) {
+      const Vec<T> factor = load(row + p + half * kLanes<T>);
+#pragma GCC unroll 8
+      for (int i = 0; i < Rows; ++i)
+        sum[i][half] += factor * load(a + i * lda + p + half * kLanes<T>);
+    }
+#pragma GCC unroll 8
+  for (int i = 0; i < Rows; ++i) {
+    T total = sum_lanes<T>(sum[i][0] + sum[i][1]);
+    for (int64_t q = p; q < k; ++q) total += a[i * lda + q] * row[q];
+    totals[i] = total;
+  }
+}
+
+// Dot products too few for the threads and long: sums of pieces.
+inline constexpr int64_t kFewLongDots = 8, kDotPiece = 16384;
+template <int Rows, class T>
+static void long_dot_products(const ops::GemmArgs<T>& args, int64_t index) {
+  const T *a = args.a + index * args.stride_a, *b = args.b + index * args.stride_b;
+  const int64_t pieces = ceil_div(args.k, kDotPiece);
+  const Scratch<T> sums(args.n * pieces * Rows);
+  parallel_for(args.n * pieces, [&](int64_t task) {
+    const int64_t from = task % pieces * kDotPiece;
+    dots_with<Rows>(a + from, args.lda, b + task / pieces * args.ldb + from,
+                    min_of(kDotPiece, args.k - from), &sums[task * Rows]);
+  });
+  for (int i = 0; i < Rows; ++i)
+    for (int64_t j = 0; j < args.n; ++j) {
+      double total = 0;
+      for (int64_t piece = 0; piece < pieces; ++piece)
+        total += double(sums[(j * pieces + piece) * Rows + i]);
+      store_sum(args, index, i, j, 1, broadcast(T(total)));
+    }
+}
+
 // Rows of b^T are stored whole: c[0..Rows)[j] are dot products.
 template <int Rows, class T>
 static void dot_products(const ops::GemmArgs<T>& args, int64_t index) {
+  if (args.n <= kFewLongDots && args.k >= 2 * kDotPiece)
+    return long_dot_products<Rows>(args, index);
   const T *a = args.a + index * args.stride_a, *b = args.b + index * args.stride_b;
   const int64_t vectors = max_of<int64_t>((1 << 16) / max_of<int64_t>(args.k * kLanes<T>, 1), 1);
   parallel_ranges(args.n, vectors * kLanes<T>, [&](int64_t begin, int64_t end) {
@@ -49,22 +93,10 @@ static void dot_products(const ops::GemmArgs<T>& args, int64_t index) {
       const int64_t count = min_of<int64_t>(end - first, kLanes<T>);
       Vec<T> totals[Rows] = {};
       for (int64_t j = 0; j < count; ++j) {
-        Vec<T> sum[Rows][2] = {};
-        const T* row = b + (first + j) * args.ldb;
-        int64_t p = 0;
-        for (; p + 2 * kLanes<T> <= args.k; p += 2 * kLanes<T>)
-          for (int half = 0; half < 2; ++half) {
-            const Vec<T> factor = load(row + p + half * kLanes<T>);
+        T column[Rows];
+        dots_with<Rows>(a, args.lda, b + (first + j) * args.ldb, args.k, column);
 #pragma GCC unroll 8
-            for (int i = 0; i < Rows; ++i)
-              sum[i][half] += factor * load(a + i * args.lda + p + half * kLanes<T>);
-          }
-#pragma GCC unroll 8
-        for (int i = 0; i < Rows; ++i) {
-          T total = sum_lanes<T>(sum[i][0] + sum[i][1]);
-          for (int64_t q = p; q < args.k; ++q) total += a[i * args.lda + q] * row[q];
-          totals[i][j] = total;
-        }
+        for (int i = 0; i < Rows; ++i) totals[i][j] = column[i];
       }
 #pragma GCC unroll 8
       for (int i = 0; i < Rows; ++i) store_sum(args, index, i, first, count, totals[i]);
