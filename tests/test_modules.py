@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from lamina import nn
 from lamina.bench.parity_cases import LAYERS
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 
 def test_containers_behave_like_lists():
@@ -290,6 +290,38 @@ def test_layers_with_backward_hooks_are_not_fused():
     net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU())
     net[1].register_full_backward_hook(lambda *_: None)
     assert [type(m).__name__ for m in nn.utils.fuse(net)] == ["Conv2d", "BatchNorm2d", "ReLU"]
+
+
+@pytest.mark.parametrize("p", [1.0, 2.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(2, 1), (5, 3), (33, 70), (130, 31), (300, 4)])
+@pytest.mark.parametrize("backend", ["ref", "cpu"])
+def test_distances_of_rows(p, dtype, shape, backend):
+    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
+    x[-1] = x[0]  # at no distance: the gradient is 0
+    first, second = np.triu_indices(len(x), 1)
+    wide = x.astype(np.float64)
+    difference = wide[first] - wide[second]
+    expected = np.linalg.norm(difference, p, 1)
+    grad_y = np.random.default_rng(1).standard_normal(expected.shape).astype(dtype)
+    with np.errstate(all="ignore"):
+        slope = np.sign(difference) if p == 1 else difference / expected[:, None]
+    slope = np.where(expected[:, None] == 0, 0, slope) * grad_y[:, None]
+    gradient = np.zeros(shape)
+    np.add.at(gradient, first, slope)
+    np.subtract.at(gradient, second, slope)
+    size = np.abs(slope).sum() / len(x)
+    for _ in range(2):
+        tensor = lamina.tensor(x, requires_grad=True)
+        with lamina.backend(backend):
+            y = F.pdist(tensor, p)
+            y.backward(grad_y)
+        assert_allclose(y.detach().numpy(), expected, rtol=4 * np.finfo(dtype).eps)
+        assert y.dtype == dtype
+        assert np.abs(tensor.grad.numpy() - gradient).max() <= 8 * np.finfo(dtype).eps * size
+        assert_array_equal(F.pdist(x.T.copy().T, p), F.pdist(x, p), strict=True)
+    scaled = F.pdist(x * dtype(1e30), p)
+    assert_allclose(scaled, expected * 1e30, rtol=1e-4)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0, 2.0, 3.5, float("inf")])

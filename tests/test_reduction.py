@@ -162,6 +162,81 @@ def test_running_sums(backend, dtype, shape):
             assert (np.abs(tensor.grad.numpy() - slope) <= 2 * steps * eps * size_back).all()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [*SMALL, *LARGE], ids=str)
+def test_logarithms_of_sums_of_powers(backend, dtype, shape):
+    x = 5 * values(*shape, dtype=dtype)
+    x.reshape(-1)[::37] -= 1000
+    for dims in choices(x.ndim):
+        axes = tuple(range(x.ndim)) if dims is None else dims
+        wide = x.astype(np.longdouble)
+        top = wide.max(axes, keepdims=True)
+        kept = top + np.log(np.exp(wide - top).sum(axes, keepdims=True))
+        grad_y = values(*kept.squeeze(axes).shape, dtype=dtype)
+        bound = 8 * np.finfo(dtype).eps
+        for _ in range(2):
+            y, grad_x = forward_and_gradient("logsumexp", x, axes, (), grad_y)
+            assert y.dtype == dtype
+            assert_allclose(y, kept.squeeze(axes), rtol=bound, atol=bound)
+            slope = np.expand_dims(grad_y, axes) * np.exp(wide - kept)
+            # x - y of floats errs by a unit of the larger of them
+            units = (4 + np.abs(kept) + np.abs(wide).clip(max=99)) * bound
+            assert (np.abs(grad_x - slope) <= units * np.abs(slope) + 1e-37).all()
+
+
+INF = float("inf")
+
+
+@pytest.mark.parametrize("length", [3, 17, 5000])
+@pytest.mark.parametrize("column", [False, True])
+def test_logarithms_of_infinities(backend, length, column):
+    lines = {(-INF, -INF): -INF, (INF, 1): INF, (-INF, INF): INF, (np.nan, INF): np.nan}
+    for (first, last), expected in lines.items():
+        x = np.full(length, first, np.float32)
+        x[-1] = last
+        both = np.stack([x, x])
+        for _ in range(2):
+            y = lamina.logsumexp(both.T.copy(), 0) if column else lamina.logsumexp(both, 1)
+            assert_array_equal(y, np.float32([expected] * 2))
+
+
+def products_of_others(x):
+    """Along the last axis."""
+    ones = np.ones_like(x[..., :1])
+    before = np.cumprod(np.concatenate([ones, x[..., :-1]], -1), -1)
+    behind = np.cumprod(np.concatenate([ones, x[..., :0:-1]], -1), -1)[..., ::-1]
+    return before * behind
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(7,), (1,), (33, 70), (4, 6, 49), (140001,), (300, 1030)])
+@pytest.mark.parametrize("kind", ["usual", "zero", "zeros", "nan", "inf", "tiny", "huge"])
+def test_gradients_of_products(backend, dtype, shape, kind):
+    x = 1 + values(*shape, dtype=dtype) / 512
+    flat = x.reshape(-1)
+    flat[[0, -1]] = {"zero": [0, 1], "zeros": [0, 0], "nan": [0, np.nan], "inf": [3, -INF]}.get(
+        kind, [2, 3]
+    )
+    if kind == "tiny":
+        flat[:: max(x.size // 60, 1)] = 1e-8
+    if kind == "huge":
+        flat[:: max(x.size // 60, 1)] = 1e8
+    for dims in choices(x.ndim):
+        axes = tuple(range(x.ndim)) if dims is None else dims
+        moved = np.moveaxis(x.astype(np.longdouble), axes, range(-len(axes), 0))
+        count = int(np.prod([x.shape[axis] for axis in axes]))
+        kept = moved.shape[: x.ndim - len(axes)]
+        with np.errstate(all="ignore"):
+            others = products_of_others(moved.reshape(*kept, count)).reshape(moved.shape)
+            others = np.moveaxis(others, range(-len(axes), 0), axes)
+            grad_y = values(*kept, dtype=dtype)
+            expected = (np.expand_dims(grad_y, axes) * others).astype(dtype)
+        for _ in range(2):
+            _, grad_x = forward_and_gradient("prod", x, dims, (), grad_y)
+            rounding = count * np.finfo(np.float64).eps + 4 * np.finfo(dtype).eps
+            assert_allclose(grad_x, expected, rtol=rounding)
+
+
 @pytest.mark.parametrize("op", ["sum", "prod", "var", "std", "norm", "amax", "amin"])
 @pytest.mark.parametrize("shape", [(3, 130), (130, 3), (2, 5, 40)])
 def test_nan_in_one_line_stays_there(backend, op, shape):
@@ -223,7 +298,7 @@ def test_bits_do_not_depend_on_threads(shape):
     x = values(*shape)
 
     def results():
-        for op in ("sum", "var", "norm", "prod", "amax", "argmax", "cumsum"):
+        for op in ("sum", "var", "norm", "prod", "logsumexp", "amax", "argmax", "cumsum"):
             for dim in range(x.ndim):
                 arguments = (2,) if op == "norm" else ()
                 yield np.asarray(getattr(lamina, op)(x, *arguments, dim))
@@ -247,6 +322,20 @@ def test_sums_of_large_transposed_arrays(order):
             assert_allclose(found, expected, rtol=1e-6, atol=1e-5)
             mean = expected / (x.size // expected.size)
             assert_allclose(lamina.mean(x, dims, keepdim), mean, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_])
+@pytest.mark.parametrize("shape", [*SMALL, *LARGE, (0, 3), (5, 0, 2)], ids=str)
+def test_sums_of_integers(dtype, shape):
+    x = np.random.default_rng(1).integers(-(2**60), 2**60, shape)
+    x = x > 0 if dtype == np.bool_ else x
+    for view in (x, x.T):
+        for dims in choices(x.ndim):
+            for _ in range(2):
+                found = lamina.sum(view, dims)
+                assert_array_equal(found, view.sum(dims, dtype=np.int64), strict=True)
+    odd = np.arange(300, dtype=np.uint8).view(np.bool_)  # booleans may be any byte
+    assert lamina.sum(odd) == lamina.sum(odd) == 298
 
 
 def test_integers_booleans_and_other_layouts_are_reduced_too():

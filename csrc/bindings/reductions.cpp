@@ -48,12 +48,10 @@ T* data_if(const std::optional<Array>& array, const char* name, int64_t elements
 
 Reduction reduction_of(const std::string& kind) {
   static const std::map<std::string, Reduction> kinds = {
-      {"sum", Reduction::sum},
-      {"absolute", Reduction::absolute},
-      {"euclidean", Reduction::euclidean},
-      {"product", Reduction::product},
-      {"variance", Reduction::variance},
-      {"deviation", Reduction::deviation},
+      {"sum", Reduction::sum},           {"squares", Reduction::squares},
+      {"absolute", Reduction::absolute}, {"euclidean", Reduction::euclidean},
+      {"product", Reduction::product},   {"logsumexp", Reduction::logsumexp},
+      {"variance", Reduction::variance}, {"deviation", Reduction::deviation},
   };
   return kinds.at(kind);
 }
@@ -150,8 +148,10 @@ Call reduce_call(std::vector<py::ssize_t> shape, const std::string& kind_name,
                  double divisor) {
   const Runs runs = runs_of(x_shape, reduced);
   const Reduction kind = reduction_of(kind_name);
-  const bool centred = kind == Reduction::variance || kind == Reduction::deviation;
-  const bool root = kind == Reduction::euclidean || kind == Reduction::deviation;
+  const bool centred =
+      kind == Reduction::variance || kind == Reduction::deviation || kind == Reduction::product;
+  const bool of_result =
+      kind == Reduction::euclidean || kind == Reduction::deviation || kind == Reduction::logsumexp;
   Call call;
   call.shape = std::move(shape);
   call.run = [=](const Operands& given, const Array& y, Extras& extras) {
@@ -159,14 +159,13 @@ Call reduce_call(std::vector<py::ssize_t> shape, const std::string& kind_name,
     if (centred && extras.wanted) centre = extras[0] = like(y, ElementType::f64);
     reduce(kind, runs, divisor, *given[0], y, centre);
   };
-  if (kind == Reduction::product) return call;
   call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
     std::optional<Array> y, centre;
-    if (root) y = kept.result;
+    if (of_result) y = kept.result;
     if (centred) centre = kept.extras[0];
     reduce_gradient(kind, runs, divisor, kept.operands[0], y, centre, grad_y, gradients.make(0));
   };
-  call.keeps = (kind == Reduction::sum ? 0 : operand_bits(0)) | (root ? kResult : 0);
+  call.keeps = (kind == Reduction::sum ? 0 : operand_bits(0)) | (of_result ? kResult : 0);
   return call;
 }
 

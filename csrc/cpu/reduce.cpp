@@ -1,4 +1,4 @@
-// reduce: sums, norms, products, variances (ops/reduce.h).
+// reduce: sums, norms, products, logarithms of sums of powers, variances (ops/reduce.h).
 //
 // Method        elements become doubles; along a line eight vectors are folded side by side, short
 //               lines four at a time, columns four rows at a time. Variances: mean and squares of
@@ -8,6 +8,8 @@
 // Floor         one read of the tensor; dgrad: one read and one write, of a sum the write alone.
 #include "cpu/reduce.h"
 
+#include "cpu/logsumexp.h"
+#include "cpu/product_gradient.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -147,9 +149,9 @@ struct FoldedColumns {
   }
 };
 
-// y of lines of `size` elements, one behind the other.
+// finish(line, value) of lines of `size` elements, one behind the other.
 template <class Join, class Of, int Lines, class T, class Finish>
-LAMINA_INLINE void fold_short(const T* x, int64_t size, T* y, const Finish& finished) {
+LAMINA_INLINE void fold_short(const T* x, int64_t size, const Finish& finish) {
   Wide chain[Lines][2];
 #pragma GCC unroll 4
   for (auto& two : chain) two[0] = two[1] = broadcast(Join::kNone);
@@ -173,7 +175,7 @@ LAMINA_INLINE void fold_short(const T* x, int64_t size, T* y, const Finish& fini
       }
 #pragma GCC unroll 4
   for (int line = 0; line < Lines; ++line)
-    y[line] = finished(fold_lanes<Join>(Join::join(chain[line][0], chain[line][1])));
+    finish(line, fold_lanes<Join>(Join::join(chain[line][0], chain[line][1])));
 }
 
 // y = root(folded / divisor)
@@ -181,28 +183,32 @@ template <class Join, class Of, class T>
 static void fold(const ReduceArgs<T>& args, bool root = false) {
   const double divisor = args.divisor;
   T* const y = args.result;
-  const auto finished = [=](double value) {
+  double* const exact = args.centre;
+  const auto finish = [=](int64_t line, double value) {
     value /= divisor;
-    return static_cast<T>(root ? __builtin_sqrt(value) : value);
+    y[line] = static_cast<T>(root ? __builtin_sqrt(value) : value);
+    if (exact) exact[line] = value;
   };
   if (in_columns(args))
     return reduce_columns<FoldedColumns<Join, Of>>(
         args.axes, args.x, [&](int64_t line, int64_t count, const FoldedColumns<Join, Of>& folded) {
-          for (int64_t j = 0; j < count; ++j) y[line + j] = finished(folded.value[j]);
+          for (int64_t j = 0; j < count; ++j) finish(line + j, folded.value[j]);
         });
   const int64_t size = args.axes.m;
   if (args.axes.n == 1 && size <= kShortLine) {
     const auto few = [&](int64_t line) {
-      fold_short<Join, Of, kFewLines>(args.x + line * size, size, y + line, finished);
+      fold_short<Join, Of, kFewLines>(args.x + line * size, size,
+                                      [=](int64_t i, double value) { finish(line + i, value); });
     };
     const auto one = [&](int64_t line) {
-      fold_short<Join, Of, 1>(args.x + line * size, size, y + line, finished);
+      fold_short<Join, Of, 1>(args.x + line * size, size,
+                              [=](int64_t, double value) { finish(line, value); });
     };
     return for_short_lines(args.axes.lines(), size, few, one);
   }
   reduce_lines(args.axes, args.x, Folded<Join, Of>(),
                [&](int64_t line, const Folded<Join, Of>& folded) {
-                 y[line] = finished(fold_lanes<Join>(folded.lanes));
+                 finish(line, fold_lanes<Join>(folded.lanes));
                });
 }
 
@@ -293,16 +299,33 @@ static void variance(const ReduceArgs<T>& args) {
 }
 
 template <class T>
+static void logsumexp(const ReduceArgs<T>& args) {
+  if (in_columns(args))
+    return reduce_columns<PowerSumColumns<T>>(
+        args.axes, args.x, [&](int64_t line, int64_t count, const PowerSumColumns<T>& columns) {
+          for (int64_t j = 0; j < count; ++j)
+            args.result[line + j] = PowerSum<T>{columns.top[j], columns.sum[j]}.logarithm();
+        });
+  reduce_lines(args.axes, args.x, PowerSum<T>(), [&](int64_t line, const PowerSum<T>& powers) {
+    args.result[line] = powers.logarithm();
+  });
+}
+
+template <class T>
 void reduce_fprop_runs(const ReduceArgs<T>& args) {
   switch (args.kind) {
     case Reduction::sum:
       return fold<Add, Itself>(args);
+    case Reduction::squares:
+      return fold<Add, Square>(args);
     case Reduction::absolute:
       return fold<Add, Absolute>(args);
     case Reduction::euclidean:
       return fold<Add, Square>(args, true);
     case Reduction::product:
       return fold<Multiply, Itself>(args);
+    case Reduction::logsumexp:
+      return logsumexp(args);
     case Reduction::variance:
     case Reduction::deviation:
       return variance(args);
@@ -312,17 +335,20 @@ void reduce_fprop_runs(const ReduceArgs<T>& args) {
 // ---- Gradients
 
 // grad_x = slope (x - centre) of a line, with the centre in two parts: it is not rounded as x is.
+// Of logsumexp y is in the centre's place.
 template <class T>
 struct Slope {
   T slope, high, low;
 
   LAMINA_INLINE Slope(const ReduceArgs<T>& args, int64_t line) {
     const bool root = args.kind == Reduction::deviation || args.kind == Reduction::euclidean;
-    const T times = args.kind == Reduction::variance ? T(2) : T(1);
+    const bool twice = args.kind == Reduction::variance || args.kind == Reduction::squares;
+    const T times = twice ? T(2) : T(1);
     const T y = root ? args.y[line] : T(1);
     slope = y == T(0) ? T(0) : times * args.grad_y[line] / static_cast<T>(args.divisor) / y;
     const double centre = args.centre ? args.centre[line] : 0;
     high = static_cast<T>(centre), low = static_cast<T>(centre - high);
+    if (args.kind == Reduction::logsumexp) high = args.y[line];
   }
 };
 
@@ -342,6 +368,13 @@ template <class T>
 struct SlopeFromZero {
   static constexpr bool kReadsX = true;
   LAMINA_INLINE static Vec<T> of(Vec<T> x, Vec<T> slope, Vec<T>, Vec<T>) { return slope * x; }
+};
+template <class T>
+struct SlopeOfPower {
+  static constexpr bool kReadsX = true;
+  LAMINA_INLINE static Vec<T> of(Vec<T> x, Vec<T> slope, Vec<T> y, Vec<T>) {
+    return slope * exp<T>(x - y);
+  }
 };
 template <class T>
 struct SlopeFromCentre {
@@ -416,13 +449,16 @@ void reduce_dgrad_runs(const ReduceArgs<T>& args) {
       return gradient<SlopeAlone<T>>(args);
     case Reduction::absolute:
       return gradient<SlopeOfSign<T>>(args);
+    case Reduction::squares:
     case Reduction::euclidean:
       return gradient<SlopeFromZero<T>>(args);
+    case Reduction::product:
+      return product_gradient(args);
+    case Reduction::logsumexp:
+      return gradient<SlopeOfPower<T>>(args);
     case Reduction::variance:
     case Reduction::deviation:
       return gradient<SlopeFromCentre<T>>(args);
-    case Reduction::product:  // has none
-      return;
   }
 }
 

@@ -8,7 +8,7 @@
 
 namespace lamina::ops {
 
-enum class Reduction { sum, absolute, euclidean, product, variance, deviation };
+enum class Reduction { sum, squares, absolute, euclidean, product, logsumexp, variance, deviation };
 
 // Where a reduction finds what it reduces; inner is 1 only where n is.
 struct Axes {
@@ -23,12 +23,15 @@ struct Axes {
   }
 };
 
-// With c the mean of a line, which fprop leaves in `centre` where that is not null:
+// With c the mean of a line, of products the product before it is rounded, which fprop leaves in
+// `centre` where that is not null:
 //            fprop                        dgrad: grad_x, with g = grad_y / divisor
 // sum        sum x / divisor              g
+// squares    sum x^2 / divisor            2 g x
 // absolute   sum |x|                      g sign(x)
 // euclidean  sqrt(sum x^2)                g x / y
-// product    product of x                 (none)
+// product    product of x                 g times the product of the others
+// logsumexp  log(sum e^x)                 g e^(x - y)
 // variance   sum (x - c)^2 / divisor      2 g (x - c)
 // deviation  the root of that             g (x - c) / y
 // Where y is 0 the gradients of roots are 0. Sums are added in double and rounded once.
@@ -40,7 +43,7 @@ struct ReduceArgs {
   const T* x = nullptr;       // null: the gradient of a sum does not read it
   const T* y = nullptr;       // dgrad
   const T* grad_y = nullptr;  // dgrad
-  double* centre = nullptr;   // [outer][inner], of variance and deviation
+  double* centre = nullptr;   // [outer][inner], of product, variance and deviation
   T* result = nullptr;        // y or grad_x
 };
 

@@ -2,6 +2,8 @@
 #include "ops/reduce.h"
 
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include "ops/instantiate.h"
 
@@ -37,10 +39,18 @@ void reduce_fprop_runs(const ops::ReduceArgs<T>& args) {
     };
     double y = kind == Reduction::product ? 1 : 0;
     if (kind == Reduction::sum) y = total([](double v) { return v; }) / args.divisor;
+    if (kind == Reduction::squares) y = total([](double v) { return v * v; }) / args.divisor;
     if (kind == Reduction::absolute) y = total([](double v) { return std::fabs(v); });
     if (kind == Reduction::euclidean) y = std::sqrt(total([](double v) { return v * v; }));
     if (kind == Reduction::product)
       along(axes, line, [&](int64_t, int64_t at) { y *= static_cast<double>(args.x[at]); });
+    if (kind == Reduction::product && args.centre) args.centre[line] = y;
+    if (kind == Reduction::logsumexp) {
+      double top = -std::numeric_limits<double>::infinity();
+      along(axes, line, [&](int64_t, int64_t at) { top = std::fmax(top, args.x[at]); });
+      if (!std::isfinite(top)) top = 0;
+      y = top + std::log(total([=](double v) { return std::exp(v - top); }));
+    }
     if (kind == Reduction::variance || kind == Reduction::deviation) {
       const double mean = total([](double v) { return v; }) / static_cast<double>(axes.length());
       y = total([=](double v) { return (v - mean) * (v - mean); }) / args.divisor;
@@ -57,11 +67,28 @@ void reduce_dgrad_runs(const ops::ReduceArgs<T>& args) {
   const bool root = kind == Reduction::euclidean || kind == Reduction::deviation;
   for (int64_t line = 0; line < args.axes.lines(); ++line) {
     const double g = args.grad_y[line] / args.divisor;
-    along(args.axes, line, [&](int64_t, int64_t at) {
+    std::vector<double> others;  // the product of those before, then of all others
+    if (kind == Reduction::product) {
+      double product = 1;
+      along(args.axes, line, [&](int64_t, int64_t at) {
+        others.push_back(product);
+        product *= static_cast<double>(args.x[at]);
+      });
+      double behind = 1;
+      for (int64_t k = args.axes.length(); k-- > 0;) {
+        others[static_cast<size_t>(k)] *= behind;
+        behind *=
+            static_cast<double>(args.x[args.axes.at(line, k / args.axes.m) + k % args.axes.m]);
+      }
+    }
+    along(args.axes, line, [&](int64_t k, int64_t at) {
       const double x = args.x ? static_cast<double>(args.x[at]) : 0;
       const double centre = args.centre ? args.centre[line] : 0;
       double grad = g;
       if (kind == Reduction::absolute) grad = std::isnan(x) ? x : g * ((x > 0) - (x < 0));
+      if (kind == Reduction::squares) grad = 2 * g * x;
+      if (kind == Reduction::product) grad = g * others[static_cast<size_t>(k)];
+      if (kind == Reduction::logsumexp) grad = g * std::exp(x - args.y[line]);
       if (kind == Reduction::variance) grad = 2 * g * (x - centre);
       if (root) grad = args.y[line] == 0 ? 0 : g * (x - centre) / args.y[line];
       args.result[at] = static_cast<T>(grad);

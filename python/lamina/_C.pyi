@@ -382,6 +382,11 @@ def in_runs(shape: Sequence[int], reduced: Sequence[bool]) -> bool:
     Whether the reduced axes form at most two runs that the kernels take
     """
 
+def integer_sum_call(shape: Sequence[int], x_shape: Sequence[int], reduced: Sequence[bool]) -> Call:
+    """
+    operands: x, of int64 or booleans
+    """
+
 def is_ready(x: Any) -> bool:
     """
     Whether kernels read x as it is: float32 or float64 of NumPy, aligned, in C order
@@ -584,6 +589,20 @@ def pad_call(
 ) -> Call:
     """
     operands: x; pairs (before, after) of every axis
+    """
+
+def pdist(
+    euclidean: bool,
+    n: int,
+    d: int,
+    x: NDArray,
+    y: NDArray | None,
+    grad_y: NDArray | None,
+    result: NDArray,
+) -> None: ...
+def pdist_call(shape: Sequence[int], euclidean: bool, n: int, d: int) -> Call:
+    """
+    operands: x [n, d]
     """
 
 def permute(x: NDArray, shape: Sequence[int], axes: Sequence[int], result: NDArray) -> None: ...

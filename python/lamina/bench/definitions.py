@@ -487,12 +487,14 @@ DEFINITIONS: dict[str, Definition] = {
     "lstm_cell": Definition(
         _call_lstm_cell, _lstm_cell, ((3, 5), (3, 7), (3, 7), (28, 5), (28, 7))
     ),
+    "pdist": Definition(
+        lambda F, algo, x: F.pdist(x),
+        lambda x: np.sqrt(((x[:, None] - x) ** 2).sum(2))[np.triu_indices(len(x), 1)],
+        ((13, 7),),
+    ),
     "rsqrt": Definition(
         lambda F, algo, x: getattr(F, "rsqrt", operations.rsqrt)(x * x),
-        lambda x: 1 / np.abs(x),
-        ((5, 37),),
-        "elementwise",
-        2,
+        *(lambda x: 1 / np.abs(x), ((5, 37),), "elementwise", 2),
     ),
     "adam": Definition(_call_adam, _adam, ((5, 37),) * 4, "optimizer_step", 14, peer=False),
     "gru_cell": Definition(

@@ -15,6 +15,7 @@ import numpy as np
 from .. import _C, arrays
 from ..autograd import Function
 from ..known import Known
+from ..operations.reduction import mean_of_squares
 from ..tensor import array_of
 from . import _epilogue
 from ._arguments import check_rank, flag, integer, normal_axis, real, same_dtype
@@ -349,7 +350,7 @@ def rms_norm(
         raise ValueError(f"{op}: weight must have shape {shape}, got weight.shape={factor.shape}")
     least = float(np.finfo(x.dtype).eps) if eps is None else _epsilon(op, eps)
     axes = tuple(range(x.ndim - len(shape), x.ndim))
-    y = x / ((x * x).mean(axes, keepdim=True) + least).sqrt()
+    y = x / (mean_of_squares(x, axes) + least).sqrt()
     return y if factor is None else y * factor
 
 

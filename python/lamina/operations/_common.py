@@ -152,9 +152,11 @@ def shapes_of(*operands: Any) -> list[tuple[int, ...]]:
     return [getattr(x, "shape", ()) for x in operands]
 
 
-def reduced_axes(x: Any, dims: tuple[int, ...]) -> list[bool] | None:
+def reduced_axes(
+    x: Any, dims: tuple[int, ...], dtypes: tuple[np.dtype, ...] = FLOATS
+) -> list[bool] | None:
     """Which axes are reduced, where the kernels reduce them: of NumPy arrays of floats."""
-    if type(getattr(x, "_data", x)) is not np.ndarray or x.dtype not in FLOATS:
+    if type(getattr(x, "_data", x)) is not np.ndarray or x.dtype not in dtypes:
         return None
     reduced = [d in dims for d in range(len(x.shape))]
     return reduced if dims and _C.in_runs(x.shape, reduced) else None

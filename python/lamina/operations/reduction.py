@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 
 from .. import _C
-from ..arrays import asarray, empty, is_floating, module_of
+from ..arrays import INT64, asarray, empty, is_floating, module_of
 from ..autograd import Context, Function
 from ..known import Known
 from . import extreme
 from ._common import (
+    BOOL,
     all_dims,
     as_array,
     as_float,
     dims_and_axes,
     element_count,
+    is_known_array,
     kept_shape,
     one_dim,
     reduced_axes,
@@ -88,25 +90,51 @@ class Mean(Function):
         return Sum.backward(ctx, module_of(grad_y).asarray(grad_y / ctx.count))
 
 
+class MeanOfSquares(Function):
+    """Of NumPy arrays whose axes the kernels reduce."""
+
+    @staticmethod
+    def forward(ctx: Context, x: Any, dims: tuple[int, ...], axes: list[bool]) -> Any:
+        x = asarray("mean", "x", x)
+        count = _mean_count(x.shape, dims)
+        ctx.geometry = (axes, count)
+        ctx.save_for_backward(x)
+        y = empty("mean", kept_shape(x.shape, dims, True), x.dtype)
+        _C.reduce("squares", x, y, None, x.shape, axes, count)
+        return y
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        (x,) = ctx.saved
+        axes, count = ctx.geometry
+        grad_x = _gradient("squares", x, None, None, grad_y, x.shape, axes, count)
+        return grad_x, None, None
+
+
 class Prod(Function):
     @staticmethod
     def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
         x = as_array("prod", x)
         dims = reduced_dims("prod", dim, x.ndim)
-        ctx.geometry = (dims, keepdim)
-        ctx.save_for_backward(x)
         axes = reduced_axes(x, dims)
+        ctx.geometry = (dims, keepdim, axes)
         if axes is None:
+            ctx.save_for_backward(x, None)
             return x.prod(dims, keepdims=keepdim)
-        y = empty("prod", kept_shape(x.shape, dims, keepdim), x.dtype)
-        _C.reduce("product", asarray("prod", "x", x), y, None, x.shape, axes, 1.0)
+        shape = kept_shape(x.shape, dims, keepdim)
+        x, y, exact = asarray("prod", "x", x), empty("prod", shape, x.dtype), np.empty(shape)
+        _C.reduce("product", x, y, exact, x.shape, axes, 1.0)
+        ctx.save_for_backward(x, exact)
         return y
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
         # The product of all others, without a division: zeros are legal.
-        (x,) = ctx.saved
-        dims, keepdim = ctx.geometry
+        x, exact = ctx.saved
+        dims, keepdim, axes = ctx.geometry
+        if axes is not None:
+            grad_x = _gradient("product", x, None, exact, grad_y, x.shape, axes, 1.0)
+            return grad_x, None, None
         xp = module_of(x)
         grad_y = restored(grad_y, dims, keepdim)
         back = tuple(range(-len(dims), 0))
@@ -237,7 +265,14 @@ class Logsumexp(Function):
     def forward(ctx: Context, x: Any, dim: Any, keepdim: bool) -> Any:
         x = as_float("logsumexp", x)
         xp, dims = module_of(x), reduced_dims("logsumexp", dim, x.ndim)
-        ctx.geometry = (dims, keepdim)
+        axes = reduced_axes(x, dims)
+        ctx.geometry = (dims, keepdim, axes)
+        if axes is not None:
+            shape = kept_shape(x.shape, dims, keepdim)
+            x, y = asarray("logsumexp", "x", x), empty("logsumexp", shape, x.dtype)
+            _C.reduce("logsumexp", x, y, None, x.shape, axes, 1.0)
+            ctx.save_for_backward(x, y)
+            return y
         if element_count(x.shape, dims):
             largest = extreme.amax(x, dims, True)
             largest[~xp.isfinite(largest)] = 0  # Inf - Inf would be NaN
@@ -250,7 +285,11 @@ class Logsumexp(Function):
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
         x, kept = ctx.saved
-        return restored(grad_y, *ctx.geometry) * exp(x - kept), None, None
+        dims, keepdim, axes = ctx.geometry
+        if axes is not None:
+            grad_x = _gradient("logsumexp", x, kept, None, grad_y, x.shape, axes, 1.0)
+            return grad_x, None, None
+        return restored(grad_y, dims, keepdim) * exp(x - kept), None, None
 
 
 class Cumsum(Function):
@@ -308,7 +347,7 @@ _known = {
     name: Known(1, function, layouts="copied")
     for name, function in (
         *(("sum", Sum), ("mean", Mean), ("prod", Prod), ("var", Var), ("std", Std), ("norm", Norm)),
-        ("cumsum", Cumsum),
+        *(("cumsum", Cumsum), ("logsumexp", Logsumexp), ("squares", MeanOfSquares)),
     )
 }
 _run_sum, _run_mean = _known["sum"].run, _known["mean"].run
@@ -332,6 +371,13 @@ def sum(x: Any, dim: Any = None, keepdim: bool = False) -> Any:
     if y is not None:
         return y
     y = Sum.apply(x, dim, keepdim)
+    if is_known_array(x, (INT64, BOOL)):
+        axes = reduced_axes(x, reduced_dims("sum", dim, len(x.shape)), (INT64, BOOL))
+        if axes is not None:
+            rest = (x.shape, axes)
+            known = _known["sum"]
+            return known.remember((x, dim, keepdim), y, _C.integer_sum_call, rest, (dim, keepdim))
+        return y
     return _remember("sum", "sum", (x, dim, keepdim), y, 1.0, (dim, keepdim))
 
 
@@ -419,7 +465,23 @@ def norm(x: Any, p: float | str = 2, dim: Any = None, keepdim: bool = False) -> 
 def logsumexp(x: Any, dim: Any, keepdim: bool = False) -> Any:
     """log(sum(exp(x))) over `dim` (None: all) without overflow; -Inf of no element. Raises as
     `sum`."""
-    return Logsumexp.apply(x, dim, keepdim)
+    y = _known["logsumexp"].run(x, dim, keepdim)
+    if y is not None:
+        return y
+    y = Logsumexp.apply(x, dim, keepdim)
+    return _remember("logsumexp", "logsumexp", (x, dim, keepdim), y, 1.0, (dim, keepdim))
+
+
+def mean_of_squares(x: Any, dims: tuple[int, ...]) -> Any:
+    """The mean of x * x over `dims`, which stay as ones."""
+    y = _known["squares"].run(x, dims)
+    if y is not None:
+        return y
+    axes = reduced_axes(x, dims)
+    if axes is None:
+        return mean(x * x, dims, True)
+    y = MeanOfSquares.apply(x, dims, axes)
+    return _remember("squares", "squares", (x, dims), y, _mean_count(x.shape, dims), (dims, axes))
 
 
 def cumsum(x: Any, dim: int) -> Any:
