@@ -226,13 +226,12 @@ Call binary_call(Shape shape, const std::string& op, const Shape& a, const Shape
 
 // ---- One operand
 
-// y = f(x) by named loops, or without a name by `compute`; f' from x or y.
+// y = f(x) by named loops; f' from x or y.
 struct Unary {
   const char* loop;
   bool slope_of_y;
   // grad_x = grad_y * f'(saved); may use grad_x as room.
   void (*differentiate)(const Array& saved, const Array& grad_y, const Array& grad_x);
-  void (*compute)(const Array& x, const Array& y) = nullptr;
 };
 
 template <class F>
@@ -245,11 +244,6 @@ void times(const Array& saved, const Array& grad_y, const Array& grad_x, F slope
     times(saved, grad_y, grad_x, []<class T>(T s) -> T { return __VA_ARGS__; }); \
   }
 
-#define LAMINA_VALUE(...)                                            \
-  [](const Array& x, const Array& y) {                               \
-    each(x, x, y, []<class T>(T s, T) -> T { return __VA_ARGS__; }); \
-  }
-
 const std::map<std::string, Unary>& unary_functions() {
   static const auto& table = *new std::map<std::string, Unary>{
       {"exp", {"exp", true, LAMINA_SLOPE(s)}},
@@ -259,9 +253,8 @@ const std::map<std::string, Unary>& unary_functions() {
       {"log1p", {"log1p", false, LAMINA_SLOPE(1 / (1 + s))}},
       {"sqrt", {"sqrt", true, LAMINA_SLOPE(T(0.5) / s)}},
       {"rsqrt", {"rsqrt", true, LAMINA_SLOPE(T(-0.5) * (s * s * s))}},
-      {"cube", {nullptr, false, LAMINA_SLOPE(3 * (s * s)), LAMINA_VALUE(s * s * s)}},
-      {"inverse_square",
-       {nullptr, false, LAMINA_SLOPE(-2 / (s * s * s)), LAMINA_VALUE(1 / (s * s))}},
+      {"cube", {"cube", false, LAMINA_SLOPE(3 * (s * s))}},
+      {"inverse_square", {"inverse_square", false, LAMINA_SLOPE(-2 / (s * s * s))}},
       {"tanh", {"tanh", true, LAMINA_SLOPE(1 - s * s)}},
       {"abs",
        {"absolute", false,
@@ -317,18 +310,11 @@ Call unary_call(Shape shape, const std::string& name) {
     return call;
   }
   const Unary unary = found->second;
-  if (unary.loop == nullptr) {
-    call.by_places = true;
-    call.run = [unary](const Operands& given, const Array& y, Extras&) {
-      unary.compute(*given[0], y);
-    };
-  } else {
-    const Loops* const loops = &Loops::of(unary.loop);
-    call.loops = loops->of_any_strides(), call.by_places = call.loops == nullptr;
-    call.run = [loops](const Operands& given, const Array& y, Extras&) {
-      each_of(*loops, *given[0], y);
-    };
-  }
+  const Loops* const loops = &Loops::of(unary.loop);
+  call.loops = loops->of_any_strides(), call.by_places = call.loops == nullptr;
+  call.run = [loops](const Operands& given, const Array& y, Extras&) {
+    each_of(*loops, *given[0], y);
+  };
   call.gradient = [unary](const Kept& kept, const Array& grad_y, Gradients& gradients) {
     const Array& saved = unary.slope_of_y ? kept.result : *kept.operands[0];
     unary.differentiate(saved, grad_y, gradients.make(0));

@@ -187,6 +187,8 @@ struct Named {
 };
 constexpr Named kKernels[] = {{"sign", ops::Elementwise::sign, 1},
                               {"rsqrt", ops::Elementwise::rsqrt, 1},
+                              {"cube", ops::Elementwise::cube, 1},
+                              {"inverse_square", ops::Elementwise::inverse_square, 1},
                               {"floor_divide", ops::Elementwise::floor_divide, 2},
                               {"remainder", ops::Elementwise::remainder, 2}};
 

@@ -34,6 +34,20 @@ struct Rsqrt {
   }
 };
 
+struct Cube {
+  template <class T>
+  LAMINA_INLINE static Vec<T> of(Vec<T> a, Vec<T>) {
+    return a * a * a;
+  }
+};
+
+struct InverseSquare {
+  template <class T>
+  LAMINA_INLINE static Vec<T> of(Vec<T> a, Vec<T>) {
+    return T(1) / (a * a);
+  }
+};
+
 // a - q b of a whole q for which that is no wider than a and b: exact. Doubles need the
 // instruction.
 #if defined(__FMA__)
@@ -123,6 +137,10 @@ void elementwise_fprop_stretch(const ElementwiseArgs<T>& args) {
       return stretch<Sign>(args);
     case Elementwise::rsqrt:
       return stretch<Rsqrt>(args);
+    case Elementwise::cube:
+      return stretch<Cube>(args);
+    case Elementwise::inverse_square:
+      return stretch<InverseSquare>(args);
     case Elementwise::floor_divide:
       return stretch<FloorDivision<true>>(args);
     case Elementwise::remainder:

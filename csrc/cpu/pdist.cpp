@@ -43,7 +43,7 @@ template <bool Euclidean, class T>
 static void distances(const PdistArgs<T>& args) {
   const int64_t n = args.n, d = args.d, blocks = ceil_div(n, kBlock);
   const Scratch<double> turned(blocks * kBlock * d);
-  parallel_ranges(blocks, max_of<int64_t>(kPiece / (kBlock * d), 1),
+  parallel_ranges(blocks, max_of<int64_t>(kPiece / 16 / (kBlock * d), 1),
                   [&](int64_t block, int64_t end) {
                     for (; block < end; ++block)
                       for (int64_t r = 0; r < kBlock; ++r) {
@@ -52,7 +52,7 @@ static void distances(const PdistArgs<T>& args) {
                           turned[(block * d + k) * kBlock + r] = double(args.x[row * d + k]);
                       }
                   });
-  parallel_ranges(n - 1, max_of<int64_t>(kPiece / (n * d), 1), [&](int64_t i, int64_t end) {
+  parallel_ranges(n - 1, max_of<int64_t>(2 * kPiece / (n * d), 1), [&](int64_t i, int64_t end) {
     for (; i < end; ++i) {
       T* const y = args.result + ops::pair_place(n, i, i + 1);
       for (int64_t first = (i + 1) / kBlock * kBlock; first < n; first += kBlock) {

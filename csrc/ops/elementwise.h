@@ -7,9 +7,10 @@ namespace lamina::ops {
 
 // sign          -1, 0 or 1; NaN of NaN
 // rsqrt         1 / sqrt(a)
+// cube, inverse_square  a a a, 1 / (a a)
 // floor_divide  a / b rounded down, and
 // remainder     what is left, which has the sign of b, as NumPy has them (shared/floor_division.h)
-enum class Elementwise { sign, rsqrt, floor_divide, remainder };
+enum class Elementwise { sign, rsqrt, cube, inverse_square, floor_divide, remainder };
 
 // result[i] = f(a[i], b[i]); an operand that does not move is one number.
 template <class T>

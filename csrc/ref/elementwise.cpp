@@ -20,6 +20,12 @@ void elementwise_fprop_stretch(const ops::ElementwiseArgs<T>& args) {
       case ops::Elementwise::rsqrt:
         y = 1 / std::sqrt(a);
         break;
+      case ops::Elementwise::cube:
+        y = a * a * a;
+        break;
+      case ops::Elementwise::inverse_square:
+        y = 1 / (a * a);
+        break;
       case ops::Elementwise::floor_divide:
         y = floor_quotient(a, b);
         break;

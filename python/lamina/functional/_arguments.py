@@ -60,6 +60,8 @@ def strides_of(op: str, stride: Any, kernel: tuple[int, ...]) -> tuple[int, ...]
 
 def real(op: str, name: str, value: Any) -> float:
     """value as a float. TypeError for strings, bools, complex numbers and arrays."""
+    if type(value) is float:
+        return value
     if isinstance(value, bool | np.bool_ | str | bytes | complex) or np.ndim(value) > 0:
         raise TypeError(f"{op}: {name} must be a number, got {name}={value!r}")
     try:

@@ -109,7 +109,9 @@ def gumbel_softmax(
     if tau <= 0:
         raise ValueError(f"gumbel_softmax: tau must be positive, got tau={tau}")
     array = array_of(logits)
-    noise = generator().gumbel(size=array.shape).astype(array.dtype)
+    # -log(E) of exponential draws, which NumPy makes in a third of the time of Gumbel's
+    draws = generator().standard_exponential(array.shape).astype(array.dtype)
+    noise = np.asarray(-np.log(np.maximum(draws, np.finfo(array.dtype).tiny)))
     noise = arrays.to_device("gumbel_softmax", noise, arrays.device_of(array))
     soft = softmax((logits + noise) / tau, dim)
     if not hard:

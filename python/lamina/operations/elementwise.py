@@ -121,10 +121,10 @@ def _refuse_divisor(op: str, a: Any, b: Any) -> None:
         raise ValueError(f"{op}: b must not be 0 where both are integers; convert one to float")
 
 
-def _by_kernel(name: str, xp: Any, *operands: Any) -> Any:
-    """Arrays of NumPy in C order by a kernel, others by their library's function."""
+def _by_kernel(name: str, other: Callable[..., Any], *operands: Any) -> Any:
+    """Arrays of NumPy in C order by a kernel, else other(*operands)."""
     if not all(map(is_ready, operands)):
-        return getattr(xp, name)(*operands)
+        return other(*operands)
     y = empty(name, np.broadcast_shapes(*[x.shape for x in operands]), operands[0].dtype)
     _C.elementwise(name, operands[0], operands[1] if len(operands) > 1 else None, y)
     return y
@@ -138,7 +138,7 @@ class FloorDivide(_Binary):
     @staticmethod
     def compute(ctx, xp, a, b):
         _refuse_divisor("floor_divide", a, b)
-        return _by_kernel("floor_divide", xp, a, b)
+        return _by_kernel("floor_divide", xp.floor_divide, a, b)
 
     @staticmethod
     def slopes(ctx, xp, grad_y):
@@ -151,11 +151,13 @@ class Remainder(_Binary):
     def compute(ctx, xp, a, b):
         _refuse_divisor("remainder", a, b)
         ctx.save_for_backward(*((a, b) if ctx.needs_input_grad[1] else ()))
-        return _by_kernel("remainder", xp, a, b)
+        return _by_kernel("remainder", xp.remainder, a, b)
 
     @staticmethod
     def slopes(ctx, xp, grad_y):
-        return (lambda: grad_y), (lambda: -grad_y * _by_kernel("floor_divide", xp, *ctx.saved))
+        return (lambda: grad_y), (
+            lambda: -grad_y * _by_kernel("floor_divide", xp.floor_divide, *ctx.saved)
+        )
 
 
 class Pow(_Binary):
@@ -273,15 +275,21 @@ log1p = _unary(
 sqrt = _unary("sqrt", lambda xp, x: xp.sqrt(x), lambda xp, y: 0.5 / y, "y", "Square root.")
 rsqrt = _unary(
     "rsqrt",
-    lambda xp, x: _by_kernel("rsqrt", xp, x) if is_ready(x) else 1 / xp.sqrt(x),
+    lambda xp, x: _by_kernel("rsqrt", lambda x: 1 / xp.sqrt(x), x),
     lambda xp, y: -0.5 * (y * y * y),
     "y",
     "1 / sqrt(x).",
 )
-_cube = _unary("cube", lambda xp, x: x * x * x, lambda xp, x: 3 * (x * x), "x", "x**3.")
+_cube = _unary(
+    "cube",
+    lambda xp, x: _by_kernel("cube", lambda x: x * x * x, x),
+    lambda xp, x: 3 * (x * x),
+    "x",
+    "x**3.",
+)
 _inverse_square = _unary(
     "inverse_square",
-    lambda xp, x: 1 / (x * x),
+    lambda xp, x: _by_kernel("inverse_square", lambda x: 1 / (x * x), x),
     lambda xp, x: -2 / (x * x * x),
     "x",
     "x**-2.",
@@ -346,7 +354,7 @@ class Sign(Function):
     @staticmethod
     def forward(ctx: Context, x: Any) -> Any:
         x = as_array("sign", x)
-        return _by_kernel("sign", module_of(x), x)
+        return _by_kernel("sign", module_of(x).sign, x)
 
     @staticmethod
     def backward(ctx: Context, grad_y: Any) -> Any:
