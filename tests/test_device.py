@@ -75,6 +75,7 @@ SUMMED = {
     "cosine_embedding_loss",
     "cosine_similarity",
     ("cross_entropy", 4),  # of probabilities
+    "embedding_bag",
     "gaussian_nll_loss",
     "hinge_embedding_loss",
     "kl_div",
@@ -84,6 +85,7 @@ SUMMED = {
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
     "normalize",
+    "pad",  # gradients of elements that came in twice
     "pairwise_distance",
     "pdist",
     "poisson_nll_loss",
