@@ -308,12 +308,12 @@ def seconds(call: Callable[[], Any], count: int) -> float:
     return (time.perf_counter() - start) / count
 
 
-def measure(case: Case, rest: float) -> dict[str, Any]:
+def measure(case: Case, rest: float, most: int = ROUNDS) -> dict[str, Any]:
     """rest: seconds between the libraries, whose threads wait for more work for a while."""
     calls = case.ours, case.theirs
     warm = [min(seconds(call, 3) for _ in range(3)) for call in calls]
     count = max(1, int(ROUND_SECONDS / max(warm)))
-    rounds = min(ROUNDS, max(5, int(0.25 / (sum(warm) * count))))
+    rounds = min(most, max(5, int(0.25 / (sum(warm) * count))))
 
     def rested(call: Callable[[], Any]) -> float:
         time.sleep(rest)

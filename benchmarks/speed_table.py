@@ -1,14 +1,20 @@
-"""Prints the README's table of speeds from a report of `lamina compare`; --write updates it."""
+"""Prints the README's table of speeds from reports of `lamina compare` and functions.py.
+
+--write updates it.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-REPORT = ROOT / "benchmarks" / "results" / "epyc-zen5-compare-2threads.json"
+RESULTS = ROOT / "benchmarks" / "results"
+REPORT = RESULTS / "epyc-zen5-compare-2threads.json"
+FUNCTIONS = RESULTS / "epyc-zen5-functions.json"
 BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"
 FAMILIES = {
     "suite": "convolution layers of known networks",
@@ -37,8 +43,20 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def functions_line(report: dict[str, Any]) -> str:
+    """The row of benchmarks/functions.py, which names the way back in its calls."""
+    rows = report["threads"]["2"]
+    back = [row["ratio"] for row in rows if row["name"].endswith(" and back")]
+    forward = [row["ratio"] for row in rows if not row["name"].endswith(" and back")]
+    cells = [
+        f"{math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f} ({min(ratios):.2f})"
+        for ratios in (forward, back)
+    ]
+    return f"| functions, losses, arithmetic | {len(forward)} | {' | '.join(cells)} |\n"
+
+
 def main() -> None:
-    text = table(json.loads(REPORT.read_text()))
+    text = table(json.loads(REPORT.read_text())) + functions_line(json.loads(FUNCTIONS.read_text()))
     if "--write" not in sys.argv:
         print(text, end="")
         return
