@@ -1,9 +1,8 @@
 // Elements by integers: rows and single elements, sums of rows, codes.
 //
-// Gradients    elements that were taken several times are added in the order of the indices.
-// Partitioning a task owns what it writes: a range of the rows of a gradient, for which it reads
-// all
-//              indices, or a range of lines that no index leaves.
+// Gradients     elements that were taken several times are added in the order of the indices.
+// Partitioning  a task owns what it writes: a range of the rows of a gradient, for which it reads
+//               all indices, or a range of lines that no index leaves.
 #include <algorithm>
 #include <atomic>
 #include <cstring>
