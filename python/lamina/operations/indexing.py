@@ -124,13 +124,12 @@ _known_picks = [Known(count + 1, Index, layouts="copied") for count in range(_MO
 _WHOLE = slice(None)
 
 
-def _picks(key: Any) -> tuple[Any, ...]:
+def _picks(key: tuple[Any, ...]) -> tuple[Any, ...]:
     """The arrays of a key that known calls may have; before them, the number of slices `:`."""
-    items = key if type(key) is tuple else (key,)
     outer = 0
-    while outer < len(items) and type(items[outer]) is slice and items[outer] == _WHOLE:
+    while outer < len(key) and type(key[outer]) is slice and key[outer] == _WHOLE:
         outer += 1
-    arrays = items[outer:]
+    arrays = key[outer:]
     if not 1 <= len(arrays) <= _MOST_PICKS or not all(hasattr(item, "dtype") for item in arrays):
         return ()
     return (outer, *arrays)
@@ -141,7 +140,10 @@ def index(x: Any, key: Any) -> Any:
     y = _index(x, key)
     if y is not None:
         return y
-    picks = _picks(key)
+    if type(key) is tuple:
+        picks = _picks(key)
+    else:  # most of all a mask, or one array of integers
+        picks = (0, key) if getattr(key, "dtype", None) == INT64 else ()
     if picks:
         outer, *arrays = picks
         y = _known_picks[len(arrays)].run(x, *arrays, outer)
