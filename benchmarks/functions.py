@@ -262,7 +262,7 @@ def main() -> None:
     slower = sum(row["ratio"] < 1 for row in rows)
     print(f"{len(rows)} calls, geometric mean {mean:.2f}, {slower} slower")
     if options.json:
-        write(Path(options.json), options.threads, rows)
+        write(Path(options.json), options.threads, rows, "benchmarks/functions.py")
 
 
 if __name__ == "__main__":

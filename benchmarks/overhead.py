@@ -348,17 +348,17 @@ def main() -> None:
             times = f"{row['lamina_us']:10.2f} {row['torch_us']:10.2f} {row['ratio']:7.2f}"
             print(f"{row['name']:32} {times}", flush=True)
     if options.json:
-        write(Path(options.json), options.threads, rows)
+        write(Path(options.json), options.threads, rows, "benchmarks/overhead.py")
 
 
-def write(path: Path, threads: int, rows: list[dict[str, Any]]) -> None:
+def write(path: Path, threads: int, rows: list[dict[str, Any]], program: str) -> None:
     """Replaces the rows of that number of threads; those of others stay."""
     earlier = json.loads(path.read_text()) if path.exists() else {}
     digits = [
         {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()}
         for row in rows
     ]
-    typed = report.command("python", "benchmarks/overhead.py")
+    typed = report.command("python", program)
     commands = {**earlier.get("commands", {}), str(threads): typed}
     several = {**earlier.get("threads", {}), str(threads): digits}
     report.write(path, {"commands": commands, "cores": os.cpu_count(), "threads": several})
