@@ -79,12 +79,15 @@ LAMINA_INLINE void row_gradient(const PdistArgs<T>& args, const double* factor, 
   const int64_t n = args.n, d = args.d;
   const T* const x = args.x + k;
   Wide own[kVectors], sum[kVectors] = {};
+  const auto columns = [=](int64_t row, int v) __attribute__((always_inline)) {
+    return load_wide(x + row * d + v * kWide, max_of<int64_t>(count - v * kWide, 0));
+  };
 #pragma GCC unroll 4
-  for (int v = 0; v < kVectors; ++v) own[v] = load_wide(x + i * d + v * kWide, count - v * kWide);
+  for (int v = 0; v < kVectors; ++v) own[v] = columns(i, v);
   const auto add = [&](int64_t j, double of_pair) {
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
-      const Wide difference = own[v] - load_wide(x + j * d + v * kWide, count - v * kWide);
+      const Wide difference = own[v] - columns(j, v);
       if constexpr (Euclidean)
         sum[v] += of_pair * difference;
       else

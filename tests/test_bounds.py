@@ -1,0 +1,200 @@
+"""Kernels of the CPU touch nothing outside of their arrays.
+
+Operands, and results that Python makes, end or begin at a page that nobody may touch: an access
+behind or before them ends the process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+import weakref
+
+import cases
+import lamina
+import lamina.functional as F
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="calls Linux's mmap")
+
+PAGE = mmap.PAGESIZE
+NO_ACCESS, READ_AND_WRITE, PRIVATE_AND_ANONYMOUS = 0, 3, 0x22
+
+
+def guarded(shape, dtype, at_end):
+    """An array between two pages without access, at the end of what lies between, or its start."""
+    c = ctypes.CDLL(None, use_errno=True)
+    c.mmap.restype = ctypes.c_void_p
+    c.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    c.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    c.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    room = -(-size // PAGE) * PAGE
+    base = c.mmap(None, room + 2 * PAGE, READ_AND_WRITE, PRIVATE_AND_ANONYMOUS, -1, 0)
+    for place in (base, base + PAGE + room):
+        assert c.mprotect(place, PAGE, NO_ACCESS) == 0
+    first = base + PAGE + (room - size if at_end else 0)
+    memory = (ctypes.c_char * size).from_address(first)
+    weakref.finalize(memory, c.munmap, base, room + 2 * PAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)
+
+
+@pytest.fixture(params=["end", "start"])
+def place(request, monkeypatch):
+    """place(array): a guarded copy; results that modules make in Python are guarded too."""
+    at_end = request.param == "end"
+    makers = {
+        lamina.arrays.empty: lambda op, shape, dtype, *_, **__: guarded(shape, dtype, at_end),
+        lamina.arrays.empty_like: lambda op, x, *_, **__: guarded(x.shape, x.dtype, at_end),
+    }
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "lamina":
+            for key, value in list(vars(module).items()):
+                if callable(value) and getattr(value, "__hash__", None) and value in makers:
+                    monkeypatch.setattr(module, key, makers[value])
+
+    def copy(array):
+        result = guarded(array.shape, array.dtype, at_end)
+        result[...] = array
+        return result
+
+    return copy
+
+
+def check(place, call, *arrays):
+    """Forward, and forward and back, twice: the second call is known."""
+    for _ in range(2):
+        operands = [place(a) for a in arrays]
+        call(*operands)
+        tensors = [lamina.Tensor(a, requires_grad=a.dtype.kind == "f") for a in operands]
+        y = call(*tensors)
+        y.backward(place(np.ones(y.shape, y.dtype)))
+
+
+DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "shape", [(33, 17), (300, 1030), (700, 3), (70, 53, 2), (40, 9, 29), (2, 3, 7, 7)], ids=str
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_norm(place, shape, training, dtype):
+    affine = [cases.reals(shape[1:2], seed, dtype) for seed in (2, 3)]
+    fixed = place(np.zeros(shape[1], dtype)), place(np.ones(shape[1], dtype))
+    x, residual = (cases.reals(shape, seed, dtype) for seed in (1, 4))
+
+    def call(x, weight, bias, residual=None, activation=None):
+        return F.batch_norm(
+            x, *fixed, weight, bias, training, residual=residual, activation=activation
+        )
+
+    check(place, call, x, *affine)
+    check(place, lambda *a: call(*a, activation="relu"), x, *affine, residual)
+
+
+@DTYPES
+@pytest.mark.parametrize("width", [5, 16, 17, 31, 33, 60, 64, 131])
+def test_pools(place, width, dtype):
+    x = cases.reals((2, 3, 9, width), 1, dtype)
+    windows = [
+        (3, 3, 1),
+        (4, 4, 0),
+        (5, 3, 2),
+        (2, 5, 0),
+        ((1, 5), (1, 5), 0),
+        (3, 2, 1),
+        (2, 2, 0),
+    ]
+    windows += [(3, 1, 1), ((3, 13), (2, 9), (1, 6)), ((1, 24), (1, 23), (0, 9)), ((1, 16), 16, 0)]
+    for kernel, stride, padding in windows:
+        columns = kernel if isinstance(kernel, int) else kernel[1]
+        if columns > width:
+            continue
+        for pool in (F.max_pool2d, F.avg_pool2d):
+            check(place, lambda x, pool=pool: pool(x, kernel, stride, padding), x)  # noqa: B023
+    for size in (1, 2, 5):
+        for pool in (F.adaptive_max_pool2d, F.adaptive_avg_pool2d):
+            check(place, lambda x, pool=pool: pool(x, (2, size)), x)  # noqa: B023
+
+
+@DTYPES
+@pytest.mark.parametrize("width", [5, 17, 33, 64, 131])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(7, 1, 1), (3, 2, 1), (4, 1, 3)])
+def test_depthwise_convolution(place, width, kernel, stride, dilation, dtype):
+    padding = kernel // 2 * dilation
+
+    def call(x, weight, bias):
+        shape = (1, stride), (0, padding), (1, dilation)
+        return F.conv2d(x, weight, bias, *shape, groups=3, algo="depthwise")
+
+    for rows in (1, 3):
+        check(
+            *(place, call, cases.reals((2, 3, rows, width), 1, dtype)),
+            *(cases.reals((6, 1, rows, kernel), 2, dtype), cases.reals((6,), 3, dtype)),
+        )
+
+
+@DTYPES
+@pytest.mark.parametrize("count", [1, 7, 16, 33, 255, 257, 20001])
+def test_losses_and_arithmetic(place, count, dtype):
+    x, t = (cases.reals((count,), seed, dtype) for seed in (1, 2))
+    size = np.abs(x) + dtype(0.1)
+    share, signs = size / size.max(), np.where(t > 0, 1, -1).astype(dtype)
+    for reduction in ("none", "mean"):
+        for loss in (F.mse_loss, F.l1_loss, F.smooth_l1_loss, F.huber_loss):
+            check(place, lambda x, t, f=loss: f(x, t, reduction=reduction), x, t)  # noqa: B023
+        for loss, target in (
+            (F.binary_cross_entropy_with_logits, share),
+            (F.soft_margin_loss, signs),
+        ):
+            check(place, lambda x, f=loss, t=target: f(x, place(t), reduction=reduction), x)  # noqa: B023
+        check(place, lambda x: F.binary_cross_entropy(x, place(share), reduction=reduction), share)  # noqa: B023
+    unary = lamina.sign, lamina.prod, lamina.norm, lamina.square, lambda x: x**3, lambda x: x**-2
+    for call in (*unary, lambda x: lamina.logsumexp(x, 0), lambda x: lamina.clamp(x, -0.5, 0.5)):
+        check(place, call, size)
+    check(place, lamina.rsqrt, size)
+    for call in (lamina.remainder, lamina.matmul, lamina.pow):
+        check(place, call, size, t)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(3, 5), (17, 33), (2, 64), (65, 7)], ids=str)
+def test_rows(place, shape, dtype):
+    rows, columns = shape
+    x = cases.reals(shape, 1, dtype)
+    labels = place(np.arange(rows) % columns)
+    for call in (
+        F.pdist,
+        lambda x: F.pdist(x, 1.0),
+        lambda x: F.nll_loss(x, labels),
+        lambda x: F.cross_entropy(x, labels),
+        lambda x: F.cross_entropy(x, place(np.abs(x if isinstance(x, np.ndarray) else x.data))),
+        lambda x: F.rms_norm(x, (columns,)),
+        lambda x: lamina.logsumexp(x, 0),
+        lambda x: lamina.prod(x, 0),
+        lambda x: lamina.prod(x, 1),
+        lambda x: F.embedding(place(np.arange(12).reshape(3, 4) % rows), x),
+        lambda x: F.embedding_bag(place(np.arange(12).reshape(3, 4) % rows), x),
+        lambda x: lamina.gather(x, 1, place(np.arange(rows * 6).reshape(rows, 6) % columns)),
+        lambda x: lamina.flip(x, (0, 1)),
+        lambda x: lamina.sigmoid(lamina.permute(x, (1, 0))),
+        lambda x: lamina.add(lamina.permute(x, (1, 0)), place(np.ones(rows, dtype))),
+    ):
+        check(place, call, x)
+    for mode in ("reflect", "replicate", "circular", "constant"):
+        image = cases.reals((2, 2, rows, columns), 1, dtype)
+        check(place, lambda x, mode=mode: F.pad(x, (1, 2, 1, 1), mode=mode), image)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(3, 2, 3), (20, 3, 9), (50, 2, 40)], ids=str)
+def test_ctc(place, shape, dtype):
+    steps, count, classes = shape
+    labels = place(np.arange(count * (steps // 2)).reshape(count, -1) % (classes - 1) + 1)
+    sizes = [labels.shape[1]] * count
+    x = F.log_softmax(cases.reals(shape, 1, dtype), -1)
+    check(place, lambda x: F.ctc_loss(x, labels, [steps] * count, sizes), x)
