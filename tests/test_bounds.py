@@ -198,3 +198,57 @@ def test_ctc(place, shape, dtype):
     sizes = [labels.shape[1]] * count
     x = F.log_softmax(cases.reals(shape, 1, dtype), -1)
     check(place, lambda x: F.ctc_loss(x, labels, [steps] * count, sizes), x)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(3, 7), (5, 33), (2, 4, 9), (4, 6, 5, 13)], ids=str)
+def test_lines(place, shape, dtype):
+    x = cases.reals(shape, 1, dtype)
+    affine = [cases.reals(shape[1:2], seed, dtype) for seed in (2, 3)]
+    for name in ("relu", "gelu", "silu", "elu", "tanh", "softplus", "mish", "hardswish"):
+        check(place, getattr(F, name), x)
+    for dim in (0, 1, -1):
+        for call in (F.softmax, F.log_softmax, lamina.cumsum, lamina.sum, lamina.var):
+            check(place, lambda x, f=call, dim=dim: f(x, dim), x)
+        check(place, lambda x, dim=dim: lamina.amax(x, dim), x)
+    check(place, lambda x: F.layer_norm(x, shape[1:]), x)
+    check(place, lambda x, w, b: F.group_norm(x, 1, w, b), x, *affine)
+    check(place, F.prelu, x, affine[0])
+    check(place, F.normalize, x)
+    check(place, lambda x: F.dropout(x, 0.5), x)
+    if len(shape) > 2:
+        check(place, F.instance_norm, x)
+        check(place, lambda x: F.local_response_norm(x, 3), x)
+    if len(shape) == 4:
+        for mode in ("nearest", "bilinear", "bicubic"):
+            check(place, lambda x, mode=mode: F.interpolate(x, (7, 9), mode=mode), x)
+        check(place, lambda x: F.unfold(x, 3, padding=1), x)
+        check(place, lambda x: F.pixel_unshuffle(x[:, :, :4, :12], 2), x)
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride", "padding"),
+    [
+        ((9, 9), 3, 1, 1),
+        ((7, 18), 3, 1, 1),
+        ((12, 35), 5, 2, 2),
+        ((8, 8), 1, 1, 0),
+        ((4, 33), 4, 2, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("channels", [(3, 5), (16, 24)], ids=str)
+def test_convolutions(place, size, kernel, stride, padding, channels, dtype):
+    x = cases.reals((2, channels[0], *size), 1, dtype)
+    weight = cases.reals((channels[1], channels[0], kernel, kernel), 2, dtype)
+    bias = cases.reals((channels[1],), 3, dtype)
+    options = stride, padding
+    for name in {kernel.algo for kernel in lamina.kernels("conv", "fprop")}:
+        try:
+            F.conv2d(x, weight, bias, *options, algo=name)
+        except ValueError:
+            continue  # not for this shape
+        check(place, lambda *a, name=name: F.conv2d(*a, *options, algo=name), x, weight, bias)
+    check(place, lambda *a: F.conv_transpose2d(*a, *options), x, weight.swapaxes(0, 1).copy(), bias)
+    check(place, F.linear, x.reshape(-1, size[1]), cases.reals((6, size[1]), 4, dtype))
