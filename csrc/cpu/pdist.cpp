@@ -80,7 +80,7 @@ LAMINA_INLINE void row_gradient(const PdistArgs<T>& args, const double* factor, 
   const T* const x = args.x + k;
   Wide own[kVectors], sum[kVectors] = {};
   const auto columns = [=](int64_t row, int v) __attribute__((always_inline)) {
-    return load_wide(x + row * d + v * kWide, max_of<int64_t>(count - v * kWide, 0));
+    return load_wide(x + row * d + v * kWide, count - v * kWide);
   };
 #pragma GCC unroll 4
   for (int v = 0; v < kVectors; ++v) own[v] = columns(i, v);

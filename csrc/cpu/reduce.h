@@ -49,13 +49,13 @@ LAMINA_INLINE Wide load_wide(const T* p) {
     return widened(v);
   }
 }
-// The first n of a vector's elements, or all; the others are 0 and not read.
+// The first n of a vector's elements, all or none; the others are 0 and not read.
 template <class T>
 LAMINA_INLINE Wide load_wide(const T* p, int64_t n) {
   if (n >= kWide) return load_wide(p);
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4)
-    return widened((Narrow)_mm256_maskz_loadu_ps(__mmask8((1u << n) - 1), p));
+    return widened((Narrow)_mm256_maskz_loadu_ps(__mmask8((1u << max_of<int64_t>(n, 0)) - 1), p));
 #endif
   if constexpr (sizeof(T) == 8) return load_first(p, n);
   T lanes[kWide] = {};
