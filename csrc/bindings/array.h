@@ -57,6 +57,12 @@ class Array {
   bool contiguous_ = true, writeable_ = true, on_gpu_ = false;
 };
 
+// body(double{}) or body(float{}), by the dtype.
+template <class Body>
+void visit_float(const Array& array, Body&& body) {
+  array.type() == ElementType::f64 ? body(double{}) : body(float{});
+}
+
 }  // namespace lamina::bindings
 
 namespace pybind11::detail {

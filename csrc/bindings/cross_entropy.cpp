@@ -71,7 +71,7 @@ int64_t nll(const std::optional<Array>& x, const Array& target, const std::optio
             const std::optional<Array>& grad_loss, const Array& result, int64_t n, int64_t c,
             int64_t inner, int64_t ignore_index) {
   int64_t bad = -1;
-  visit_floats(result, [&]<class T>(T) {
+  visit_float(result, [&]<class T>(T) {
     const int64_t size = n * c * inner;
     const int64_t* const targets = checked_data<int64_t>(target, "target", n * inner);
     const T* const weights = weight ? checked_data<T>(*weight, "weight", c) : nullptr;
@@ -232,7 +232,7 @@ struct Probabilities {
   // The losses [n][inner], or what they are reduced to.
   void losses(const Array& q, const std::optional<Array>& weight, const Array& log_p,
               const Array& result) const {
-    visit_floats(q, [&]<class T>(T) {
+    visit_float(q, [&]<class T>(T) {
       const int64_t positions = n * inner;
       const Array all = reduced ? new_vector(positions, q.type()) : result;
       T* const loss = checked_data<T>(all, "loss", positions);
@@ -282,7 +282,7 @@ struct Probabilities {
   // The gradient of x, or of q.
   void gradient(const Array& q, const std::optional<Array>& weight, const Array& log_p,
                 const Array& grad_y, bool of_target, const Array& result) const {
-    visit_floats(q, [&]<class T>(T) {
+    visit_float(q, [&]<class T>(T) {
       const T* const grads = checked_data<T>(grad_y, "grad_y", reduced ? 1 : n * inner);
       const T one = reduced ? *grads / T(divisor()) : T(0);
       const T* const targets = checked_data<T>(q, "q", size());

@@ -16,11 +16,6 @@ namespace {
 
 using Shape = std::vector<py::ssize_t>;
 
-template <class Body>
-void visit_float(const Array& y, Body&& body) {
-  y.type() == ElementType::f64 ? body(double{}) : body(float{});
-}
-
 // y = f(a, b); shapes: of a and b in y.
 template <class F>
 void each(const Broadcast& shapes, const Array& a, const Array& b, const Array& y, F f) {

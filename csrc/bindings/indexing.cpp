@@ -23,11 +23,6 @@ using Shape = std::vector<py::ssize_t>;
 constexpr int64_t kTaskBytes = 1 << 17;
 constexpr int64_t kAhead = 3, kFetched = 512;  // rows, and bytes of each, that are fetched early
 
-template <class Body>
-void visit_float(const Array& x, Body&& body) {
-  x.type() == ElementType::f64 ? body(double{}) : body(float{});
-}
-
 // The elements as words of their size.
 template <class Body>
 void visit_words(const Array& x, Body&& body) {

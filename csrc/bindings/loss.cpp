@@ -37,7 +37,7 @@ struct Pointwise {
   // The loss, or with grad_y the gradient of x or of t.
   void run(const Array& x, const Array& t, const Array* grad_y, bool of_target,
            const Array& result) const {
-    visit_floats(x, [&]<class T>(T) {
+    visit_float(x, [&]<class T>(T) {
       ops::LossArgs<T> args;
       args.kind = kind, args.reduced = reduced, args.of_target = of_target;
       args.a = static_cast<ops::Scalar<T>>(a), args.b = static_cast<ops::Scalar<T>>(b);
@@ -68,7 +68,7 @@ bool holds_any(const Array& array, const Wrong& wrong) {
 // Whether all elements are 1 or -1.
 bool holds_signs(const Array& t) {
   bool all = false;
-  visit_floats(
+  visit_float(
       t, [&]<class T>(T) { all = !holds_any<T>(t, [](T v) { return (v != 1) & (v != -1); }); });
   return all;
 }
@@ -76,8 +76,8 @@ bool holds_signs(const Array& t) {
 // Whether no element lies outside of 0 to 1.
 bool holds_probabilities(const Array& x) {
   bool all = false;
-  visit_floats(x,
-               [&]<class T>(T) { all = !holds_any<T>(x, [](T v) { return (v < 0) | (v > 1); }); });
+  visit_float(x,
+              [&]<class T>(T) { all = !holds_any<T>(x, [](T v) { return (v < 0) | (v > 1); }); });
   return all;
 }
 
@@ -151,7 +151,7 @@ class LabelPairs {
 // with grad_y the gradient of x.
 void multilabel_margin(const Array& x, const Array& target, const std::optional<Array>& grad_y,
                        const Array& result, int64_t c, const std::string& reduction) {
-  visit_floats(x, [&]<class T>(T) {
+  visit_float(x, [&]<class T>(T) {
     const int64_t n = x.size() / c, rows = std::max<int64_t>(1, 4096 / c);
     const bool reduced = reduction != "none";
     const double divisor = reduction == "mean" ? static_cast<double>(n) : 1;
@@ -226,7 +226,7 @@ Call multilabel_margin_call(std::vector<py::ssize_t> shape, int64_t c,
 // lengths.
 void ctc(const Array& log_p, const Array& labels, const Array& ends, const Array& lengths,
          int64_t c, int64_t blank, const std::optional<Array>& grad_y, const Array& result) {
-  visit_floats(log_p, [&]<class T>(T) {
+  visit_float(log_p, [&]<class T>(T) {
     ops::CtcArgs<T> args;
     args.n = lengths.size(), args.c = c, args.blank = blank;
     if (args.n * c > 0) args.steps = log_p.size() / (args.n * c);

@@ -38,9 +38,4 @@ void run_on_processor(const char* op, const char* pass, const Args& args, int64_
   ops::run(op, pass, args);
 }
 
-template <class Body>
-void visit_floats(const Array& array, Body&& body) {
-  array.type() == ElementType::f64 ? body(double{}) : body(float{});
-}
-
 }  // namespace lamina::bindings

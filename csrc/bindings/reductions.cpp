@@ -66,7 +66,7 @@ Runs runs_of(const std::vector<py::ssize_t>& shape, const std::vector<bool>& red
 void reduce(Reduction kind, const Runs& runs, double divisor, const Array& x, const Array& y,
             const std::optional<Array>& centre) {
   if (runs.lines() == 0) return;
-  visit_floats(y, [&]<class T>(T) {
+  visit_float(y, [&]<class T>(T) {
     ops::ReduceArgs<T> args;
     args.axes = runs, args.kind = kind, args.divisor = divisor;
     args.x = checked_data<T>(x, "x", runs.size());
@@ -80,7 +80,7 @@ void reduce_gradient(Reduction kind, const Runs& runs, double divisor,
                      const std::optional<Array>& x, const std::optional<Array>& y,
                      const std::optional<Array>& centre, const Array& grad_y, const Array& grad_x) {
   if (runs.size() == 0) return;
-  visit_floats(grad_x, [&]<class T>(T) {
+  visit_float(grad_x, [&]<class T>(T) {
     ops::ReduceArgs<T> args;
     args.axes = runs, args.kind = kind, args.divisor = divisor;
     args.x = data_if<T>(x, "x", runs.size());
@@ -95,7 +95,7 @@ void reduce_gradient(Reduction kind, const Runs& runs, double divisor,
 void extreme(bool smallest, const Runs& runs, const Array& x, const std::optional<Array>& y,
              const std::optional<Array>& indices) {
   if (runs.lines() == 0) return;
-  visit_floats(x, [&]<class T>(T) {
+  visit_float(x, [&]<class T>(T) {
     ops::ExtremeArgs<T> args;
     args.axes = runs, args.smallest = smallest;
     args.x = checked_data<T>(x, "x", runs.size());
@@ -112,7 +112,7 @@ void extreme_gradient(const Runs& runs, const std::optional<Array>& x,
                       const std::optional<Array>& y, const std::optional<Array>& indices,
                       const Array& grad_y, const Array& grad_x) {
   if (runs.size() == 0) return;
-  visit_floats(grad_x, [&]<class T>(T) {
+  visit_float(grad_x, [&]<class T>(T) {
     ops::ExtremeArgs<T> args;
     args.axes = runs;
     args.x = data_if<T>(x, "x", runs.size());
@@ -127,7 +127,7 @@ void extreme_gradient(const Runs& runs, const std::optional<Array>& x,
 void cumsum(const Array& x, const Array& y, int64_t outer, int64_t n, int64_t inner,
             bool reversed) {
   if (outer * n * inner == 0) return;
-  visit_floats(y, [&]<class T>(T) {
+  visit_float(y, [&]<class T>(T) {
     const int64_t size = outer * n * inner;
     ops::CumsumArgs<T> args;
     args.outer = outer, args.n = n, args.inner = inner, args.reversed = reversed;
