@@ -18,7 +18,7 @@ struct Axes {
   constexpr int64_t length() const { return n * m; }
   constexpr int64_t size() const { return lines() * length(); }
   // The run of m elements that line `line` has in row `row`.
-  constexpr int64_t at(int64_t line, int64_t row) const {
+  [[gnu::always_inline]] constexpr int64_t at(int64_t line, int64_t row) const {
     return ((line / inner * n + row) * inner + line % inner) * m;
   }
 };

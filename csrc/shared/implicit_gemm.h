@@ -41,7 +41,7 @@ struct ImplicitGemmGradient {
   int64_t rows, columns, bands;  // of a band, in output positions; bands of all images
   int64_t parts;                 // of the bands
 
-  constexpr explicit ImplicitGemmGradient(const ops::ConvShape& s)
+  [[gnu::always_inline]] constexpr explicit ImplicitGemmGradient(const ops::ConvShape& s)
       : channels(eights(kBlockRows / at_least_one(s.kernel_size()))),
         outputs(at_least_one(s.k_per_group())),
         rows(1),
