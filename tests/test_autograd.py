@@ -329,6 +329,22 @@ def test_grad_function():
     assert autograd.grad(x * 2, z, allow_unused=True) == (None,)
 
 
+def test_grad_of_what_lies_between():
+    """Gradients that were asked for are not written over by those of earlier operations."""
+    for _ in range(2):  # recorded by Python, then by a known call
+        x = leaf(-1, 2, 3)
+        squares = x * x
+        shifted = squares + 1.0
+        y = lamina.functional.relu(shifted).exp().sum()
+        found = autograd.grad(y, [squares, x, shifted, y, x])
+        slope = np.exp(x.detach().numpy() ** 2 + 1)
+        for gradient, wanted in zip(
+            found, [slope, slope * 2 * x.detach().numpy(), slope, 1, slope * 2 * x.detach().numpy()], strict=True
+        ):
+            np.testing.assert_allclose(gradient.numpy(), wanted, rtol=1e-6)
+        assert x.grad is None
+
+
 def test_write_between_forward_and_backward():
     x, w = leaf(1, 2), leaf(3, 4)
     y = (x * w).sum()
@@ -425,6 +441,9 @@ BAD = [
     (lambda: leaf(1).numpy(), RuntimeError, r"use detach\(\)\.numpy\(\)"),
     (lambda: np.from_dlpack(leaf(1)), RuntimeError, "use detach"),
     (lambda: autograd.grad(leaf(1) * 2, lamina.tensor([1.0])), RuntimeError, "inputs.0."),
+    (lambda: autograd.grad([leaf(1) * 2], leaf(1), [1.0, 2.0]), ValueError, "got 2 for 1"),
+    (lambda: autograd.backward([leaf(1) * 2], []), ValueError, "got 0 for 1"),
+    (lambda: autograd.backward([lamina.tensor([1.0])], [None]), RuntimeError, "requires_grad"),
     (lambda: setattr(leaf(1), "grad", np.ones(2)), ValueError, r"grad.shape=\(2,\)"),
     (lambda: setattr(leaf(1) * 2, "data", np.ones(1)), RuntimeError, "only a leaf"),
     (lambda: setattr(leaf(1), "data", np.ones(1, int)), TypeError, "dtype=int64"),

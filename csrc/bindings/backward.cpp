@@ -41,10 +41,17 @@ struct Source {
   int first_edge;  // in Walk::targets_
 };
 
-// The gradient of one output, as far as it has arrived.
+// The gradient of one output, as far as it has arrived; what was asked for stays in `result`.
 struct Sum {
-  py::object gradient;
+  py::object gradient, result;
   bool owned = false;  // nobody else holds the array
+  bool wanted = false;
+};
+
+// What a walk begins with.
+struct Root {
+  py::object edge;  // tuple (source, output index)
+  py::object gradient;
 };
 
 // From the address of a source to its number: open addressing, a power of two of places.
@@ -107,23 +114,40 @@ bool addable(PyObject* a, PyObject* b) {
 
 class Walk {
  public:
-  Walk(bool retain, py::handle found) : retain_(retain), found_(found) {}
+  Walk(const std::vector<Root>& roots, bool retain) : retain_(retain) {
+    for (const Root& root : roots) search(PyTuple_GET_ITEM(root.edge.ptr(), 0));
+    for (const Root& root : roots) add(*sum_of(root.edge.ptr()), root.gradient, false);
+  }
 
-  // The roots: tuples (source, output index, gradient).
-  void run(const py::list& roots) {
-    for (py::handle root : roots) search(PyTuple_GET_ITEM(root.ptr(), 0));
-    for (py::handle root : roots) {
-      const int number = numbers_.find_or_add(PyTuple_GET_ITEM(root.ptr(), 0), kNone);
-      const auto index = static_cast<int>(PyLong_AsLong(PyTuple_GET_ITEM(root.ptr(), 1)));
-      add(sums_[sources_[number].first_sum + index],
-          py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(root.ptr(), 2)), false);
-    }
+  // Adds to the .grad of every leaf.
+  void run() {
     for (size_t i = order_.size(); i-- > 0;)
       sources_[order_[i]].leaf ? finish_leaf(order_[i]) : pass_on(order_[i]);
   }
 
+  // The gradients for the edges, null where none arrived; no .grad changes.
+  std::vector<py::object> run_for(const std::vector<py::object>& edges) {
+    finds_ = true;
+    for (const py::object& edge : edges)
+      if (Sum* const sum = sum_of(edge.ptr())) sum->wanted = true;
+    run();
+    std::vector<py::object> found;
+    for (const py::object& edge : edges) {
+      const Sum* const sum = sum_of(edge.ptr());
+      found.push_back(sum != nullptr ? sum->result : py::object());
+    }
+    return found;
+  }
+
  private:
   static PyObject* node_slot(py::handle node, NodeSlot slot) { return graph.node.get(node, slot); }
+
+  // Null where the walk does not come by.
+  Sum* sum_of(PyObject* edge) {
+    const int number = numbers_.find_or_add(PyTuple_GET_ITEM(edge, 0), kNone);
+    if (number == kNone) return nullptr;
+    return &sums_[sources_[number].first_sum + PyLong_AsLong(PyTuple_GET_ITEM(edge, 1))];
+  }
 
   // The number of the source; `added` says whether it is new.
   int number_of(PyObject* object, bool& added) {
@@ -180,30 +204,31 @@ class Walk {
 
   void add(Sum& sum, py::object gradient, bool is_new) {
     if (!sum.gradient) {
-      sum = {std::move(gradient), is_new};
+      sum.gradient = std::move(gradient), sum.owned = is_new;
       return;
     }
     if (addable(sum.gradient.ptr(), gradient.ptr())) {
       if (sum.owned) return add_arrays(sum.gradient.ptr(), gradient.ptr(), sum.gradient.ptr());
       py::object total = is_new ? gradient : new_like(gradient.ptr());
       add_arrays(sum.gradient.ptr(), gradient.ptr(), total.ptr());
-      sum = {std::move(total), true};
+      sum.gradient = std::move(total), sum.owned = true;
       return;
     }
     quiet_.begin();
     py::object total = sum.owned ? stolen(PyNumber_InPlaceAdd(sum.gradient.ptr(), gradient.ptr()))
                                  : graph_attribute("_added")(sum.gradient, gradient);
-    sum = {std::move(total), true};
+    sum.gradient = std::move(total), sum.owned = true;
   }
 
   // The finished sum, after the hooks; null where no gradient arrived.
   py::object take(int number, int index, PyObject* hooks) {
-    py::object gradient = std::move(sums_[sources_[number].first_sum + index].gradient);
+    Sum& sum = sums_[sources_[number].first_sum + index];
+    py::object gradient = std::move(sum.gradient);
     if (gradient && hooks != nullptr && hooks != Py_None && PyDict_GET_SIZE(hooks) != 0) {
       quiet_.begin();
       gradient = graph_attribute("_after_hooks")(gradient, py::handle(hooks));
     }
-    if (gradient && !found_.is_none()) found_(sources_[number].object, index, gradient);
+    if (sum.wanted) sum.result = gradient;
     return gradient;
   }
 
@@ -213,7 +238,7 @@ class Walk {
     const bool hooked = hooks != Py_None && PyDict_GET_SIZE(hooks) != 0;
     bool owned = sums_[sources_[number].first_sum].owned && !hooked;
     py::object gradient = take(number, 0, hooks);
-    if (!gradient || !found_.is_none()) return;
+    if (!gradient || finds_) return;
     PyObject* const before = graph.tensor.get(leaf, TensorSlot::grad);
     if (before == Py_None && is_strided(gradient.ptr()) && !is_ready(gradient.ptr()))
       gradient = in_c_order(gradient.ptr()), owned = true;
@@ -240,7 +265,8 @@ class Walk {
       PyObject* hooks = node_slot(node, NodeSlot::hooks);
       if (hooks != Py_None) hooks = PyDict_GetItem(hooks, stolen(PyLong_FromSsize_t(i)).ptr());
       if (i == 0)
-        owned = sums_[sources_[number].first_sum].owned && found_.is_none() &&
+        owned = sums_[sources_[number].first_sum].owned &&
+                !sums_[sources_[number].first_sum].wanted &&
                 (hooks == nullptr || hooks == Py_None || PyDict_GET_SIZE(hooks) == 0);
       arrived.push_back(take(number, static_cast<int>(i), hooks));
       any |= static_cast<bool>(arrived.back());
@@ -366,8 +392,7 @@ class Walk {
     add(*sum_behind(number, edges, i), std::move(gradient), is_new);
   }
 
-  bool retain_;
-  py::handle found_;
+  bool retain_, finds_ = false;
   Quiet quiet_;
   Numbers numbers_;
   std::vector<Source> sources_;
@@ -406,33 +431,41 @@ py::object seed_of(PyObject* tensor, PyObject* gradient) {
   return py::reinterpret_borrow<py::object>(ones.object());
 }
 
+py::object edge_of(py::handle tensor) {
+  return py::reinterpret_steal<py::object>(new_edge(tensor));
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(backward) {
   module.def(
-      "backward_from",
-      [](py::handle tensor, py::handle gradient, bool retain_graph) {
-        const py::object seed = seed_of(tensor.ptr(), gradient.ptr());
-        if (!seed) return false;
-        const py::object edge = py::reinterpret_steal<py::object>(new_edge(tensor));
-        py::list roots;
-        roots.append(stolen(PyTuple_Pack(3, PyTuple_GET_ITEM(edge.ptr(), 0),
-                                         PyTuple_GET_ITEM(edge.ptr(), 1), seed.ptr())));
-        const NoGrad no_grad;
-        Walk(retain_graph, py::none()).run(roots);
-        return true;
-      },
-      "Tensor.backward of arrays that kernels read; False, and nothing happened, for others",
-      py::arg("tensor"), py::arg("gradient"), py::arg("retain_graph"));
-  module.def(
       "backward",
-      [](const py::list& roots, bool retain_graph, const py::object& found) {
+      [](py::handle op, const py::tuple& tensors, const py::tuple& gradients, py::handle inputs,
+         bool retain_graph) -> py::object {
+        std::vector<Root> roots;
+        for (size_t i = 0; i < tensors.size(); ++i) {
+          const py::handle tensor = PyTuple_GET_ITEM(tensors.ptr(), i);
+          const py::handle gradient = PyTuple_GET_ITEM(gradients.ptr(), i);
+          py::object seed = seed_of(tensor.ptr(), gradient.ptr());
+          if (!seed) seed = graph_attribute("_seed")(op, tensor, gradient);
+          roots.push_back({edge_of(tensor), std::move(seed)});
+        }
         const NoGrad no_grad;
-        Walk(retain_graph, found).run(roots);
+        Walk walk(roots, retain_graph);
+        if (inputs.is_none()) return walk.run(), py::none();
+        std::vector<py::object> edges;
+        for (py::handle input : inputs) edges.push_back(edge_of(input));
+        py::tuple results(edges.size());
+        size_t i = 0;
+        for (py::object& gradient : walk.run_for(edges))
+          results[i++] = gradient ? wrap(gradient.release().ptr()) : py::none();
+        return results;
       },
-      "roots: (source, output index, gradient); where found is not None, no .grad changes but\n"
-      "found(source, index, gradient) is called for every finished gradient",
-      py::arg("roots"), py::arg("retain_graph"), py::arg("found"));
+      "Adds the gradients of the tensors, weighted by `gradients`, to the .grad of every leaf; "
+      "with\n"
+      "`inputs` no .grad changes: the result has their gradients, None where none arrived",
+      py::arg("op"), py::arg("tensors"), py::arg("gradients"), py::arg("inputs"),
+      py::arg("retain_graph"));
 }
 
 }  // namespace lamina::bindings

@@ -74,15 +74,10 @@ def apply(function: Any, *args: Any, **kwargs: Any) -> Any:
     """
 
 def autotuning() -> bool: ...
-def backward(roots: list, retain_graph: bool, found: Any) -> None:
+def backward(op: Any, tensors: tuple, gradients: tuple, inputs: Any, retain_graph: bool) -> Any:
     """
-    roots: (source, output index, gradient); where found is not None, no .grad changes but
-    found(source, index, gradient) is called for every finished gradient
-    """
-
-def backward_from(tensor: Any, gradient: Any, retain_graph: bool) -> bool:
-    """
-    Tensor.backward of arrays that kernels read; False, and nothing happened, for others
+    Adds the gradients of the tensors, weighted by `gradients`, to the .grad of every leaf; with
+    `inputs` no .grad changes: the result has their gradients, None where none arrived
     """
 
 def bag_call(shape: Sequence[int], rows: int, mean: bool, left_out: int) -> Call:

@@ -314,38 +314,32 @@ def _described(source: Node | Tensor, index: int) -> tuple[tuple[int, ...], Any]
     return source.data.shape, source.data.dtype
 
 
+def _seed(op: str, tensor: Tensor, gradient: Any) -> Any:
+    return _checked(op, tensor._seed(op, gradient), *_described(*tensor._edge()))
+
+
 def backward(
-    tensors: Sequence[Tensor],
-    gradients: Sequence[Any],
-    *,
-    retain_graph: bool = False,
-    into: dict[int, Any] | None = None,
+    tensors: Sequence[Tensor], gradients: Sequence[Any], *, retain_graph: bool = False
 ) -> None:
     """Adds the gradients of `tensors`, weighted by `gradients`, to the `.grad` of every leaf.
 
-    With `into` (keyed by the id of a Tensor) no `.grad` changes: the sums of the tensors it names
-    are stored there instead. What the nodes saved is freed unless `retain_graph`; nodes that saved
-    nothing can be walked again.
+    What the nodes saved is freed unless `retain_graph`; nodes that saved nothing can be walked
+    again.
 
-    Raises RuntimeError for a graph that was freed, an array written since, or a wrong shape.
+    Raises RuntimeError for a graph that was freed or an array written since, ValueError for a
+    gradient of another shape.
     """
-    roots = []
-    for tensor, gradient in zip(tensors, gradients, strict=True):
-        source, index = tensor._edge()
-        array = _checked("backward", gradient, *_described(source, index))
-        roots.append((source, index, array))
-    if into is None:
-        _C.backward(roots, retain_graph, None)
-        return
-    wanted: dict[tuple[int, int], list[int]] = {}
-    for key, (source, index) in into.items():
-        wanted.setdefault((id(source), index), []).append(key)
+    seeds = _one_each("backward", tensors, gradients)
+    _C.backward("backward", tuple(tensors), seeds, None, retain_graph)
 
-    def found(source: Node | Tensor, index: int, gradient: Any) -> None:
-        for key in wanted.get((id(source), index), ()):
-            into[key] = gradient
 
-    _C.backward(roots, retain_graph, found)
+def _one_each(op: str, tensors: Sequence[Tensor], gradients: Sequence[Any]) -> tuple[Any, ...]:
+    if len(gradients) != len(tensors):
+        raise ValueError(
+            f"{op}: there must be one gradient for each tensor, got {len(gradients)} for "
+            f"{len(tensors)}"
+        )
+    return tuple(gradients)
 
 
 def grad(
@@ -360,27 +354,24 @@ def grad(
     Raises RuntimeError where an output or an input needs no gradient, or where an input was not
     used and `allow_unused` is false.
     """
-    outputs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    inputs = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outputs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    inputs = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     if grad_outputs is None:
-        grad_outputs = [None] * len(outputs)
+        grad_outputs = (None,) * len(outputs)
     elif isinstance(grad_outputs, Tensor) or is_array(grad_outputs):
-        grad_outputs = [grad_outputs]
-    seeds = [output._seed("grad", seed) for output, seed in zip(outputs, grad_outputs, strict=True)]
+        grad_outputs = (grad_outputs,)
     for index, tensor in enumerate(inputs):
         if not tensor.requires_grad:
             raise RuntimeError(
                 f"grad: inputs[{index}] must require a gradient, got requires_grad=False; "
                 "set requires_grad before the forward"
             )
-    into: dict[int, Any] = {id(tensor): tensor._edge() for tensor in inputs}
-    edges = dict(into)
-    backward(outputs, seeds, retain_graph=retain_graph, into=into)
-    found = [None if into[key] is edges[key] else into[key] for key in map(id, inputs)]
+    seeds = _one_each("grad", outputs, grad_outputs)
+    found = _C.backward("grad", outputs, seeds, inputs, retain_graph)
     if not allow_unused and any(gradient is None for gradient in found):
         unused = [index for index, gradient in enumerate(found) if gradient is None]
         raise RuntimeError(
             f"grad: every input must be used by the outputs, got unused inputs {unused}; "
             "pass allow_unused=True to get None for them"
         )
-    return tuple(None if gradient is None else Tensor._wrap(gradient) for gradient in found)
+    return found

@@ -276,9 +276,7 @@ class Tensor(Conversions, Methods):
         Raises RuntimeError without a graph, without a needed `gradient`, for a freed graph, or
         where a needed array was written in place since.
         """
-        if not _C.backward_from(self, gradient, bool(retain_graph)):
-            seed = self._seed("backward", gradient)
-            autograd.backward([self], [seed], retain_graph=retain_graph)
+        _C.backward("backward", (self,), (gradient,), None, retain_graph)
 
     def detach(self) -> Tensor:
         """The same array without history."""

@@ -190,11 +190,10 @@ def conv_call(
 
         return peer.within(train)
     leaf = peer.leaf(x if pass_ == "dgrad" else weight)
+    operands = (leaf, peer.operand(weight)) if pass_ == "dgrad" else (peer.operand(x), leaf)
     with peer.settings():
-        if pass_ == "dgrad":
-            y = function(leaf, peer.operand(weight), None, **options)
-        else:
-            y = function(peer.operand(x), leaf, None, **options)
+        for _ in range(2):  # the graph of a shape seen before, as in all steps but the first
+            y = function(*operands, None, **options)
         seed = _of_type(seed, y)
     return peer.within(lambda: grad(y, leaf, seed, retain_graph=True)[0])
 
