@@ -102,7 +102,7 @@ int64_t nll(const std::optional<Array>& x, const Array& target, const std::optio
 // is what `divisor` [1] becomes. Sums in double, in order.
 void reduce_loss(const Array& loss, const Array& target, const std::optional<Array>& weight,
                  int64_t ignore_index, bool mean, const Array& total, const Array& divisor) {
-  const auto reduce = [&]<class T>(T) {
+  visit_float(loss, [&]<class T>(T) {
     const int64_t size = loss.size(), classes = weight ? weight->size() : 0;
     const T* const losses = checked_data<T>(loss, "loss", size);
     const int64_t* const targets = checked_data<int64_t>(target, "target", size);
@@ -115,19 +115,17 @@ void reduce_loss(const Array& loss, const Array& target, const std::optional<Arr
     *checked_data<T>(divisor, "divisor", 1) = static_cast<T>(mean ? share : 1);
     // No target that counts: NaN, as in PyTorch.
     *checked_data<T>(total, "total", 1) = static_cast<T>(mean ? sum / share : sum);
-  };
-  loss.type() == ElementType::f64 ? reduce(double{}) : reduce(float{});
+  });
 }
 
 // The gradient of each loss from that of their sum or mean.
 Array spread(const Array& grad, const Array& divisor, py::ssize_t size) {
   const Array result = new_vector(size, grad.type());
-  const auto fill = [&]<class T>(T) {
+  visit_float(grad, [&]<class T>(T) {
     T* const values = checked_data<T>(result, "grad_loss", size);
     const T share = *checked_data<T>(grad, "grad", 1) / *checked_data<T>(divisor, "divisor", 1);
     std::fill(values, values + size, share);
-  };
-  grad.type() == ElementType::f64 ? fill(double{}) : fill(float{});
+  });
   return result;
 }
 

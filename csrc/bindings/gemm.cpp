@@ -58,7 +58,7 @@ void gemm(const Array& a, const Array& b, const Array& c, const std::optional<Ar
 
 // Few numbers beside those of the products: one thread.
 void sum_rows(const Array& x, const Array& sums) {
-  const auto add = [&]<class T>(T) {
+  visit_float(sums, [&]<class T>(T) {
     const int64_t n = sums.size(), m = n == 0 ? 0 : x.size() / n;
     const T* const source = checked_data<T>(x, "x", m * n);
     T* const result = checked_data<T>(sums, "sums", n);
@@ -66,8 +66,7 @@ void sum_rows(const Array& x, const Array& sums) {
     std::fill(result, result + n, T{0});
     for (int64_t i = 0; i < m; ++i)
       for (int64_t j = 0; j < n; ++j) result[j] += source[i * n + j];
-  };
-  sums.type() == ElementType::f64 ? add(double{}) : add(float{});
+  });
 }
 
 }  // namespace

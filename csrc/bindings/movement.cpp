@@ -253,11 +253,10 @@ Call pad_call(Shape shape, const Shape& x_shape,
               }
             },
             [padding](const Kept&, const Array& grad_y, Gradients& gradients) {
-              const auto run = [&]<class T>(T) {
+              visit_float(grad_y, [&]<class T>(T) {
                 unpad(padding, static_cast<const T*>(grad_y.data()),
                       static_cast<T*>(gradients.make(0).data()));
-              };
-              grad_y.type() == ElementType::f64 ? run(double{}) : run(float{});
+              });
             }};
   call.copies = true;
   return call;

@@ -99,7 +99,7 @@ Array gradient_of(Gradients& gradients, int operand, const Array& like, py::ssiz
 // running += momentum * (factor * batch - running)
 void follow(const Optional& running, const Array& batch, double momentum, double factor) {
   if (!running) return;
-  const auto update = [&]<class T>(T) {
+  visit_float(batch, [&]<class T>(T) {
     const int64_t size = batch.size();
     const T* const now = checked_data<T>(batch, "batch", size);
     T* const mean = checked_data<T>(*running, "running", size);
@@ -107,8 +107,7 @@ void follow(const Optional& running, const Array& batch, double momentum, double
       const T target = static_cast<T>(factor) * now[i];
       mean[i] += static_cast<T>(momentum) * (target - mean[i]);
     }
-  };
-  batch.type() == ElementType::f64 ? update(double{}) : update(float{});
+  });
 }
 
 constexpr unsigned kWithoutStatistics = operand_bits(0, 1, 2, 5);

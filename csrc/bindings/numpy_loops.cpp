@@ -194,7 +194,7 @@ constexpr Named kKernels[] = {{"sign", ops::Elementwise::sign, 1},
 
 void run_kernel(ops::Elementwise kind, const Broadcast& shapes, const Array& a, const Array* b,
                 const Array& y) {
-  const auto run = [&]<class T>(T) {
+  visit_float(y, [&]<class T>(T) {
     const OnProcessor processor;
     const ops::Kernel& kernel = ops::plan_kernel("elementwise", "fprop");
     const ops::WatchedCall call;
@@ -213,8 +213,7 @@ void run_kernel(ops::Elementwise kind, const Broadcast& shapes, const Array& a, 
     std::optional<py::gil_scoped_release> release;
     if (y.size() > kRange / 4) release.emplace();  // giving it up costs more than fewer
     stretch({{}, 0, y.size()});
-  };
-  y.type() == ElementType::f64 ? run(double{}) : run(float{});
+  });
 }
 
 }  // namespace

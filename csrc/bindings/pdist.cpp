@@ -12,7 +12,7 @@ namespace {
 // y of x [n, d]; with grad_y the gradient of x.
 void pdist(bool euclidean, int64_t n, int64_t d, const Array& x, const std::optional<Array>& y,
            const std::optional<Array>& grad_y, const Array& result) {
-  const auto run = [&]<class T>(T) {
+  visit_float(result, [&]<class T>(T) {
     const int64_t pairs = n * (n - 1) / 2;
     ops::PdistArgs<T> args;
     args.n = n, args.d = d, args.euclidean = euclidean;
@@ -24,8 +24,7 @@ void pdist(bool euclidean, int64_t n, int64_t d, const Array& x, const std::opti
     const OnProcessor processor;
     const py::gil_scoped_release release;
     ops::run("pdist", grad_y ? "dgrad" : "fprop", args);
-  };
-  result.type() == ElementType::f64 ? run(double{}) : run(float{});
+  });
 }
 
 }  // namespace
