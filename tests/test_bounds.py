@@ -174,6 +174,12 @@ def test_rows(place, shape, dtype):
         lambda x: F.cross_entropy(x, labels),
         lambda x: F.cross_entropy(x, place(np.abs(x if isinstance(x, np.ndarray) else x.data))),
         lambda x: F.rms_norm(x, (columns,)),
+        lambda x: F.glu(x[:, : columns // 2 * 2], 1),
+        lambda x: F.cosine_similarity(x, place(np.ones(shape, dtype))),
+        *(
+            lambda x, p=p: F.pairwise_distance(x, place(np.ones(shape, dtype)), p)
+            for p in (1.0, 2.0, 3.5, float("inf"))
+        ),
         lambda x: lamina.logsumexp(x, 0),
         lambda x: lamina.prod(x, 0),
         lambda x: lamina.prod(x, 1),

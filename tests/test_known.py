@@ -98,6 +98,21 @@ CALLS = {
         lambda x, q: F.cross_entropy(x, q, reduction="none"),
         *((2, 70, 9), (2, 70, 9)),
     ),
+    "pairwise_distance": (
+        lambda a, b: F.pairwise_distance(a, b, 1.0, keepdim=True),
+        *((2, 3, 5), (2, 3, 5)),
+    ),
+    "cosine_embedding_loss": (
+        lambda a, b: F.cosine_embedding_loss(a, b, np.array([1, -1, 1]), 0.1),
+        *((3, 40), (3, 40)),
+    ),
+    "triplet_margin_loss": (
+        lambda a, p, n: F.triplet_margin_loss(a, p, n, swap=True),
+        *((3, 40), (3, 40), (3, 40)),
+    ),
+    "rms_norm": (lambda x, w: F.rms_norm(x, (5,), w), (2, 3, 5), (5,)),
+    "glu": (lambda x: F.glu(x, 1), (2, 6, 5)),
+    "channel_shuffle": (lambda x: F.channel_shuffle(x, 3), (2, 6, 5, 4)),
     "nll_loss": (lambda x: F.nll_loss(x, TARGET, values(4, dtype=x.dtype)), (3, 4)),
     "nll_loss none": (lambda x: F.nll_loss(x, TARGET, None, None, 2, None, "none"), (3, 4)),
     "mse_loss": (F.mse_loss, (3, 4), (3, 4)),

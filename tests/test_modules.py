@@ -292,45 +292,6 @@ def test_layers_with_backward_hooks_are_not_fused():
     assert [type(m).__name__ for m in nn.utils.fuse(net)] == ["Conv2d", "BatchNorm2d", "ReLU"]
 
 
-@pytest.mark.parametrize("p", [1.0, 2.0])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(2, 1), (5, 3), (33, 70), (130, 31), (300, 4)])
-@pytest.mark.parametrize("backend", ["ref", "cpu"])
-def test_distances_of_rows(p, dtype, shape, backend):
-    x = np.random.default_rng(0).standard_normal(shape).astype(dtype)
-    x[-1] = x[0]  # at no distance: the gradient is 0
-    first, second = np.triu_indices(len(x), 1)
-    wide = x.astype(np.float64)
-    difference = wide[first] - wide[second]
-    expected = np.linalg.norm(difference, p, 1)
-    grad_y = np.random.default_rng(1).standard_normal(expected.shape).astype(dtype)
-    with np.errstate(all="ignore"):
-        slope = np.sign(difference) if p == 1 else difference / expected[:, None]
-    slope = np.where(expected[:, None] == 0, 0, slope) * grad_y[:, None]
-    gradient = np.zeros(shape)
-    np.add.at(gradient, first, slope)
-    np.subtract.at(gradient, second, slope)
-    size = np.abs(slope).sum() / len(x)
-    for _ in range(2):
-        tensor = lamina.tensor(x, requires_grad=True)
-        with lamina.backend(backend):
-            y = F.pdist(tensor, p)
-            y.backward(grad_y)
-        assert_allclose(y.detach().numpy(), expected, rtol=4 * np.finfo(dtype).eps)
-        assert y.dtype == dtype
-        assert np.abs(tensor.grad.numpy() - gradient).max() <= 8 * np.finfo(dtype).eps * size
-        assert_array_equal(F.pdist(x.T.copy().T, p), F.pdist(x, p), strict=True)
-    scaled = F.pdist(x * dtype(1e30), p)
-    assert_allclose(scaled, expected * 1e30, rtol=1e-4)
-
-
-@pytest.mark.parametrize("p", [0.0, 1.0, 2.0, 3.5, float("inf")])
-def test_distances_of_rows_without_columns(p):
-    for rows in range(4):
-        found = F.pdist(np.zeros((rows, 0)), p)
-        assert_array_equal(found, np.zeros(rows * (rows - 1) // 2))
-
-
 def test_bilinear_without_features():
     bias = np.arange(4.0)
     assert_array_equal(F.bilinear(*NOTHING, bias), np.tile(bias, (2, 1)))

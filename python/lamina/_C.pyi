@@ -730,6 +730,42 @@ def roi(
     index: NDArray | None,
     bad: NDArray,
 ) -> None: ...
+def row_distance(
+    kind: str,
+    p: float,
+    eps: float,
+    rows: int,
+    d: int,
+    a: NDArray,
+    b: NDArray,
+    y: NDArray,
+    squares: NDArray | None,
+) -> None:
+    """
+    kind: of csrc/ops/distance.h
+    """
+
+def row_distance_call(
+    shape: Sequence[int], kind: str, p: float, eps: float, rows: int, d: int
+) -> Call:
+    """
+    operands: a, b
+    """
+
+def row_distance_gradients(
+    kind: str,
+    p: float,
+    eps: float,
+    rows: int,
+    d: int,
+    a: NDArray,
+    b: NDArray,
+    y: NDArray | None,
+    squares: NDArray | None,
+    grad_y: NDArray,
+    grad_a: NDArray | None,
+    grad_b: NDArray | None,
+) -> None: ...
 def set_autotuning(on: bool, callback: Any = None) -> None:
     """
     callback(question, [(algorithm, seconds), ...]) or None is called after a measurement

@@ -492,6 +492,21 @@ DEFINITIONS: dict[str, Definition] = {
         lambda x: np.sqrt(((x[:, None] - x) ** 2).sum(2))[np.triu_indices(len(x), 1)],
         ((13, 7),),
     ),
+    **{
+        f"row_distance.{p}": Definition(
+            lambda F, algo, a, b, p=p: F.pairwise_distance(a, b, p),
+            lambda a, b, p=p: np.linalg.norm(a - b + 1e-6, p, -1),
+            ((5, 37),) * 2,
+            "row_distance",
+        )
+        for p in (1.0, 2.0, 3.5, math.inf)
+    },
+    "row_distance.cosine": Definition(
+        lambda F, algo, a, b: F.cosine_similarity(a, b),
+        lambda a, b: (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)),
+        ((5, 37),) * 2,
+        "row_distance",
+    ),
     "rsqrt": Definition(
         lambda F, algo, x: getattr(F, "rsqrt", operations.rsqrt)(x * x),
         *(lambda x: 1 / np.abs(x), ((5, 37),), "elementwise", 2),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from .. import _C, arrays
 from ..autograd import Context, Function
 from ..known import Known
+from ..operations._common import are_alike
 from ..tensor import Tensor
 from ._arguments import flag, normal_axis, real, same_dtype
 
@@ -59,6 +61,61 @@ def operands(op: str, **named: Any) -> list[Any]:
     return list(tensors.values())
 
 
+class RowDistance(Function):
+    """Of rows of NumPy arrays of one shape; kind, p, eps as in csrc/ops/distance.h."""
+
+    kernels_only = True
+    gradients_are_new = True
+
+    @staticmethod
+    def forward(
+        ctx: Context, a: Any, b: Any, kind: str, p: float, eps: float, shape: tuple[int, ...]
+    ) -> Any:
+        op = "row_distance"
+        a, b = arrays.asarray(op, "a", a), arrays.asarray(op, "b", b)
+        ctx.options = (kind, p, eps, math.prod(a.shape[:-1]), a.shape[-1])
+        y = arrays.empty(op, shape, a.dtype)
+        cosine = kind in ("cosine", "shifted")
+        squares = arrays.empty(op, (2, ctx.options[3]), np.float64) if cosine else None
+        _C.row_distance(*ctx.options, a, b, y, squares)
+        ctx.save_for_backward(a, b, y, squares)
+        return y
+
+    @staticmethod
+    def backward(ctx: Context, grad_y: Any) -> Any:
+        a, b, y, squares = ctx.saved
+        grad_y = arrays.asarray("row_distance", "grad_y", grad_y)
+        grads = [
+            arrays.empty_like("row_distance", a) if needed else None
+            for needed in ctx.needs_input_grad[:2]
+        ]
+        _C.row_distance_gradients(*ctx.options, a, b, y, squares, grad_y, *grads)
+        return *grads, None, None, None, None
+
+
+_known_rows = Known(2, RowDistance, layouts="copied")
+known_rows = _known_rows.run
+
+
+def row_distance(
+    asked: tuple[Any, ...], a: Any, b: Any, kind: str, p: float, eps: float, keepdim: bool = False
+) -> Any:
+    """The distances of rows by the kernels, None where they do not take the Tensors.
+
+    asked: what `known_rows` was asked before.
+    """
+    if a.shape != b.shape or 0 in a.shape or not are_alike((a, b), arrays.FLOATS):
+        return None
+    shape = (*a.shape[:-1], 1) if keepdim else a.shape[:-1]
+    record = (kind, p, eps, shape)
+    y = RowDistance.apply(a, b, *record)
+    rest = (kind, p, eps, math.prod(a.shape[:-1]), a.shape[-1])
+    return _known_rows.remember(asked, y, _C.row_distance_call, rest, record)
+
+
+_KINDS = {1.0: "absolute", 2.0: "euclidean", math.inf: "largest"}
+
+
 @on_tensors
 def pairwise_distance(
     x1: Any, x2: Any, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
@@ -67,11 +124,20 @@ def pairwise_distance(
 
     Raises ValueError for the shapes or an array without dimensions, TypeError for the dtypes.
     """
-    first, second = operands("pairwise_distance", x1=x1, x2=x2)
-    difference = first - second + real("pairwise_distance", "eps", eps)
-    normal_rank("pairwise_distance", x1=difference)
-    keepdim = flag("pairwise_distance", "keepdim", keepdim)
-    return difference.norm(real("pairwise_distance", "p", p), -1, keepdim)
+    op = "pairwise_distance"
+    asked = (x1, x2, op, p, eps, keepdim)
+    if (y := known_rows(*asked)) is not None:
+        return y
+    first, second = operands(op, x1=x1, x2=x2)
+    least = real(op, "eps", eps)
+    longer = first if first.ndim >= second.ndim else second
+    normal_rank(op, x1=longer)
+    keepdim, order = flag(op, "keepdim", keepdim), real(op, "p", p)
+    if order > 0:
+        y = row_distance(asked, first, second, _KINDS.get(order, "power"), order, least, keepdim)
+        if y is not None:
+            return y
+    return (first - second + least).norm(order, -1, keepdim)
 
 
 def normal_rank(op: str, **named: Any) -> None:
@@ -88,11 +154,18 @@ def cosine_similarity(x1: Any, x2: Any, dim: int = 1, eps: float = 1e-8) -> Any:
     Raises ValueError for the shapes and `dim`, TypeError for the dtypes.
     """
     op = "cosine_similarity"
+    asked = (x1, x2, op, dim, eps)
+    if (y := known_rows(*asked)) is not None:
+        return y
     first, second = operands(op, x1=x1, x2=x2)
     shape = np.broadcast_shapes(first.shape, second.shape)
     axis = normal_axis(op, "dim", dim, len(shape))
-    first, second = first.expand(*shape), second.expand(*shape)
     least = real(op, "eps", eps)
+    if axis == len(shape) - 1:
+        y = row_distance(asked, first, second, "cosine", 2.0, least)
+        if y is not None:
+            return y
+    first, second = first.expand(*shape), second.expand(*shape)
     scale = first.norm(2, axis).clamp(min=least) * second.norm(2, axis).clamp(min=least)
     return (first * second).sum(axis) / scale
 

@@ -19,7 +19,14 @@ from ..operations._common import is_known_array
 from ..tensor import array_of
 from ._arguments import flag, real
 from .activation import logsigmoid
-from .distance import normal_rank, on_tensors, operands, pairwise_distance
+from .distance import (
+    known_rows,
+    normal_rank,
+    on_tensors,
+    operands,
+    pairwise_distance,
+    row_distance,
+)
 from .loss import check_same_shape, known, pointwise, reduced, reduction_mode
 
 __all__ = [
@@ -116,8 +123,13 @@ def cosine_embedding_loss(
     check_same_shape(op, input1=x1[..., 0], target=t)
     _check_signs(op, t)
     tiny = 1e-12
-    scale = ((x1.norm(2, -1).square() + tiny) * (x2.norm(2, -1).square() + tiny)).sqrt()
-    cosine = (x1 * x2).sum(-1) / scale
+    asked = (x1, x2, op)
+    cosine = known_rows(*asked)
+    if cosine is None:
+        cosine = row_distance(asked, x1, x2, "shifted", 2.0, tiny)
+    if cosine is None:
+        scale = ((x1.norm(2, -1).square() + tiny) * (x2.norm(2, -1).square() + tiny)).sqrt()
+        cosine = (x1 * x2).sum(-1) / scale
     loss = where(t == 1, 1.0 - cosine, (cosine - real(op, "margin", margin)).clamp(min=0))
     return reduced(op, loss, reduction, size_average, reduce)
 
