@@ -121,6 +121,32 @@ def test_weight_or_bias_alone(name, given):
         )
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (70, 33), (300, 64), (3, 5000)], ids=str)
+@pytest.mark.parametrize("name", ["ref", "cpu"])
+def test_rms_norm_of_rows(name, shape, dtype):
+    x, weight, grad_y = (
+        cases.reals(s, seed, dtype) for s, seed in ((shape, 1), (shape[1:], 2), (shape, 3))
+    )
+    wide = [a.astype(np.float64) for a in (x, weight, grad_y)]
+    root = np.sqrt((wide[0] ** 2).mean(1, keepdims=True) + 1e-3)
+    h, g = wide[0] / root, wide[2] * wide[1]
+    expected = (g - h * (g * h).mean(1, keepdims=True)) / root, (wide[2] * h).sum(0)
+    eps = np.finfo(dtype).eps
+    for tensors in (2, 1, 2):
+        with lamina.backend(name):
+            a, w = (lamina.tensor(v, requires_grad=i < tensors) for i, v in enumerate((x, weight)))
+            y = F.rms_norm(a, shape[1:], w, 1e-3)
+            y.backward(grad_y)
+        assert_allclose(y.detach().numpy(), h * wide[1], rtol=16 * eps)
+        for found, values in zip((a, w)[:tensors], expected, strict=False):
+            bound = 32 * eps * max(np.abs(values).max(), 1)
+            assert_allclose(found.grad.numpy(), values, atol=bound)
+    with lamina.backend(name):
+        again = F.rms_norm(x.T.copy().T, shape[1:], weight, 1e-3)
+    assert_array_equal(again, y.detach().numpy(), strict=True)
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_rms_norm_and_normalize(shape):
     x, weight, _ = operands(shape, shape[1:])

@@ -4,6 +4,7 @@
 #include "bindings/calls.h"
 #include "bindings/common.h"
 #include "bindings/numpy_array.h"
+#include "bindings/on_processor.h"
 #include "ops/epilogue_call.h"
 
 LAMINA_ARGS(BatchNormArgs)
@@ -90,6 +91,26 @@ void group_norm(const Array& x, const Optional& weight, const Optional& bias, co
   });
 }
 
+// Rows of x [outer][channels]; with grad_y the gradients.
+void rms_norm(const Array& x, const Optional& weight, const Array& rstd, const Optional& grad_y,
+              const Array& result, const Optional& grad_weight, int64_t outer, int64_t channels,
+              double eps) {
+  visit_float(result, [&]<class T>(T) {
+    const int64_t size = outer * channels;
+    ops::GroupNormArgs<T> args;
+    args.outer = outer, args.groups = args.inner = 1, args.channels = channels;
+    args.eps = static_cast<T>(eps);
+    args.x = checked_data<T>(x, "x", size);
+    if (weight) args.weight = checked_data<T>(*weight, "weight", channels);
+    args.rstd = checked_data<T>(rstd, "rstd", outer);
+    if (grad_y) args.grad_y = checked_data<T>(*grad_y, "grad_y", size);
+    args.result = checked_data<T>(result, "result", size);
+    if (grad_weight) args.grad_weight = checked_data<T>(*grad_weight, "grad_weight", channels);
+    expect(!grad_y || grad_weight, "grad_weight", "is missing");
+    run_on_processor("rms_norm", grad_y ? "dgrad" : "fprop", args, size);
+  });
+}
+
 // Room for the gradient of an operand, also where nobody wants it: kernels write them all.
 Array gradient_of(Gradients& gradients, int operand, const Array& like, py::ssize_t size) {
   if (gradients.wanted(operand)) return gradients.make(operand);
@@ -170,6 +191,20 @@ Call group_norm_call(std::vector<py::ssize_t> shape, int64_t outer, int64_t grou
           operand_bits(0, 1)};
 }
 
+Call rms_norm_call(std::vector<py::ssize_t> shape, int64_t outer, int64_t channels, double eps) {
+  return {std::move(shape),
+          [=](const Operands& given, const Array& y, Extras& extras) {
+            extras[0] = new_vector(outer, y.type());
+            rms_norm(*given[0], given[1], extras[0], {}, y, {}, outer, channels, eps);
+          },
+          [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+            rms_norm(*kept.operands[0], kept.operands[1], kept.extras[0], grad_y,
+                     gradient_of(gradients, 0, grad_y, outer * channels),
+                     gradient_of(gradients, 1, grad_y, channels), outer, channels, eps);
+          },
+          operand_bits(0, 1)};
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(normalization) {
@@ -191,6 +226,11 @@ LAMINA_BINDINGS(normalization) {
   module.def("group_norm_call", &group_norm_call, "operands: x, weight, bias", py::arg("shape"),
              py::arg("outer"), py::arg("groups"), py::arg("channels"), py::arg("inner"),
              py::arg("eps"));
+  module.def("rms_norm", &rms_norm, py::arg("x"), py::arg("weight"), py::arg("rstd"),
+             py::arg("grad_y"), py::arg("result"), py::arg("grad_weight"), py::arg("outer"),
+             py::arg("channels"), py::arg("eps"));
+  module.def("rms_norm_call", &rms_norm_call, "operands: x, weight", py::arg("shape"),
+             py::arg("outer"), py::arg("channels"), py::arg("eps"));
 }
 
 }  // namespace lamina::bindings

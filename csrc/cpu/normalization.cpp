@@ -1,4 +1,5 @@
-// Group, layer and instance norm: y = (x - mean) / sqrt(var + eps) * weight + bias.
+// Group, layer and instance norm: y = (x - mean) / sqrt(var + eps) * weight + bias; rms norm: a
+// layer norm without mean and bias.
 //
 // Method        rows: both moments in one pass about the mean of a row's first elements (a second
 //               pass where that is more than a deviation off), then the result. Gradients: both
@@ -55,18 +56,43 @@ static void group_norm_row(const GroupNormArgs<T>& args, int64_t row, bool strea
 }
 
 template <class T>
-void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
+static void rms_norm_row(const GroupNormArgs<T>& args, int64_t row, bool streamed) {
+  constexpr int64_t kBlock = 1024;  // elements whose squares are added in T
+  const int64_t size = args.channels;
+  const T* x = args.x + row * size;
+  double squares = 0;
+  for (int64_t i = 0; i < size; i += kBlock)
+    squares += moments(x + i, T(0), min_of(kBlock, size - i)).total().second;
+  const T rstd = reciprocal_root<T>(T(squares / double(size)) + args.eps);
+  args.rstd[row] = rstd;
+  affine_elements<T>(x, T(0), rstd, args.weight, nullptr, args.result + row * size, size, streamed);
+}
+
+// row(row, streamed) of all rows.
+template <class T, class Row>
+static void for_each_row(const GroupNormArgs<T>& args, const Row& one) {
   const int64_t rows = args.outer * args.groups, size = args.channels * args.inner;
   const bool streamed = is_streamed<T>(rows * size);
   const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(size, 1));
   parallel_ranges(rows, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) group_norm_row(args, row, streamed);
+    for (int64_t row = begin; row < end; ++row) one(args, row, streamed);
     finish_streams(streamed);
   });
 }
 
-// A row of a layer norm on the way back, and its sums of g = grad_y weight and of g (x - mean).
 template <class T>
+void group_norm_fprop_rows(const GroupNormArgs<T>& args) {
+  for_each_row(args, group_norm_row<T>);
+}
+
+template <class T>
+void rms_norm_fprop_rows(const GroupNormArgs<T>& args) {
+  for_each_row(args, rms_norm_row<T>);
+}
+
+// A row of a layer norm on the way back, and its sums of g = grad_y weight and of g (x - mean).
+// Centred: else it is one of an rms norm, which has no mean, and no gradient of a bias.
+template <class T, bool Centred>
 struct NormRow {
   const T *grad_y, *x, *weight;
   T* grad_x;
@@ -76,14 +102,14 @@ struct NormRow {
   NormRow(const GroupNormArgs<T>& args, int64_t row, const T* own_weight) : weight(own_weight) {
     const int64_t size = args.channels;
     grad_y = args.grad_y + row * size, x = args.x + row * size, grad_x = args.result + row * size;
-    mean = args.mean[row], rstd = args.rstd[row];
+    mean = Centred ? args.mean[row] : T(0), rstd = args.rstd[row];
   }
   LAMINA_INLINE Vec<T> factor(int64_t i, int64_t count) const {
     return weight ? load_first(weight + i, count) : broadcast<T>(T(1));
   }
   LAMINA_INLINE void add(int64_t i, int64_t count) {
     const Vec<T> g = load_first(grad_y + i, count) * factor(i, count);
-    sum += g;
+    if constexpr (Centred) sum += g;
     dot += g * (load_first(x + i, count, mean) - mean);
   }
   LAMINA_INLINE void add_from(int64_t i, int64_t size) {
@@ -94,12 +120,12 @@ struct NormRow {
 // grad_x of a row, and what it adds to the gradients of weight and bias. Meanwhile the sums of the
 // next row, so that memory is read all the time; before the stores, because a load waits for stores
 // whose addresses differ from its own by multiples of 4 KiB.
-template <class T>
-static void gradient_row(const NormRow<T>& summed, NormRow<T>* following, T* grad_weight,
-                         T* grad_bias, int64_t size, bool streamed) {
+template <class T, bool Centred>
+static void gradient_row(const NormRow<T, Centred>& summed, NormRow<T, Centred>* following,
+                         T* grad_weight, T* grad_bias, int64_t size, bool streamed) {
   // Copies: the compiler would read what a store may have changed again.
-  const NormRow<T> row = summed;
-  NormRow<T> next = following ? *following : summed;
+  const NormRow<T, Centred> row = summed;
+  NormRow<T, Centred> next = following ? *following : summed;
   const double cubed = double(row.rstd) * row.rstd * row.rstd;
   const T dot = T(cubed * double(sum_lanes<T>(row.dot)) / double(size));
   const T sum = T(row.rstd * double(sum_lanes<T>(row.sum)) / double(size));
@@ -107,11 +133,11 @@ static void gradient_row(const NormRow<T>& summed, NormRow<T>* following, T* gra
     const Vec<T> g = load_first(row.grad_y + i, count);
     const Vec<T> centred = load_first(row.x + i, count) - row.mean;
     const Vec<T> of_weight = load_first(grad_weight + i, count) + g * (centred * row.rstd);
-    const Vec<T> of_bias = load_first(grad_bias + i, count) + g;
+    const Vec<T> of_bias = Centred ? load_first(grad_bias + i, count) + g : g;
     store_result<T>(row.grad_x + i, count,
                     g * (row.rstd * row.factor(i, count)) - (centred * dot + sum), streamed);
     store_first(grad_weight + i, count, of_weight);
-    store_first(grad_bias + i, count, of_bias);
+    if constexpr (Centred) store_first(grad_bias + i, count, of_bias);
   };
   // What is streamed has to be written in whole lines of memory.
   const int64_t place = reinterpret_cast<intptr_t>(row.grad_x) / static_cast<int64_t>(sizeof(T));
@@ -133,7 +159,7 @@ static void gradient_row(const NormRow<T>& summed, NormRow<T>* following, T* gra
 }
 
 // inner == 1: blocks of rows, each with its own sums for weight and bias; blocks add up in order.
-template <class T>
+template <bool Centred, class T>
 static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
   const int64_t size = args.channels, rows = args.outer, all = args.groups * size;
   const int64_t block = max_of<int64_t>(32, ceil_div(rows, 128)), blocks = ceil_div(rows, block);
@@ -145,15 +171,16 @@ static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
     for (int64_t i = 0; i < size; ++i) own_weight[i] = own_bias[i] = 0;
     const T* weight = args.weight ? args.weight + first : nullptr;
     const int64_t end = min_of(rows, (index + 1) * block);
-    auto at = [&](int64_t o) { return NormRow<T>(args, o * args.groups + group, weight); };
-    NormRow<T> row = at(index * block);
+    using Row = NormRow<T, Centred>;
+    auto at = [&](int64_t o) { return Row(args, o * args.groups + group, weight); };
+    Row row = at(index * block);
     row.add_from(0, size);
     for (int64_t o = index * block + 1; o < end; ++o) {
-      NormRow<T> next = at(o);
+      Row next = at(o);
       gradient_row(row, &next, own_weight, own_bias, size, streamed);
       row = next;
     }
-    gradient_row<T>(row, nullptr, own_weight, own_bias, size, streamed);
+    gradient_row<T, Centred>(row, nullptr, own_weight, own_bias, size, streamed);
     finish_streams(streamed);
   });
   parallel_ranges(all, kColumns, [&](int64_t begin, int64_t end) {
@@ -163,14 +190,16 @@ static void layer_norm_dgrad(const GroupNormArgs<T>& args) {
       for (int64_t i = 0; i < end - begin; ++i)
         weight[i] += double(of_weight[i]), bias[i] += double(of_bias[i]);
     }
-    for (int64_t i = begin; i < end; ++i)
-      args.grad_weight[i] = T(weight[i - begin]), args.grad_bias[i] = T(bias[i - begin]);
+    for (int64_t i = begin; i < end; ++i) {
+      args.grad_weight[i] = T(weight[i - begin]);
+      if (Centred) args.grad_bias[i] = T(bias[i - begin]);
+    }
   });
 }
 
 template <class T>
 void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
-  if (args.inner == 1) return layer_norm_dgrad(args);
+  if (args.inner == 1) return layer_norm_dgrad<true>(args);
   const int64_t size = args.channels * args.inner, rows = args.outer * args.groups;
   const bool streamed = is_streamed<T>(rows * size);
   Scratch<TwoSums> sums(rows * args.channels);  // of each channel of each row
@@ -214,7 +243,14 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
   });
 }
 
+template <class T>
+void rms_norm_dgrad_rows(const GroupNormArgs<T>& args) {
+  layer_norm_dgrad<false>(args);
+}
+
 LAMINA_INSTANTIATE(group_norm_fprop_rows, GroupNormArgs)
 LAMINA_INSTANTIATE(group_norm_dgrad_rows, GroupNormArgs)
+LAMINA_INSTANTIATE(rms_norm_fprop_rows, GroupNormArgs)
+LAMINA_INSTANTIATE(rms_norm_dgrad_rows, GroupNormArgs)
 
 LAMINA_CPU_NAMESPACE_END

@@ -42,6 +42,8 @@ struct BatchNormArgs {
 //   dgrad  with h = (x - mean) rstd and g = grad_y weight, averages over the row:
 //          grad_x = rstd (g - avg g - h avg(g h));
 //          grad_bias = sum grad_y and grad_weight = sum grad_y h over outer and inner
+// rms_norm: a layer norm whose mean is taken to be 0, without mean and bias: h = x rstd,
+//          grad_x = rstd (g - h avg(g h)).
 template <class T>
 struct GroupNormArgs {
   int64_t outer = 0, groups = 0, channels = 0, inner = 0;

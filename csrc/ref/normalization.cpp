@@ -113,9 +113,46 @@ void group_norm_dgrad_rows(const GroupNormArgs<T>& args) {
   }
 }
 
+template <class T>
+void rms_norm_fprop_rows(const GroupNormArgs<T>& args) {
+  for (int64_t row = 0; row < args.outer; ++row) {
+    const T* x = args.x + row * args.channels;
+    double squares = 0;
+    for (int64_t i = 0; i < args.channels; ++i)
+      squares += static_cast<double>(x[i]) * x[i] / static_cast<double>(args.channels);
+    const double rstd = 1 / std::sqrt(squares + args.eps);
+    args.rstd[row] = static_cast<T>(rstd);
+    for (int64_t i = 0; i < args.channels; ++i)
+      args.result[row * args.channels + i] = static_cast<T>(x[i] * rstd * or_one(args.weight, i));
+  }
+}
+
+template <class T>
+void rms_norm_dgrad_rows(const GroupNormArgs<T>& args) {
+  const int64_t size = args.channels;
+  for (int64_t i = 0; i < size; ++i) {
+    double sum = 0;
+    for (int64_t row = 0; row < args.outer; ++row)
+      sum += static_cast<double>(args.grad_y[row * size + i]) * args.x[row * size + i] *
+             args.rstd[row];
+    args.grad_weight[i] = static_cast<T>(sum);
+  }
+  for (int64_t row = 0; row < args.outer; ++row) {
+    const double rstd = args.rstd[row];
+    auto g = [&](int64_t i) { return args.grad_y[row * size + i] * or_one(args.weight, i); };
+    auto h = [&](int64_t i) { return args.x[row * size + i] * rstd; };
+    double dot = 0;
+    for (int64_t i = 0; i < size; ++i) dot += g(i) * h(i) / static_cast<double>(size);
+    for (int64_t i = 0; i < size; ++i)
+      args.result[row * size + i] = static_cast<T>(rstd * (g(i) - h(i) * dot));
+  }
+}
+
 LAMINA_INSTANTIATE(batch_norm_fprop_channels, BatchNormArgs)
 LAMINA_INSTANTIATE(batch_norm_dgrad_channels, BatchNormArgs)
 LAMINA_INSTANTIATE(group_norm_fprop_rows, GroupNormArgs)
 LAMINA_INSTANTIATE(group_norm_dgrad_rows, GroupNormArgs)
+LAMINA_INSTANTIATE(rms_norm_fprop_rows, GroupNormArgs)
+LAMINA_INSTANTIATE(rms_norm_dgrad_rows, GroupNormArgs)
 
 }  // namespace lamina::ref

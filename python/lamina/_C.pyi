@@ -716,6 +716,22 @@ def reduce_loss(
     divisor: NDArray,
 ) -> None: ...
 def register_backend(arg0: Any) -> None: ...
+def rms_norm(
+    x: NDArray,
+    weight: NDArray | None,
+    rstd: NDArray,
+    grad_y: NDArray | None,
+    result: NDArray,
+    grad_weight: NDArray | None,
+    outer: int,
+    channels: int,
+    eps: float,
+) -> None: ...
+def rms_norm_call(shape: Sequence[int], outer: int, channels: int, eps: float) -> Call:
+    """
+    operands: x, weight
+    """
+
 def roi(
     op: str,
     pass_: str,
