@@ -148,6 +148,34 @@ def test_prelu(backend, shape):
         assert_array_equal(tw.grad.data, grad_weight)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("shape", "dim"),
+    [((6,), 0), ((5, 2), 1), ((3, 66), -1), ((3, 4, 7), 1), ((2, 90000), 1), ((200, 2, 333), -2)],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["ref", "cpu"])
+def test_glu(name, shape, dim, dtype):
+    x = cases.reals(shape, 1, dtype) * 3
+    x.flat[:2] = -800, 800
+    a, b = np.split(x.astype(np.float64), 2, dim)
+    grad_y = cases.reals(a.shape, 2, dtype)
+    with np.errstate(over="ignore"):
+        gate, rest = 1 / (1 + np.exp(-b)), 1 / (1 + np.exp(b))
+    gradient = np.concatenate([grad_y * gate, grad_y * a * gate * rest], dim)
+    for _ in range(2):
+        t = lamina.tensor(x, requires_grad=True)
+        with lamina.backend(name):
+            y = F.glu(t, dim)
+            y.backward(grad_y)
+        eps = np.finfo(dtype).eps
+        assert_allclose(y.detach().numpy(), a * gate, rtol=8 * eps, atol=np.finfo(dtype).tiny)
+        assert_allclose(t.grad.numpy(), gradient, rtol=16 * eps, atol=16 * eps)
+    with lamina.backend(name):
+        again = F.glu(x.T.copy().T, dim)
+    assert_array_equal(again, y.detach().numpy(), strict=True)
+
+
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 @pytest.mark.parametrize(
     ("shape", "dim"), [((7,), 0), ((3, 5), 1), ((2, 37, 9), 1), ((2, 3, 70), 2), ((0, 5), 1)]

@@ -2,11 +2,13 @@
 
 #include "bindings/calls.h"
 #include "bindings/numpy_array.h"
+#include "bindings/on_processor.h"
 #include "ops/epilogue_call.h"
 #include "ops/prelu_gradients.h"
 
 LAMINA_ARGS(PreluArgs)
 LAMINA_ARGS(PreluGradientArgs)
+LAMINA_ARGS(GluArgs)
 
 namespace lamina::bindings {
 
@@ -77,6 +79,20 @@ void prelu_gradients(const Array& x, const Array& weight, const Array& grad_y, c
   });
 }
 
+// Of halves [outer][inner] of x; with grad_y the gradient of x.
+void glu(const Array& x, const std::optional<Array>& grad_y, const Array& result, int64_t outer,
+         int64_t inner) {
+  visit_float(result, [&]<class T>(T) {
+    const int64_t size = outer * inner;
+    ops::GluArgs<T> args;
+    args.outer = outer, args.inner = inner;
+    args.x = checked_data<T>(x, "x", 2 * size);
+    if (grad_y) args.grad_y = checked_data<T>(*grad_y, "grad_y", size);
+    args.result = checked_data<T>(result, "result", grad_y ? 2 * size : size);
+    run_on_processor("glu", grad_y ? "dgrad" : "fprop", args, size);
+  });
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(activation) {
@@ -112,6 +128,21 @@ LAMINA_BINDINGS(activation) {
   module.def("prelu_gradients", &prelu_gradients, py::arg("x"), py::arg("weight"),
              py::arg("grad_y"), py::arg("grad_x"), py::arg("grad_weight"), py::arg("n"),
              py::arg("c"), py::arg("inner"));
+  module.def("glu", &glu, py::arg("x"), py::arg("grad_y"), py::arg("result"), py::arg("outer"),
+             py::arg("inner"));
+  module.def(
+      "glu_call",
+      [](std::vector<py::ssize_t> shape, int64_t outer, int64_t inner) {
+        return Call{std::move(shape),
+                    [=](const Operands& given, const Array& y, Extras&) {
+                      glu(*given[0], {}, y, outer, inner);
+                    },
+                    [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
+                      glu(*kept.operands[0], grad_y, gradients.make(0), outer, inner);
+                    },
+                    operand_bits(0)};
+      },
+      "operands: x", py::arg("shape"), py::arg("outer"), py::arg("inner"));
 }
 
 }  // namespace lamina::bindings

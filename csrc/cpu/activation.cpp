@@ -1,19 +1,17 @@
-// activation and prelu: y = f(x) element by element, and the gradients.
+// activation, prelu and glu: y = f(x) element by element, and the gradients.
 //
 // Method        one functor a kind, f and f' on vectors; f' is recomputed from x, so nothing but x
 //               is kept for the way back.
 // Partitioning  ranges of kGrain elements; the last vector of a range is padded, never branched on.
 //               prelu: planes, or rows where every element has a weight, or such ranges; their
-//               sums for the gradient of the weight are added in order.
+//               sums for the gradient of the weight are added in order. glu: stretches of halves.
 //               Results too large for the caches are written past them, unless an operand is
 //               written over.
 // Floor         one read and one write (dgrad: two reads) of the tensor.
 #include "ops/activation.h"
 
-#include "core/threads.h"
 #include "cpu/activate.h"
-#include "cpu/scratch.h"
-#include "cpu/simd.h"
+#include "cpu/reduce.h"
 #include "ops/instantiate.h"
 #include "ops/prelu_gradients.h"
 
@@ -21,6 +19,7 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 using ops::Activation;
 using ops::ActivationArgs;
+using ops::GluArgs;
 using ops::PreluArgs;
 using ops::PreluGradientArgs;
 
@@ -209,11 +208,49 @@ void prelu_gradients_elementwise(const PreluGradientArgs<T>& args) {
   prelu_sums<T>(args, args.result, args.grad_weight);
 }
 
+// write(x, place of the result, size, streamed) of stretches of the halves a, whose b is args.inner
+// behind.
+template <class T, class Write>
+LAMINA_INLINE void for_each_half(const GluArgs<T>& args, int64_t width, const Write& write) {
+  const int64_t inner = args.inner;
+  const bool streamed = inner >= kShortLine && is_streamed<T>(width * args.outer * inner);
+  for_each_stretch(args.outer * inner, inner, [&](int64_t line, int64_t from, int64_t to) {
+    write(args.x + 2 * line * inner + from, line * inner + from, width * line * inner + from,
+          to - from, streamed);
+    finish_streams(streamed);
+  });
+}
+
+template <class T>
+void glu_fprop_halves(const GluArgs<T>& args) {
+  for_each_half(args, 1, [&](const T* a, int64_t, int64_t to, int64_t size, bool streamed) {
+    write_line(args.result + to, size, streamed, [&](int64_t i, int64_t count) {
+      return load_first(a + i, count) * sigmoid<T>(load_first(a + args.inner + i, count));
+    });
+  });
+}
+
+template <class T>
+void glu_dgrad_halves(const GluArgs<T>& args) {
+  for_each_half(args, 2, [&](const T* a, int64_t at, int64_t to, int64_t size, bool streamed) {
+    const T *b = a + args.inner, *grad_y = args.grad_y + at;
+    T *of_a = args.result + to, *of_b = of_a + args.inner;
+    along_line<T>(size, [&](int64_t i, int64_t count) {
+      const Vec<T> g = load_first(grad_y + i, count), gate = load_first(b + i, count);
+      const Vec<T> e = exp_nonpositive<T>(-absolute<T>(gate)), r = T(1) / (T(1) + e), er = e * r;
+      store_result<T>(of_a + i, count, g * (gate < T(0) ? er : r), streamed);
+      store_result<T>(of_b + i, count, g * load_first(a + i, count) * (er * r), streamed);
+    });
+  });
+}
+
 LAMINA_INSTANTIATE(activation_fprop_elementwise, ActivationArgs)
 LAMINA_INSTANTIATE(activation_dgrad_elementwise, ActivationArgs)
 LAMINA_INSTANTIATE(prelu_fprop_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_dgrad_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_wgrad_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_gradients_elementwise, PreluGradientArgs)
+LAMINA_INSTANTIATE(glu_fprop_halves, GluArgs)
+LAMINA_INSTANTIATE(glu_dgrad_halves, GluArgs)
 
 LAMINA_CPU_NAMESPACE_END

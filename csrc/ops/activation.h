@@ -96,4 +96,14 @@ struct PreluArgs {
   T* result = nullptr;
 };
 
+// glu: y = a sigmoid(b), where x [outer][2][inner] holds a and b one behind the other.
+//   dgrad  of both, where they are in x
+template <class T>
+struct GluArgs {
+  int64_t outer = 0, inner = 0;
+  const T* x = nullptr;
+  const T* grad_y = nullptr;  // dgrad
+  T* result = nullptr;        // y, or grad_x
+};
+
 }  // namespace lamina::ops

@@ -195,11 +195,33 @@ void prelu_gradients_elementwise(const ops::PreluGradientArgs<T>& args) {
   prelu_wgrad_elementwise<T>(of_weight);
 }
 
+template <class T>
+void glu_fprop_halves(const ops::GluArgs<T>& args) {
+  for (int64_t i = 0; i < args.outer * args.inner; ++i) {
+    const int64_t at = i / args.inner * args.inner + i;
+    const double gate = activated(ops::Activation::sigmoid, args.x[at + args.inner], 1, 0);
+    args.result[i] = static_cast<T>(args.x[at] * gate);
+  }
+}
+
+template <class T>
+void glu_dgrad_halves(const ops::GluArgs<T>& args) {
+  for (int64_t i = 0; i < args.outer * args.inner; ++i) {
+    const int64_t at = i / args.inner * args.inner + i;
+    const double g = args.grad_y[i], b = args.x[at + args.inner];
+    args.result[at] = static_cast<T>(g * activated(ops::Activation::sigmoid, b, 1, 0));
+    args.result[at + args.inner] =
+        static_cast<T>(g * args.x[at] * derivative(ops::Activation::sigmoid, b, 1, 0));
+  }
+}
+
 LAMINA_INSTANTIATE(activation_fprop_elementwise, ActivationArgs)
 LAMINA_INSTANTIATE(activation_dgrad_elementwise, ActivationArgs)
 LAMINA_INSTANTIATE(prelu_fprop_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_dgrad_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_wgrad_elementwise, PreluArgs)
 LAMINA_INSTANTIATE(prelu_gradients_elementwise, PreluGradientArgs)
+LAMINA_INSTANTIATE(glu_fprop_halves, GluArgs)
+LAMINA_INSTANTIATE(glu_dgrad_halves, GluArgs)
 
 }  // namespace lamina::ref

@@ -321,6 +321,12 @@ def gemm(
     activation: tuple[str, float, float] = ("identity", 0.0, 0.0),
     residual: NDArray | None = None,
 ) -> None: ...
+def glu(x: NDArray, grad_y: NDArray | None, result: NDArray, outer: int, inner: int) -> None: ...
+def glu_call(shape: Sequence[int], outer: int, inner: int) -> Call:
+    """
+    operands: x
+    """
+
 def grad_enabled() -> bool: ...
 def group_norm(
     x: NDArray,

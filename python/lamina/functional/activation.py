@@ -10,6 +10,7 @@ array in place, RuntimeError for a leaf in place whose gradient is recorded.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from .. import _C, arrays
 from ..autograd import Function, is_grad_enabled, is_recorded
 from ..known import Known
+from ..operations._common import is_known_array
 from ..tensor import Tensor
 from ._arguments import check_rank, flag, normal_axis, real, same_dtype
 
@@ -330,16 +332,28 @@ class Glu(Function):
             raise ValueError(
                 f"glu: the halved dimension must be even, got input.shape={x.shape}, dim={dim}"
             )
+        ctx.axis = axis
+        if type(x) is np.ndarray:
+            ctx.layout = _halves(x.shape, axis)
+            ctx.save_for_backward(x)
+            shape = [n // 2 if d == axis else n for d, n in enumerate(x.shape)]
+            y = arrays.empty("glu", tuple(shape), x.dtype)
+            _C.glu(x, None, y, *ctx.layout)
+            return y
         contiguous = arrays.module_of(x).ascontiguousarray
         value, gate = (contiguous(half) for half in np.split(x, 2, axis))
         opened = arrays.empty_like("activation", gate)
         _C.activation("sigmoid", 1.0, 0.0, gate, None, opened)
-        ctx.axis = axis
         ctx.save_for_backward(value, gate, opened)
         return value * opened
 
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
+        if len(ctx.saved) == 1:
+            grad_x = arrays.empty_like("glu", *ctx.saved)
+            grad_y = arrays.asarray("glu", "grad_y", grad_y)
+            _C.glu(*ctx.saved, grad_y, grad_x, *ctx.layout)
+            return grad_x, None
         value, gate, opened = ctx.saved
         grad_gate = arrays.empty_like("activation", gate)
         grad_opened = arrays.module_of(grad_y).ascontiguousarray(grad_y * value)
@@ -347,9 +361,24 @@ class Glu(Function):
         return np.concatenate([grad_y * opened, grad_gate], ctx.axis), None
 
 
+def _halves(shape: tuple[int, ...], axis: int) -> tuple[int, int]:
+    """How often the halves along the axis alternate in memory, and their elements."""
+    outer = math.prod(shape[:axis])
+    return outer, math.prod(shape[axis:]) // 2
+
+
+_known_halves = Known(1, Glu, layouts="copied")
+
+
 def glu(input: Any, dim: int = -1) -> Any:
     """a * sigmoid(b), a and b the halves of x along dim (Dauphin et al. 2017)."""
-    return Glu.apply(input, dim)
+    y = _known_halves.run(input, dim)
+    if y is None:
+        y = Glu.apply(input, dim)
+        if is_known_array(y, arrays.FLOATS):
+            layout = _halves(input.shape, normal_axis("glu", "dim", dim, input.ndim))
+            _known_halves.remember((input, dim), y, _C.glu_call, layout, (dim,))
+    return y
 
 
 def rrelu(
