@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "bindings/calls.h"
 #include "bindings/common.h"
 #include "ops/permute.h"
 
@@ -81,6 +82,21 @@ void permute(const Array& x, const std::vector<int64_t>& shape, const std::vecto
   });
 }
 
+Call permute_call(std::vector<py::ssize_t> result, const std::vector<int64_t>& shape,
+                  const std::vector<int64_t>& axes) {
+  std::vector<int64_t> turned(axes.size()), back(axes.size());
+  for (size_t axis = 0; axis < axes.size(); ++axis) {
+    const auto from = static_cast<size_t>(axes[axis]);
+    turned[axis] = shape.at(from), back.at(from) = static_cast<int64_t>(axis);
+  }
+  return {
+      std::move(result),
+      [=](const Operands& given, const Array& y, Extras&) { permute(*given[0], shape, axes, y); },
+      [=](const Kept&, const Array& grad_y, Gradients& gradients) {
+        permute(grad_y, turned, back, gradients.make(0));
+      }};
+}
+
 }  // namespace
 
 LAMINA_BINDINGS(resample) {
@@ -95,6 +111,8 @@ LAMINA_BINDINGS(resample) {
            py::arg("x"), py::arg("result"));
   module.def("permute", &permute, py::arg("x"), py::arg("shape"), py::arg("axes"),
              py::arg("result"));
+  module.def("permute_call", &permute_call, "operands: x, seen as `x_shape`", py::arg("shape"),
+             py::arg("x_shape"), py::arg("axes"));
 }
 
 }  // namespace lamina::bindings

@@ -607,6 +607,11 @@ def pdist_call(shape: Sequence[int], euclidean: bool, n: int, d: int) -> Call:
     """
 
 def permute(x: NDArray, shape: Sequence[int], axes: Sequence[int], result: NDArray) -> None: ...
+def permute_call(shape: Sequence[int], x_shape: Sequence[int], axes: Sequence[int]) -> Call:
+    """
+    operands: x, seen as `x_shape`
+    """
+
 def pool(
     op: str,
     pass_: str,
