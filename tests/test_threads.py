@@ -125,6 +125,33 @@ def test_large_calls_are_shared_whatever_was_called_before(name):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
 
 
+MANY = GENERATOR.standard_normal((70001, 3)).astype(np.float32)
+LABELS = GENERATOR.integers(0, 3, len(MANY))
+TRAINED = {
+    "nll_loss": lambda x: F.nll_loss(x, LABELS),
+    "cross_entropy": lambda x: F.cross_entropy(x, LABELS, MANY[0] ** 2, ignore_index=1),
+    "cross_entropy of probabilities": lambda x: F.cross_entropy(x, MANY**2),
+    "pairwise_distance": lambda x: F.pairwise_distance(x, MANY),
+    "long rows": lambda x: F.cosine_similarity(x.reshape(1, -1), MANY.reshape(1, -1)),
+    "rms_norm": lambda x: F.rms_norm(x, (3,), lamina.tensor(MANY[0], requires_grad=True)),
+    "glu": lambda x: F.glu(x[:-1], 0),
+    "channel_shuffle": lambda x: F.channel_shuffle(x.reshape(1, 3, -1), 3),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_gradients_are_the_same_bits(name):
+    results = []
+    for count in (1, 2, 5):
+        lamina.set_num_threads(count)
+        x = lamina.tensor(MANY, requires_grad=True)
+        y = TRAINED[name](x)
+        y.sum().backward()
+        results.append((y.detach().numpy(), x.grad.numpy()))
+    for result in results[1:]:
+        assert_equal(result, results[0])
+
+
 FEW_THREADS = """
 import resource
 import numpy as np, lamina

@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <numeric>
+#include <vector>
 
 #include "bindings/calls.h"
 #include "bindings/common.h"
@@ -98,8 +101,35 @@ int64_t nll(const std::optional<Array>& x, const Array& target, const std::optio
   return bad;
 }
 
+// The sums of term(i, sums) over [0, size), in double: kChains of neighbours side by side, blocks
+// of kGrain one behind the other.
+template <size_t Sums, class Term>
+std::array<double, Sums> sums_of(int64_t size, const Term& term) {
+  constexpr int64_t kChains = 8;
+  using Chains = std::array<std::array<double, kChains>, Sums>;
+  std::vector<std::array<double, Sums>> blocks(static_cast<size_t>((size + kGrain - 1) / kGrain));
+  parallel_ranges(size, kGrain, [&](int64_t begin, int64_t end) {
+    Chains chains = {};
+    const auto add = [&](int64_t i, int64_t chain) {
+      const std::array<double, Sums> terms = term(i);
+      for (size_t s = 0; s < Sums; ++s) chains[s][static_cast<size_t>(chain)] += terms[s];
+    };
+    int64_t i = begin;
+    for (; i + kChains <= end; i += kChains)
+      for (int64_t chain = 0; chain < kChains; ++chain) add(i + chain, chain);
+    for (; i < end; ++i) add(i, 0);
+    for (size_t s = 0; s < Sums; ++s)
+      blocks[static_cast<size_t>(begin / kGrain)][s] =
+          std::accumulate(chains[s].begin(), chains[s].end(), 0.0);
+  });
+  std::array<double, Sums> total = {};
+  for (const auto& block : blocks)
+    for (size_t s = 0; s < Sums; ++s) total[s] += block[s];
+  return total;
+}
+
 // total [] = the sum of the losses; mean: over that of the weights of the targets that count, which
-// is what `divisor` [1] becomes. Sums in double, in order.
+// is what `divisor` [1] becomes.
 void reduce_loss(const Array& loss, const Array& target, const std::optional<Array>& weight,
                  int64_t ignore_index, bool mean, const Array& total, const Array& divisor) {
   visit_float(loss, [&]<class T>(T) {
@@ -107,11 +137,15 @@ void reduce_loss(const Array& loss, const Array& target, const std::optional<Arr
     const T* const losses = checked_data<T>(loss, "loss", size);
     const int64_t* const targets = checked_data<int64_t>(target, "target", size);
     const T* const weights = weight ? checked_data<T>(*weight, "weight", classes) : nullptr;
-    double sum = 0, share = 0;
-    for (int64_t i = 0; i < size; ++i) {
-      sum += losses[i];
-      if (targets[i] != ignore_index) share += weights == nullptr ? 1 : weights[targets[i]];
-    }
+    const auto weigh = [=](const auto& weight_of) {
+      return sums_of<2>(size, [=](int64_t i) {
+        const bool counts = targets[i] != ignore_index;
+        return std::array{static_cast<double>(losses[i]), counts ? weight_of(targets[i]) : 0.0};
+      });
+    };
+    const auto [sum, share] = weights == nullptr
+                                  ? weigh([](int64_t) { return 1.0; })
+                                  : weigh([=](int64_t t) { return double(weights[t]); });
     *checked_data<T>(divisor, "divisor", 1) = static_cast<T>(mean ? share : 1);
     // No target that counts: NaN, as in PyTorch.
     *checked_data<T>(total, "total", 1) = static_cast<T>(mean ? sum / share : sum);
@@ -124,7 +158,9 @@ Array spread(const Array& grad, const Array& divisor, py::ssize_t size) {
   visit_float(grad, [&]<class T>(T) {
     T* const values = checked_data<T>(result, "grad_loss", size);
     const T share = *checked_data<T>(grad, "grad", 1) / *checked_data<T>(divisor, "divisor", 1);
-    std::fill(values, values + size, share);
+    parallel_ranges(size, kGrain, [=](int64_t begin, int64_t end) {
+      std::fill(values + begin, values + end, share);
+    });
   });
   return result;
 }
@@ -271,8 +307,8 @@ struct Probabilities {
         }
       });
       if (!reduced) return;
-      double total = 0;
-      for (int64_t i = 0; i < positions; ++i) total += loss[i];
+      const auto [total] =
+          sums_of<1>(positions, [=](int64_t i) { return std::array{double(loss[i])}; });
       *checked_data<T>(result, "result", 1) = static_cast<T>(total / divisor());
     });
   }
