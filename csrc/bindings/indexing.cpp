@@ -56,18 +56,24 @@ struct Rows {
     auto* const row = static_cast<int64_t*>(found.data());
     std::atomic<bool> good = true;
     over(count, kRange, [&](int64_t begin, int64_t end) {
-      std::fill(row + begin, row + end, 0);
-      bool inside = true;
+      uint64_t signs = 0;  // of the indices, and of the places that are left behind them
       for (size_t axis = 0; axis < extents.size(); ++axis) {
         const auto* const index = static_cast<const int64_t*>(given[axis + 1]->data());
         const auto extent = static_cast<uint64_t>(extents[axis]), lift = from_end ? extent : 0;
-        for (int64_t i = begin; i < end; ++i) {
-          const uint64_t at = static_cast<uint64_t>(index[i]) + (index[i] < 0 ? lift : 0);
-          inside &= at < extent;
-          row[i] = static_cast<int64_t>(static_cast<uint64_t>(row[i]) * extent + at);
-        }
+        const auto put = [=, &signs](const auto& rows_before) {
+          for (int64_t i = begin; i < end; ++i) {
+            const uint64_t at =
+                static_cast<uint64_t>(index[i]) + (static_cast<uint64_t>(index[i] >> 63) & lift);
+            signs |= at | (extent - 1 - at);
+            row[i] = static_cast<int64_t>(rows_before(i) + at);
+          }
+        };
+        if (axis == 0)
+          put([](int64_t) { return uint64_t{0}; });
+        else
+          put([=](int64_t i) { return static_cast<uint64_t>(row[i]) * extent; });
       }
-      if (!inside) good = false;
+      if (signs >> 63 != 0) good = false;
     });
     if (!good) throw std::out_of_range("index");
     return found;
@@ -237,7 +243,7 @@ Call bag_call(Shape shape, int64_t rows, bool mean, int64_t left_out) {
     visit_float(y, [&]<class T>(T) {
       const T* const weight = static_cast<const T*>(given[0]->data());
       T* const result = static_cast<T*>(y.data());
-      constexpr int64_t kTogether = 4, kLine = 64;
+      constexpr int64_t kTogether = 4, kLine = 64, kFurther = 8;
       all.ranges(width, [&all, weight, result, width](int64_t begin, int64_t end) {
         for (int64_t bag = begin; bag < end; ++bag) {
           T* const to = result + bag * width;
@@ -251,8 +257,9 @@ Call bag_call(Shape shape, int64_t rows, bool mean, int64_t left_out) {
           for (int64_t i = all.bound(bag); i < all.bound(bag + 1); ++i) {
             if (!all.counts(i)) continue;
             rows[found++] = weight + all.index[i] * width;
+            const T* const soon = weight + all.index[std::min(i + kFurther, all.total - 1)] * width;
             for (int64_t j = 0; j < width; j += kLine / static_cast<int64_t>(sizeof(T)))
-              __builtin_prefetch(rows[found - 1] + j);
+              __builtin_prefetch(soon + j);
             if (found < kTogether) continue;
             for (int64_t j = 0; j < width; ++j)
               to[j] = to[j] + rows[0][j] + rows[1][j] + rows[2][j] + rows[3][j];
@@ -317,15 +324,20 @@ class Lines {
 
   int64_t extent, step;  // of the indexed axis of x
 
-  // Calls element(i, place): for the i-th index, where an index of 0 would lead it to. Tasks have
-  // no place of x in common. Throws std::out_of_range if any call gives false.
-  template <class Element>
-  void each(const Element& element) const {
+  // Calls element(i, place, index of it): for the i-th index, where an index of 0 would lead it to.
+  // Tasks have no place of x in common. Throws std::out_of_range for an index outside of the axis,
+  // when others were called for. x: the elements at the places; those of the next line are fetched,
+  // because indices meet them in any order.
+  template <class X, class Element>
+  void each(const int64_t* index, const X* x, const Element& element) const {
+    constexpr int64_t kLine = 64 / sizeof(X);
+    const bool dense = step == 1 && extent <= 2 * depth_;
     constexpr int64_t kWidth = 64;  // several lines of the cache
     const int64_t strips = (width_ + kWidth - 1) / kWidth;
     const int64_t work = depth_ * std::min(width_, kWidth);
     std::atomic<bool> good = true;
     over(places_ * strips, std::max<int64_t>(kRange / work, 1), [&](int64_t begin, int64_t end) {
+      const Element own = element;  // else its numbers are read anew for each index
       bool inside = true;
       for (int64_t task = begin; task < end; ++task) {
         int64_t place = task / strips, from = 0, at = 0;
@@ -334,12 +346,21 @@ class Lines {
           place /= axis.extent;
         }
         const int64_t first = task % strips * kWidth, stop = std::min(first + kWidth, width_);
-        if (width_ == 1)
-          for (int64_t d = 0; d < depth_; ++d) inside &= element(from + d * index_step_, at);
+        if (width_ == 1 && dense)
+          for (int64_t i = 0; i < extent; i += kLine) __builtin_prefetch(x + at + extent + i);
+        const int64_t next = width_ == 1 ? index_step_ : 0;
+        if (next == 1)
+          inside &=
+              run(index, from, 1, depth_, [=](int64_t i, int64_t to) { own(from + i, at, to); });
+        else if (next > 1)
+          inside &= run(index, from, next, depth_,
+                        [=](int64_t i, int64_t to) { own(from + i * next, at, to); });
         else
-          for (int64_t d = 0; d < depth_; ++d)
-            for (int64_t j = first; j < stop; ++j)
-              inside &= element(from + d * index_step_ + j, at + j);
+          for (int64_t d = 0; d < depth_; ++d) {
+            const int64_t i = from + d * index_step_ + first;
+            inside &= run(index, i, 1, stop - first,
+                          [=](int64_t j, int64_t to) { own(i + j, at + first + j, to); });
+          }
       }
       if (!inside) good = false;
     });
@@ -350,6 +371,23 @@ class Lines {
   struct Axis {
     int64_t extent, index_step, x_step;
   };
+  // one(0, index), one(1, index), ... for indices `distance` apart, up to one outside of the axis,
+  // where it returns false.
+  template <class One>
+  bool run(const int64_t* index, int64_t first, int64_t distance, int64_t count,
+           const One& one) const {
+    constexpr int64_t kLine = 64 / sizeof(int64_t);
+    if (distance == 1 && count >= 4 * kLine)  // streams end with a page of memory
+      for (int64_t i = 0; i < count; i += kLine) __builtin_prefetch(index + first + count + i);
+    const auto limit = static_cast<uint64_t>(extent);
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t at = index[first + i * distance];
+      if (static_cast<uint64_t>(at) >= limit) [[unlikely]]
+        return false;
+      one(i, at);
+    }
+    return true;
+  }
   std::vector<Axis> outer_;  // innermost first
   int64_t places_ = 1, depth_, width_, index_step_ = 1;
 };
@@ -360,32 +398,24 @@ Call gather_call(Shape shape, const Shape& x_shape, size_t axis) {
   const Lines lines(shape, x_shape, axis);
   call.shape = std::move(shape);
   call.run = [lines](const Operands& given, const Array& y, Extras&) {
-    const auto* const index = static_cast<const uint64_t*>(given[1]->data());
+    const auto* const index = static_cast<const int64_t*>(given[1]->data());
     visit_words(y, [&]<class W>(W) {
       const W* const x = static_cast<const W*>(given[0]->data());
       W* const result = static_cast<W*>(y.data());
-      const auto extent = static_cast<uint64_t>(lines.extent),
-                 step = static_cast<uint64_t>(lines.step);
-      lines.each([=](int64_t i, int64_t place) {
-        const bool inside = index[i] < extent;
-        result[i] = x[place + static_cast<int64_t>((inside ? index[i] : 0) * step)];
-        return inside;
+      lines.each(index, x, [=, step = lines.step](int64_t i, int64_t place, int64_t at) {
+        result[i] = x[place + at * step];
       });
     });
   };
   call.gradient = [lines](const Kept& kept, const Array& grad_y, Gradients& gradients) {
     const Array& gradient = gradients.make(0);
-    const auto* const index = static_cast<const uint64_t*>(kept.operands[1]->data());
+    const auto* const index = static_cast<const int64_t*>(kept.operands[1]->data());
     fill_zeros(gradient);
     visit_float(grad_y, [&]<class T>(T) {
       const T* const source = static_cast<const T*>(grad_y.data());
       T* const target = static_cast<T*>(gradient.data());
-      const auto extent = static_cast<uint64_t>(lines.extent),
-                 step = static_cast<uint64_t>(lines.step);
-      lines.each([=](int64_t i, int64_t place) {
-        const bool inside = index[i] < extent;
-        if (inside) target[place + static_cast<int64_t>(index[i] * step)] += source[i];
-        return inside;
+      lines.each(index, target, [=, step = lines.step](int64_t i, int64_t place, int64_t at) {
+        target[place + at * step] += source[i];
       });
     });
   };
