@@ -70,6 +70,7 @@ def activations() -> Iterator[Function]:
     names += "hardswish hardsigmoid hardtanh hardshrink softshrink tanhshrink logsigmoid glu"
     for name in names.split():
         yield named(name, array(*IMAGES))
+    yield named("glu of channels", array(*IMAGES), dim=1)
     yield named("threshold", array(*IMAGES), threshold=0.1, value=2.0)
     yield named("prelu", array(*IMAGES), array(64))
     yield named("dropout", array(*IMAGES))
@@ -99,12 +100,17 @@ def losses() -> Iterator[Function]:
     yield named("cross_entropy probabilities", x, target, gradients=1)
     yield named("cross_entropy pixels", array(4, 21, 128, 128), below(21, 4, 128, 128))
     yield named("nll_loss", x, labels)
+    many, classes = array(200000, 10), below(10, 200000)
+    yield named("cross_entropy (200000, 10)", many, classes)
+    yield named("nll_loss (200000, 10)", many, classes)
     lines = array(1024, 256), array(1024, 256) + 1, array(1024, 256) - 1
     yield named("margin_ranking_loss", *(a.reshape(-1) for a in lines[:2]), signs(1024 * 256))
     yield named("cosine_embedding_loss", *lines[:2], signs(1024), gradients=2)
     yield named("triplet_margin_loss", *lines)
     yield named("cosine_similarity", *lines[:2])
-    yield named("pairwise_distance", *lines[:2])
+    yield named("triplet_margin_with_distance_loss", *lines)
+    for p in (2.0, 1.0, 3.0, math.inf):
+        yield named(f"pairwise_distance {p:g}", *lines[:2], p=p)
     yield named("pdist", array(256, 64))
     yield Function("ctc_loss", ctc_loss, (array(100, 16, 40), below(39, 16, 20) + 1))
 
@@ -161,6 +167,11 @@ def movements() -> Iterator[Function]:
         yield named(f"interpolate {mode}", array(8, 32, 28, 28), scale_factor=2, mode=mode)
     yield named("pixel_shuffle", array(*IMAGES), upscale_factor=2)
     yield named("pixel_unshuffle", array(*IMAGES), downscale_factor=2)
+    yield Function(
+        "channel_shuffle",
+        lambda library, f, x: (library if library is torch else f).channel_shuffle(x, 4),
+        (array(*IMAGES),),
+    )
     yield named("unfold", array(8, 64, 28, 28), kernel_size=3, padding=1)
     yield named("fold", array(8, 576, 784), output_size=(28, 28), kernel_size=3, padding=1)
     yield named("embedding", below(10000, 64, 128), array(10000, 128))
@@ -178,6 +189,7 @@ def movements() -> Iterator[Function]:
     yield of_tensors("x[i, j]", lambda x, i, j: x[i, j], square, below(512, 4096), below(512, 4096))
     yield of_tensors("x[mask]", lambda x, m: x[m], square, square > 0)
     yield of_tensors("x.double()", lambda x: x.double(), square)
+    yield of_tensors("x.double().float()", lambda x: x.double().float(), square)
     for axis in (0, 1):
         yield of_library(
             f"gather {axis}", lambda l, x, i, axis=axis: l.gather(x, axis, i), square, places
