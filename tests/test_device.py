@@ -67,7 +67,7 @@ def call(name, index, place):
 
 
 # With sums or norms along lines, whose elements the CPU adds lane by lane and other devices in an
-# order of theirs: less than a hundred terms of about 1, an eps of float64 each.
+# order of theirs: less than a hundred terms of about 1, an eps of float64 each. glu: the CPU's exp.
 SUMMED = {
     "bilinear",
     "binary_cross_entropy",
@@ -77,6 +77,7 @@ SUMMED = {
     ("cross_entropy", 4),  # of probabilities
     "embedding_bag",
     "gaussian_nll_loss",
+    "glu",
     "hinge_embedding_loss",
     "kl_div",
     "l1_loss",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from lamina import nn
 from lamina.bench.parity_cases import LAYERS
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
 
 def test_containers_behave_like_lists():

@@ -350,9 +350,10 @@ class Glu(Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Any) -> Any:
         if len(ctx.saved) == 1:
-            grad_x = arrays.empty_like("glu", *ctx.saved)
+            (x,) = ctx.saved
+            grad_x = arrays.empty_like("glu", x)
             grad_y = arrays.asarray("glu", "grad_y", grad_y)
-            _C.glu(*ctx.saved, grad_y, grad_x, *ctx.layout)
+            _C.glu(x, grad_y, grad_x, *ctx.layout)
             return grad_x, None
         value, gate, opened = ctx.saved
         grad_gate = arrays.empty_like("activation", gate)

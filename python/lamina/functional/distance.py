@@ -77,7 +77,7 @@ class RowDistance(Function):
         y = arrays.empty(op, shape, a.dtype)
         cosine = kind in ("cosine", "shifted")
         squares = arrays.empty(op, (2, ctx.options[3]), np.float64) if cosine else None
-        _C.row_distance(*ctx.options, a, b, y, squares)
+        _C.row_distance(*(*ctx.options, a, b, y, squares))
         ctx.save_for_backward(a, b, y, squares)
         return y
 
@@ -89,7 +89,7 @@ class RowDistance(Function):
             arrays.empty_like("row_distance", a) if needed else None
             for needed in ctx.needs_input_grad[:2]
         ]
-        _C.row_distance_gradients(*ctx.options, a, b, y, squares, grad_y, *grads)
+        _C.row_distance_gradients(*(*ctx.options, a, b, y, squares, grad_y, *grads))
         return *grads, None, None, None, None
 
 
