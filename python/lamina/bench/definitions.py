@@ -478,6 +478,15 @@ DEFINITIONS: dict[str, Definition] = {
         "group_norm",
         6,
     ),
+    "rms_norm": Definition(
+        lambda F, algo, x, weight: F.rms_norm(x, weight.shape, weight, 1e-6),
+        lambda x, weight: x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * weight,
+        ((5, 37), (37,)),
+        work=4,
+    ),
+    "glu": Definition(
+        lambda F, algo, x: F.glu(x), lambda x: x[:, :19] / (1 + np.exp(-x[:, 19:])), ((5, 38),)
+    ),
     "local_response_norm": Definition(
         lambda F, algo, x: F.local_response_norm(x, 3, 0.5),
         _local_response_norm,
