@@ -16,6 +16,7 @@
 // Floor         one read of grad_y and one write of grad_x.
 #include "cpu/pool_gather.h"
 #include "cpu/pool_lines.h"
+#include "cpu/pool_phases.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -378,7 +379,8 @@ static bool fold_covering(const PoolArgs<T>& args) {
   const RegularColumns columns(covering.axis[2]);
   const auto average = [&](Vec<T> sum, auto...) { return sum / divide; };
   return fold_lines<T, Sum<T>>(covering, columns, average) ||
-         fold_windows<T, Sum<T>>(covering, columns, average);
+         fold_windows<T, Sum<T>>(covering, columns, average) ||
+         fold_phases<T, Sum<T>>(covering, columns, average);
 }
 
 template <class T>

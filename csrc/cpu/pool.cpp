@@ -15,6 +15,7 @@
 
 #include "cpu/pool_columns.h"
 #include "cpu/pool_lines.h"
+#include "cpu/pool_phases.h"
 #include "ops/instantiate.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -136,17 +137,22 @@ static bool single_rows(const PoolArgs<T>& args) {
 
 template <class T>
 void max_pool_fprop_windows(const PoolArgs<T>& args) {
-  const RegularColumns columns(args.axis[2]);
+  const RegularColumns columns(args.axis[2], kMostStride);
   if (small_plane(args) && whole_rows(args.axis)) return max_pool_whole_rows(args);
   const auto as_it_is = [](Vec<T> largest, auto...) { return largest; };
   if (!args.index && fold_lines<T, Maximum<T>>(args, columns, as_it_is)) return;
   if (!args.index && fold_windows<T, Maximum<T>>(args, columns, as_it_is)) return;
+  if (!args.index && fold_phases<T, Maximum<T>>(args, columns, as_it_is)) return;
   if (!args.index) {
     if (few_rows(args) && are_runs(args.axis[2], kFewColumns))
       return fold_runs<T, Maximum<T>>(args, as_it_is);
     return fold_taps<T, Maximum<T>>(args, as_it_is);
   }
-  if (small_plane(args) && columns.holds && few_rows(args)) return max_pool_regular(args, columns);
+  if (small_plane(args) && columns.holds && few_rows(args)) {
+    if (columns.stride <= 2) return max_pool_regular(args, columns);
+    if (single_rows(args)) return largest_of_phases(args, columns);
+    return largest_of_folded_phases(args, columns);
+  }
   if (single_rows(args) && are_runs(args.axis[2], kFewPlaces)) return largest_of_runs(args);
   largest_taps(args);
 }
@@ -170,7 +176,7 @@ static Vec<T> run_sums(const T* x, int64_t n) {
 template <class T>
 static bool avg_pool_fold(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
-  const RegularColumns columns(axis[2]);
+  const RegularColumns columns(axis[2], kMostStride);
   if (one_divisor(axis)) {
     const T divide = T(axis[0].divisor[0] * axis[1].divisor[0] * axis[2].divisor[0]);
     if (fold_lines<T, Sum<T>>(args, columns, [&](Vec<T> sum) { return sum / divide; })) return true;
@@ -178,9 +184,11 @@ static bool avg_pool_fold(const PoolArgs<T>& args) {
   Scratch<T> divisor(axis[2].out + kLanes<T>);
   for (int64_t o = 0; o < axis[2].out + kLanes<T>; ++o)
     divisor[o] = T(o < axis[2].out ? axis[2].divisor[o] : 1);
-  return fold_windows<T, Sum<T>>(args, columns, [&](Vec<T> sum, int64_t o0, int64_t o1, int64_t o) {
+  const auto average = [&](Vec<T> sum, int64_t o0, int64_t o1, int64_t o) {
     return sum / (T(axis[0].divisor[o0] * axis[1].divisor[o1]) * load(&divisor[o]));
-  });
+  };
+  return fold_windows<T, Sum<T>>(args, columns, average) ||
+         fold_phases<T, Sum<T>>(args, columns, average);
 }
 
 template <class T>

@@ -1,6 +1,6 @@
-// Windows of any columns: the rows of a window are folded first, into a line, then a vector of
-// outputs takes its taps one by one: by permutes where windows lie at one distance, else gathered.
-// Where windows are long each is folded in vectors, and the lanes of a vector of outputs together.
+// Windows of any columns: the rows of a window are folded first, into a line, from which a vector
+// of outputs gathers its taps one by one. Where windows are long each is folded in vectors, and the
+// lanes of a vector of outputs together.
 #pragma once
 
 #include "cpu/pool_fold.h"
@@ -24,65 +24,13 @@ LAMINA_INLINE Vec<T> fold_each(Vec<T> (&v)[kLanes<T>]) {
 template <class T>
 struct Tap {
   Mask<T> column, met;
-  int64_t first;  // column
-};
-
-// Columns of windows that lie `stride` apart: what a line has beside the row is nothing.
-template <class T>
-class SpacedColumns {
- public:
-  static constexpr int64_t kMostStride = 16;
-  int64_t begin, end, before, room;  // the columns used; what lies before the row; all elements
-
-  SpacedColumns(const PoolAxis& axis, const RegularColumns& columns)
-      : columns_(columns), in_(axis.in), step_(axis.step) {
-    const int64_t last = ceil_div(axis.out, kLanes<T>) * kLanes<T> * columns.stride;
-    begin = max_of<int64_t>(columns.base, 0);
-    end = min_of(axis.in, columns.base + (axis.out - 1) * columns.stride +
-                              (columns.taps - 1) * axis.step + 1);
-    before = max_of<int64_t>(-columns.base, 0);
-    room = before + kLanes<T> + max_of(end, columns.base + last + (columns.taps - 1) * axis.step);
-    for (int64_t j = 1; j < columns.stride; ++j)
-      for (int64_t o = 0; o < kLanes<T>; ++o) {
-        const int64_t at = o * columns.stride, vector = at / kLanes<T>;
-        const int64_t own = vector == 0 && j == 1 ? at : o;
-        order_[j][o] = static_cast<LaneInteger<T>>(vector == j ? kLanes<T> + at % kLanes<T> : own);
-      }
-  }
-
-  template <class Body>
-  LAMINA_INLINE void each_tap(int64_t o, const Body& body) const {
-    int64_t first = columns_.base + o * columns_.stride;
-    Mask<T> column = lane_numbers<T>() * static_cast<LaneInteger<T>>(columns_.stride) +
-                     static_cast<LaneInteger<T>>(first);
-    for (int64_t t = 0; t < columns_.taps; ++t, first += step_) {
-      body(Tap<T>{column, (column >= 0) & (column < static_cast<LaneInteger<T>>(in_)), first});
-      column += static_cast<LaneInteger<T>>(step_);
-    }
-  }
-  template <class Element>  // as wide as T
-  LAMINA_INLINE Vec<T> load(const Element* line, const Tap<T>& tap) const {
-    const auto part = [&](int64_t j) {
-      Vec<T> v;
-      __builtin_memcpy(&v, line + before + tap.first + j * kLanes<T>, sizeof v);
-      return v;
-    };
-    Vec<T> v = part(0);
-    for (int64_t j = 1; j < columns_.stride; ++j) v = __builtin_shuffle(v, part(j), order_[j]);
-    return v;
-  }
-
- private:
-  RegularColumns columns_;
-  int64_t in_, step_;
-  Mask<T> order_[kMostStride];
 };
 
 // Any columns. A tap that a window does not have lies behind them, where nothing is.
 template <class T>
 class GatheredColumns {
  public:
-  int64_t begin, end = 0, before = 0, room;
+  int64_t begin, end = 0, room;  // the columns used; elements of a line
 
   explicit GatheredColumns(const PoolAxis& axis)
       : begin(axis.in),
@@ -110,7 +58,7 @@ class GatheredColumns {
     __builtin_memcpy(&count, count_.get() + o, sizeof count);
     for (LaneInteger<T> t = 0; t < taps_; ++t, column += step_) {
       const Mask<T> met = count > t;
-      body(Tap<T>{met ? column : Mask<T>{} + nothing_, met, 0});
+      body(Tap<T>{met ? column : Mask<T>{} + nothing_, met});
     }
   }
   template <class Element>
@@ -124,50 +72,36 @@ class GatheredColumns {
   LaneInteger<T> step_, nothing_;
 };
 
-template <class E>
-static void fill(E* to, int64_t count, E value) {
-  for (int64_t i = 0; i < count; ++i) to[i] = value;
-}
-
-template <class T, class Body>
-static void with_columns(const PoolAxis& axis, const Body& body) {
-  const RegularColumns columns(axis, kVectorBytes >= 32 ? SpacedColumns<T>::kMostStride : 0);
-  columns.holds ? body(SpacedColumns<T>(axis, columns)) : body(GatheredColumns<T>(axis));
-}
-
 // y = finish(folded window, o0, o1, o2) in vectors of o2.
 template <class T, class Fold, class Finish>
 static void fold_taps(const PoolArgs<T>& args, const Finish& finish) {
   const PoolAxis* axis = args.axis;
   const int64_t work = row_work(args);
-  with_columns<T>(axis[2], [&](const auto& columns) {
-    for_each_row_group(
-        args.planes, axis[0].out, axis[1].out, work, large_input(args), [&](const auto& rows) {
-          const Scratch<T> memory(columns.room);
-          T* const line = memory.get() + columns.before;
-          fill(memory.get(), columns.room, Fold::kNothing);
-          rows([&](int64_t plane, int64_t o0, int64_t o1) {
-            T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-            const T* x = args.x + plane * args.in_size();
-            if (axis[0].count[o0] * axis[1].count[o1] > 0)
-              WindowRows<T>(args, plane, o0, o1).prefetch(work);
-            for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
-              Vec<T> v = broadcast<T>(Fold::kNothing);
-              for_each_window_row(axis, o0, o1, [&](int64_t row) {
-                v = Fold::join(v, load_first(x + row + j, columns.end - j, Fold::kNothing));
-              });
-              store(line + j, v);
-            }
-            for (int64_t o = 0; o < axis[2].out; o += kLanes<T>) {
-              Vec<T> v = broadcast<T>(Fold::kNothing);
-              columns.each_tap(o, [&](const Tap<T>& tap) {
-                v = Fold::join(v, columns.load(memory.get(), tap));
-              });
-              store_first(y + o, axis[2].out - o, finish(v, o0, o1, o));
-            }
-          });
+  const GatheredColumns<T> columns(axis[2]);
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, work, large_input(args), [&](const auto& rows) {
+        const Scratch<T> line(columns.room);
+        fill(line.get(), columns.room, Fold::kNothing);
+        rows([&](int64_t plane, int64_t o0, int64_t o1) {
+          T* y = args.result + ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+          const T* x = args.x + plane * args.in_size();
+          if (axis[0].count[o0] * axis[1].count[o1] > 0)
+            WindowRows<T>(args, plane, o0, o1).prefetch(work);
+          for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
+            Vec<T> v = broadcast<T>(Fold::kNothing);
+            for_each_window_row(axis, o0, o1, [&](int64_t row) {
+              v = Fold::join(v, load_first(x + row + j, columns.end - j, Fold::kNothing));
+            });
+            store(&line[j], v);
+          }
+          for (int64_t o = 0; o < axis[2].out; o += kLanes<T>) {
+            Vec<T> v = broadcast<T>(Fold::kNothing);
+            columns.each_tap(
+                o, [&](const Tap<T>& tap) { v = Fold::join(v, columns.load(line.get(), tap)); });
+            store_first(y + o, axis[2].out - o, finish(v, o0, o1, o));
+          }
         });
-  });
+      });
 }
 
 inline constexpr int64_t kFewColumns = 4;  // taken as fast one by one
@@ -275,52 +209,51 @@ static int64_t first_largest(const T* x, int64_t n) {
 template <class T>
 static void largest_taps(const PoolArgs<T>& args) {
   const PoolAxis* axis = args.axis;
-  with_columns<T>(axis[2], [&](const auto& columns) {
-    for_each_row_group(
-        args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
-        [&](const auto& rows) {
-          const Scratch<T> line(columns.room);
-          const Scratch<LaneInteger<T>> row_of(columns.room);
-          fill(line.get(), columns.room, -T(__builtin_inf()));
-          fill(row_of.get(), columns.room, LaneInteger<T>(0));
-          rows([&](int64_t plane, int64_t o0, int64_t o1) {
-            const T* x = args.x + plane * args.in_size();
-            const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
-            if (axis[0].count[o0] == 0 || axis[1].count[o1] == 0) {
-              fill(args.result + at, axis[2].out, -T(__builtin_inf()));
-              fill(args.index + at, axis[2].out, int64_t{0});
-              return;
-            }
-            const int64_t first = window_row(axis, o0, o1, 0, 0);
-            for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
-              Largest<T> largest;
-              for_each_window_row(axis, o0, o1, [&](int64_t row) {
-                largest.offer(load_first(x + row + j, columns.end - j, -T(__builtin_inf())),
-                              static_cast<LaneInteger<T>>(row - first));
-              });
-              store(&line[columns.before + j], largest.value);
-              __builtin_memcpy(&row_of[columns.before + j], &largest.offset, sizeof largest.offset);
-            }
-            for (int64_t o = 0; o < axis[2].out; o += kLanes<T>) {
-              Vec<T> value = broadcast<T>(-T(__builtin_inf()));
-              Mask<T> row = {}, column = Mask<T>{} - 1;  // none met
-              columns.each_tap(o, [&](const Tap<T>& tap) {
-                const Vec<T> v = columns.load(line.get(), tap);
-                const Mask<T> own = (Mask<T>)columns.load(row_of.get(), tap);
-                const Mask<T> equal = (v == value) | ((v != v) & (value != value));
-                const Mask<T> larger = ~(v <= value) & (value == value) & ~equal;
-                const Mask<T> better = tap.met & ((column < 0) | larger | (equal & (own < row)));
-                value = better ? v : value;
-                row = better ? own : row, column = better ? tap.column : column;
-              });
-              store_first(args.result + at + o, axis[2].out - o, value);
-              store_index<T>(args.index + at + o, axis[2].out - o, row + column, first, false);
-            }
-            for (int64_t o = 0; o < axis[2].out; ++o)
-              if (axis[2].count[o] == 0) args.index[at + o] = 0;
-          });
+  const GatheredColumns<T> columns(axis[2]);
+  for_each_row_group(
+      args.planes, axis[0].out, axis[1].out, row_work(args), large_input(args),
+      [&](const auto& rows) {
+        const Scratch<T> line(columns.room);
+        const Scratch<LaneInteger<T>> row_of(columns.room);
+        fill(line.get(), columns.room, -T(__builtin_inf()));
+        fill(row_of.get(), columns.room, LaneInteger<T>(0));
+        rows([&](int64_t plane, int64_t o0, int64_t o1) {
+          const T* x = args.x + plane * args.in_size();
+          const int64_t at = ((plane * axis[0].out + o0) * axis[1].out + o1) * axis[2].out;
+          if (axis[0].count[o0] == 0 || axis[1].count[o1] == 0) {
+            fill(args.result + at, axis[2].out, -T(__builtin_inf()));
+            fill(args.index + at, axis[2].out, int64_t{0});
+            return;
+          }
+          const int64_t first = window_row(axis, o0, o1, 0, 0);
+          for (int64_t j = columns.begin; j < columns.end; j += kLanes<T>) {
+            Largest<T> largest;
+            for_each_window_row(axis, o0, o1, [&](int64_t row) {
+              largest.offer(load_first(x + row + j, columns.end - j, -T(__builtin_inf())),
+                            static_cast<LaneInteger<T>>(row - first));
+            });
+            store(&line[j], largest.value);
+            __builtin_memcpy(&row_of[j], &largest.offset, sizeof largest.offset);
+          }
+          for (int64_t o = 0; o < axis[2].out; o += kLanes<T>) {
+            Vec<T> value = broadcast<T>(-T(__builtin_inf()));
+            Mask<T> row = {}, column = Mask<T>{} - 1;  // none met
+            columns.each_tap(o, [&](const Tap<T>& tap) {
+              const Vec<T> v = columns.load(line.get(), tap);
+              const Mask<T> own = (Mask<T>)columns.load(row_of.get(), tap);
+              const Mask<T> equal = (v == value) | ((v != v) & (value != value));
+              const Mask<T> larger = ~(v <= value) & (value == value) & ~equal;
+              const Mask<T> better = tap.met & ((column < 0) | larger | (equal & (own < row)));
+              value = better ? v : value;
+              row = better ? own : row, column = better ? tap.column : column;
+            });
+            store_first(args.result + at + o, axis[2].out - o, value);
+            store_index<T>(args.index + at + o, axis[2].out - o, row + column, first, false);
+          }
+          for (int64_t o = 0; o < axis[2].out; ++o)
+            if (axis[2].count[o] == 0) args.index[at + o] = 0;
         });
-  });
+      });
 }
 
 inline constexpr int64_t kFewPlaces = 20;  // likewise

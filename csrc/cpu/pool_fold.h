@@ -1,4 +1,4 @@
-// Windows of stride 1 or 2 along the columns, or of three or four columns side by side, folded into
+// Windows of two or three columns of stride 1 or 2, or of three or four side by side, folded into
 // sums or maxima: what average pools share with max pools whose indices nobody asks for, and with
 // gradients of averages of one divisor.
 //
@@ -140,8 +140,7 @@ class RowVectors {
 // Calls write(o, v) for each vector of a row of outputs.
 template <class T, class Fold, int STRIDE, int TAPS, int ROWS, class Write>
 LAMINA_INLINE void fold_row(const WindowRows<T>& rows, const RowVectors<T>& vectors,
-                            const RegularColumns& columns, int64_t step, int64_t out,
-                            const Write& write) {
+                            const RegularColumns& columns, int64_t out, const Write& write) {
   struct Phases {
     Vec<T> of[STRIDE];  // columns 0, STRIDE, ...; 1, STRIDE + 1, ...
   };
@@ -154,26 +153,16 @@ LAMINA_INLINE void fold_row(const WindowRows<T>& rows, const RowVectors<T>& vect
     split_columns<T, STRIDE>(line, phases.of);
     return phases;
   };
-  if constexpr (TAPS == 0) {
-    for (int64_t o = 0; o < out; o += kLanes<T>) {
-      const int64_t column = columns.base + o * STRIDE;
-      Vec<T> v = phases(column).of[0];
-      for (int64_t t = 1; t < columns.taps; ++t) v = Fold::join(v, phases(column + t * step).of[0]);
-      write(o, v);
-    }
-  } else {
-    Phases now = phases(columns.base);
-    for (int64_t o = 0; o < out; o += kLanes<T>) {
-      Phases next{};
-      if (TAPS > STRIDE || o + kLanes<T> < out)
-        next = phases(columns.base + (o + kLanes<T>)*STRIDE);
-      Vec<T> v = now.of[0];
+  Phases now = phases(columns.base);
+  for (int64_t o = 0; o < out; o += kLanes<T>) {
+    Phases next{};
+    if (TAPS > STRIDE || o + kLanes<T> < out) next = phases(columns.base + (o + kLanes<T>)*STRIDE);
+    Vec<T> v = now.of[0];
 #pragma GCC unroll 4
-      for (int t = 1; t < TAPS; ++t)
-        v = Fold::join(v, lanes_after<T>(now.of[t % STRIDE], next.of[t % STRIDE], t / STRIDE));
-      write(o, v);
-      now = next;
-    }
+    for (int t = 1; t < TAPS; ++t)
+      v = Fold::join(v, lanes_after<T>(now.of[t % STRIDE], next.of[t % STRIDE], t / STRIDE));
+    write(o, v);
+    now = next;
   }
 }
 
@@ -221,7 +210,9 @@ static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
   if (!few_rows(args)) return false;
   const NarrowColumns<T> narrow(axis[2]);
   const RegularColumns adjacent = adjacent_columns(axis[2]);
-  if (!columns.holds && !narrow.holds && !adjacent.holds) return false;
+  const bool few = columns.holds && axis[2].step == 1 && columns.stride <= 2 &&
+                   (columns.taps == 2 || columns.taps == 3);
+  if (!few && !narrow.holds && !adjacent.holds) return false;
   const int64_t out = axis[2].out, work = row_work(args);
   const bool streamed = is_streamed<T>(args.planes * args.out_size());
   const bool large = streamed || large_input(args);
@@ -240,14 +231,15 @@ static bool fold_windows(const PoolArgs<T>& args, const RegularColumns& columns,
       const RowVectors<T> vectors(own.base, axis[2].in);
       each_row([&](const auto& behind, const auto& write) {
         if (behind.depths == 1 && behind.rows == taps)
-          fold_row<T, Fold, stride, taps, taps>(behind, vectors, own, axis[2].step, out, write);
+          fold_row<T, Fold, stride, taps, taps>(behind, vectors, own, out, write);
         else
-          fold_row<T, Fold, stride, taps, 0>(behind, vectors, own, axis[2].step, out, write);
+          fold_row<T, Fold, stride, taps, 0>(behind, vectors, own, out, write);
       });
     };
-    if (columns.holds)
-      with_constants(columns, axis[2].step,
-                     [&](auto stride, auto taps) { each_fold(columns, stride, taps); });
+    if (few)
+      with_constants(columns, axis[2].step, [&](auto stride, auto taps) {
+        if constexpr (taps > 0) each_fold(columns, stride, taps);
+      });
     else if (narrow.holds)
       each_row([&](const auto& behind, const auto& write) {
         write(0, narrow.template fold<Fold>(behind));

@@ -71,7 +71,7 @@ template <class T, class Fold, class Finish>
 static bool fold_lines(const PoolArgs<T>& args, const RegularColumns& columns,
                        const Finish& finish) {
   const PoolAxis* axis = args.axis;
-  if (!columns.holds || !few_rows(args)) return false;
+  if (!columns.holds || columns.stride > 2 || !few_rows(args)) return false;
   const int64_t out = axis[2].out, work = row_work(args);
   const bool streamed = is_streamed<T>(args.planes * args.out_size());
   const bool large = streamed || large_input(args);

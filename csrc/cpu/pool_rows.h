@@ -26,6 +26,11 @@ LAMINA_INLINE void parallel_blocks(int64_t items, int64_t grain, bool large, con
   });
 }
 
+template <class E>
+static void fill(E* to, int64_t count, E value) {
+  for (int64_t i = 0; i < count; ++i) to[i] = value;
+}
+
 // Rows of `width` elements in a block.
 LAMINA_INLINE int64_t rows_together(int64_t width) {
   return max_of<int64_t>(1, kPoolTask / max_of<int64_t>(1, width));
