@@ -146,7 +146,8 @@ def norms() -> Iterator[Function]:
 def pools() -> Iterator[Function]:
     shapes = {1: (16, 64, 1000), 2: IMAGES, 3: (2, 32, 28, 28, 28)}
     for axes, shape in shapes.items():
-        for kernel, stride in ((2, 2), (3, 2), (3, 1), (3, 3), (4, 4), (5, 3), (7, 7)):
+        windows = (2, 2), (3, 2), (3, 1), (3, 3), (4, 4), (5, 1), (5, 2), (5, 3), (7, 4), (7, 7)
+        for kernel, stride in windows:
             for name in ("max_pool", "avg_pool"):
                 yield named(
                     f"{name}{axes}d {kernel}/{stride}",
@@ -215,12 +216,30 @@ def arithmetic() -> Iterator[Function]:
             yield of_library(
                 f"{name} {dim}", lambda l, x, name=name, dim=dim: getattr(l, name)(x, dim), y
             )
+    yield from reductions_of_views()
     yield of_tensors("sum of integers", lambda x: x.sum(), below(100, *SQUARE), gradients=0)
     yield of_tensors("(x > y).sum()", lambda x, y: (x > y).sum(), x, y, gradients=0)
     yield of_library("norm", lambda l, x: l.norm(x), x)
     yield of_tensors("vector @ vector", lambda x, y: x @ y, unit(100000), unit(100000))
     yield of_tensors("matrix @ vector", lambda x, y: x @ y, x, unit(512))
     yield of_tensors("matrices @ matrices", lambda x, y: x @ y, unit(32, 64, 64), unit(32, 64, 64))
+
+
+def reductions_of_views() -> Iterator[Function]:
+    for shape in ((1, 16, 16, 16), (8, 64, 28, 28)):
+        views = {
+            "channels last": lambda x: x.permute(0, 2, 3, 1),
+            "transposed": lambda x: x.transpose(0, 1),
+            "cut": lambda x: x[:, :, 1:-1, 1:-1],
+        }
+        for layout, view in views.items():
+            for name in ("sum", "amax", "var"):
+                for dim in (-1, (1, 2)):
+                    yield of_library(
+                        f"{name} {dim} of {shape}, {layout}",
+                        lambda l, x, name=name, dim=dim, view=view: getattr(l, name)(view(x), dim),
+                        array(*shape),
+                    )
 
 
 GROUPS = (activations, losses, norms, pools, movements, arithmetic)

@@ -324,6 +324,58 @@ def test_sums_of_large_transposed_arrays(order):
             assert_allclose(lamina.mean(x, dims, keepdim), mean, rtol=1e-6, atol=1e-6)
 
 
+VIEWS = {
+    **{str(order): order for order in itertools.permutations(range(3))},
+    **{str(order): order for order in ((0, 2, 3, 1), (0, 3, 1, 2), (3, 1, 0, 2), (1, 0, 3, 2))},
+}
+ALONG_ONE = ("argmax", "argmin", "max", "min")
+OF_SEVERAL = ("sum", "mean", "var", "std", "norm", "logsumexp", "amax", "amin")
+
+
+@pytest.mark.parametrize("op", [*OF_SEVERAL, *ALONG_ONE])
+@pytest.mark.parametrize("order", VIEWS.values(), ids=VIEWS)
+def test_views_are_reduced_as_copies_are(op, order):
+    """Transposed, cut and turned around; calls that are known give the bits of first ones."""
+    whole = np.round(values(3, 4, 1, 5, 6)[:, :, 0] if len(order) == 4 else values(3, 4, 5))
+    axes = len(order)
+    cuts = (slice(None),), (..., slice(1, None)), (slice(None), slice(None, None, 2))
+    for x in (*(whole[cut].transpose(order) for cut in cuts), whole.transpose(order)[::-1]):
+        copy = np.ascontiguousarray(x)
+        for dims in (*range(axes), None) if op in ALONG_ONE else choices(axes):
+            for keepdim in (False, True):
+                if op in ("max", "min") and dims is None:
+                    continue
+                options = dict(dim=dims, keepdim=keepdim)
+                expected = getattr(lamina, op)(copy, **options)
+                first = getattr(lamina, op)(x, **options)
+                known = getattr(lamina, op)(x, **options)
+                if op in ("max", "min"):
+                    assert_array_equal(first.indices, expected.indices, strict=True)
+                    assert_array_equal(known.indices, expected.indices, strict=True)
+                    first, known, expected = first.values, known.values, expected.values
+                assert_array_equal(known, first, strict=True)
+                if op in ("amax", "amin", *ALONG_ONE):
+                    assert_array_equal(first, expected, strict=True)
+                else:
+                    assert first.shape == expected.shape
+                    assert_allclose(first, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", ["sum", "mean", "var", "amax", "norm"])
+def test_gradients_of_views(op):
+    for order in ((0, 2, 1), (2, 1, 0), (1, 0, 2)):
+        view = values(3, 4, 5).transpose(order)
+        for dims in choices(3):
+            gradients = []
+            for x in (np.ascontiguousarray(view), view, view):
+                t = lamina.tensor(x, requires_grad=True)
+                y = getattr(lamina, op)(t, dim=dims)
+                y.backward(values(*y.shape) if y.ndim else np.float32(1))
+                gradients.append(t.grad.numpy())
+            for gradient in gradients[1:]:
+                assert_allclose(gradient, gradients[0], rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_])
 @pytest.mark.parametrize("shape", [*SMALL, *LARGE, (0, 3), (5, 0, 2)], ids=str)
 def test_sums_of_integers(dtype, shape):

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
 #include <span>
 
 #include "bindings/graph.h"
@@ -74,30 +75,29 @@ PyObject* readable(const OperandRules& rules, PyObject* array, Py_ssize_t operan
   return array;
 }
 
+// A view of the array with its axes in the order; null where that is not C order.
+py::object turned(PyObject* array, const std::vector<int>& order) {
+  const auto& x = fields(array);
+  py::ssize_t extents[kMaxRank], strides[kMaxRank];
+  if (x.nd > kMaxRank) return {};
+  for (size_t i = 0; i < order.size(); ++i)
+    extents[i] = x.dimensions[order[i]], strides[i] = x.strides[order[i]];
+  py::object view = view_of(array, x.nd, extents, strides, x.data);
+  return is_aligned_in_c_order(view.ptr()) ? view : py::object();
+}
+
 // Whether all operands of the shape, apart from single elements, lie in memory alike, every place
 // filled: they are turned then.
 bool turn(const std::vector<py::ssize_t>& shape, Given& given) {
-  const auto rank = static_cast<int>(shape.size());
-  if (rank > kMaxRank) return false;
   py::object views[kMaxOperands];
   std::vector<int> order;
   for (int i = 0; i < kMaxOperands; ++i) {
-    if (given.arrays[i] == nullptr) continue;
-    const auto& x = fields(given.arrays[i]);
-    if (py::reinterpret_borrow<py::array>(given.arrays[i]).size() == 1) continue;
-    if (x.nd != rank || !std::equal(shape.begin(), shape.end(), x.dimensions)) return false;
-    for (int axis = 0; order.size() < shape.size() && axis < rank; ++axis) {
-      order.push_back(axis);
-      for (size_t j = order.size(); --j > 0 && x.strides[order[j - 1]] < x.strides[order[j]];)
-        std::swap(order[j - 1], order[j]);
-    }
-    py::ssize_t extents[kMaxRank], strides[kMaxRank];
-    for (int axis = 0; axis < rank; ++axis) {
-      extents[axis] = x.dimensions[order[static_cast<size_t>(axis)]];
-      strides[axis] = x.strides[order[static_cast<size_t>(axis)]];
-    }
-    views[i] = view_of(given.arrays[i], rank, extents, strides, x.data);
-    if (!is_aligned_in_c_order(views[i].ptr())) return false;
+    PyObject* const x = given.arrays[i];
+    if (x == nullptr || py::reinterpret_borrow<py::array>(x).size() == 1) continue;
+    if (shape_of(x) != shape) return false;
+    if (order.empty()) order = memory_order(x);
+    views[i] = turned(x, order);
+    if (!views[i]) return false;
   }
   for (int i = 0; i < kMaxOperands; ++i)
     if (views[i]) given.made[i] = views[i], given.arrays[i] = views[i].ptr();
@@ -106,6 +106,15 @@ bool turn(const std::vector<py::ssize_t>& shape, Given& given) {
 }
 
 }  // namespace
+
+std::vector<int> memory_order(PyObject* array) {
+  const auto& x = fields(array);
+  std::vector<int> order(static_cast<size_t>(x.nd));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int a, int b) { return x.strides[a] > x.strides[b]; });
+  return order;
+}
 
 bool read_arguments(const OperandRules& rules, PyObject* const* arguments, Py_ssize_t count,
                     Given& given) {

@@ -44,6 +44,9 @@ struct Given {
 bool read_arguments(const OperandRules& rules, PyObject* const* arguments, Py_ssize_t count,
                     Given& given);
 
+// The axes of an array as they lie in memory, outermost first.
+std::vector<int> memory_order(PyObject* array);
+
 // Copies or turns what the call does not read as it is. False where Python must look at it.
 bool arrange(const Call& call, Given& given);
 

@@ -177,6 +177,17 @@ py::object run_strided(const Calls& calls, const Known& known, const Given& give
                                         keeps_result);
 }
 
+// The result, where the call takes its operand as it lies in memory; null where it does not.
+py::object run_uncopied(const Known& known, const Given& given) {
+  const Call& call = known.call;
+  const bool keeps = given.recorded != 0 && (given.kept(call) & 1) != 0;
+  if (given.strided != 1 || !call.run_uncopied || keeps) return {};
+  py::object result = new_array_or_throw(call.shape, known.type);
+  Array operand, target;
+  operand.load(given.arrays[0]), target.load(result);
+  return call.run_uncopied(operand, target) ? result : py::object();
+}
+
 // packed: the Tensor beside which its packed form may be kept, or null.
 py::object run_in_order(const Calls& calls, const Known& known, const Given& given,
                         PyObject* packed, Extras& extras) {
@@ -214,12 +225,14 @@ PyObject* run_known(PyObject* self, PyObject* const* arguments, Py_ssize_t count
   const bool compiled = call.gradient && (given.recorded & ~call.compiled) == 0;
   if (given.recorded != 0 && !compiled) return apply(calls, *known, arguments);
   try {
-    if (!arrange(call, given)) Py_RETURN_NONE;
     Extras extras;
     extras.wanted = given.recorded != 0;
+    py::object result = run_uncopied(*known, given);
+    if (!result && !arrange(call, given)) Py_RETURN_NONE;
     PyObject* const packed = packs ? arguments[call.packs] : nullptr;
-    py::object result = given.strided != 0 ? run_strided(calls, *known, given)
-                                           : run_in_order(calls, *known, given, packed, extras);
+    if (!result)
+      result = given.strided != 0 ? run_strided(calls, *known, given)
+                                  : run_in_order(calls, *known, given, packed, extras);
     py::object second;
     if (call.second) second = py::reinterpret_borrow<py::object>(extras[0].object());
     if (second && given.tensors != 0) second = wrap(second.release().ptr());

@@ -78,6 +78,9 @@ struct Call {
   unsigned differentiable = ~0U;  // bits of the operands that `apply` sees as Tensors
   int packs = -1;           // the operand whose packed form may be kept where nothing is recorded
   unsigned compiled = ~0U;  // bits of those whose gradients `gradient` makes
+  // What `run` does for the one operand as it lies in memory, in an order or with gaps that are not
+  // C order. False where it must be copied.
+  std::function<bool(const Array& operand, const Array& result)> run_uncopied = {};
   // What `run` does, where operands may have any strides; else they are copied to C order.
   const class Loops* loops = nullptr;
   bool by_places = false;  // an element of the result is made of those at its place

@@ -3,10 +3,12 @@
 #include <limits>
 #include <map>
 
+#include "bindings/call_arguments.h"
 #include "bindings/calls.h"
 #include "bindings/common.h"
 #include "bindings/numpy_array.h"
 #include "bindings/on_processor.h"
+#include "bindings/strided_copy.h"
 
 LAMINA_ARGS(ReduceArgs)
 LAMINA_ARGS(ExtremeArgs)
@@ -62,6 +64,13 @@ Runs runs_of(const std::vector<py::ssize_t>& shape, const std::vector<bool>& red
   return runs;
 }
 
+// The elements of an array in C order, or with the gaps that the runs know of.
+template <class T>
+const T* elements(const Array& x, const Runs& runs) {
+  const bool gaps = (runs.outer_gap | runs.n_gap | runs.inner_gap) != 0;
+  return gaps ? static_cast<const T*>(x.data()) : checked_data<T>(x, "x", runs.size());
+}
+
 // centre: what variances leave for their gradients.
 void reduce(Reduction kind, const Runs& runs, double divisor, const Array& x, const Array& y,
             const std::optional<Array>& centre) {
@@ -69,7 +78,7 @@ void reduce(Reduction kind, const Runs& runs, double divisor, const Array& x, co
   visit_float(y, [&]<class T>(T) {
     ops::ReduceArgs<T> args;
     args.axes = runs, args.kind = kind, args.divisor = divisor;
-    args.x = checked_data<T>(x, "x", runs.size());
+    args.x = elements<T>(x, runs);
     args.centre = data_if<double>(centre, "centre", runs.lines());
     args.result = checked_data<T>(y, "y", runs.lines());
     run_on_processor("reduce", "fprop", args, runs.size());
@@ -98,7 +107,7 @@ void extreme(bool smallest, const Runs& runs, const Array& x, const std::optiona
   visit_float(x, [&]<class T>(T) {
     ops::ExtremeArgs<T> args;
     args.axes = runs, args.smallest = smallest;
-    args.x = checked_data<T>(x, "x", runs.size());
+    args.x = elements<T>(x, runs);
     args.indices = data_if<int64_t>(indices, "indices", runs.lines());
     args.result = data_if<T>(y, "y", runs.lines());
     // Beside float32, vectors of the kernels count rows in 32 bits.
@@ -143,6 +152,101 @@ Array like(const Array& array, ElementType type) {
   return made;
 }
 
+// The runs of an array that is not in C order: in the order of its memory.
+class RunsOfMemory : public Runs {
+ public:
+  static constexpr int64_t kShortRun = 64;
+
+  RunsOfMemory(const Array& x, const std::vector<bool>& reduced)
+      : order_(memory_order(x.object())), shape_(shape_of(x.object())), reduced_(reduced) {
+    holds_ = read(x);
+  }
+
+  bool holds() const { return holds_; }
+  // Whether lines consist of runs that are short to begin anew: a copy is less work.
+  bool broken() const { return m > 1 && m < kShortRun && n > 1; }
+  // Whether the axes that are reduced, or the others, lie in their own order.
+  bool in_order(bool reduced) const {
+    int last = -1;
+    for (const int axis : order_) {
+      if (reduced_[at(axis)] != reduced || shape_[at(axis)] == 1) continue;
+      if (axis < last) return false;
+      last = axis;
+    }
+    return true;
+  }
+  // Calls body(result) with y, or with what is copied to y then.
+  template <class Body>
+  void write(const Array& y, const Body& body) const {
+    if (in_order(false)) return body(y);
+    Array lying;
+    lying.load(new_array_or_throw({y.size()}, y.type()));
+    body(lying);
+    std::vector<py::ssize_t> extents, from, to, step(shape_.size());
+    py::ssize_t distance = static_cast<py::ssize_t>(y.bytes()) / y.size();
+    for (size_t i = order_.size(); i-- > 0;) {
+      const size_t axis = at(order_[i]);
+      if (reduced_[axis] || shape_[axis] == 1) continue;
+      step[axis] = distance, distance *= shape_[axis];
+    }
+    for (size_t axis = 0; axis < shape_.size(); ++axis) {
+      if (step[axis] == 0) continue;
+      distance /= shape_[axis];
+      extents.push_back(shape_[axis]), from.push_back(step[axis]), to.push_back(distance);
+    }
+    const auto view = [&](const Array& array, const std::vector<py::ssize_t>& strides) {
+      return view_of(array.object(), static_cast<int>(extents.size()), extents.data(),
+                     strides.data(), static_cast<char*>(array.data()));
+    };
+    copy_strided(view(lying, from).ptr(), view(y, to).ptr());
+  }
+
+ private:
+  // Axes that follow each other without a gap.
+  struct Level {
+    bool reduced;
+    int64_t extent, step;
+  };
+
+  static size_t at(int axis) { return static_cast<size_t>(axis); }
+
+  bool read(const Array& x) {
+    std::vector<Level> levels;
+    const auto item = static_cast<int64_t>(x.bytes()) / x.size();
+    for (const int axis : order_) {
+      const int64_t extent = shape_[at(axis)], bytes = fields(x.object()).strides[axis];
+      const bool is_reduced = reduced_[at(axis)];
+      if (extent == 1) continue;
+      if (bytes <= 0 || bytes % item != 0) return false;
+      const int64_t step = bytes / item;
+      if (!levels.empty() && levels.back().reduced == is_reduced &&
+          levels.back().step == extent * step)
+        levels.back().extent *= extent, levels.back().step = step;
+      else
+        levels.push_back({is_reduced, extent, step});
+    }
+    if (levels.empty() || levels.back().step != 1) return false;
+    const auto take = [&](bool is_reduced, int64_t& extent, int64_t& step) {
+      if (levels.empty() || levels.back().reduced != is_reduced) return;
+      extent = levels.back().extent, step = levels.back().step;
+      levels.pop_back();
+    };
+    int64_t one = 1;
+    take(true, m, one);
+    take(false, inner, inner_gap);
+    take(true, n, n_gap);
+    take(false, outer, outer_gap);
+    if (n == 1 && outer == 1) std::swap(inner, outer), std::swap(inner_gap, outer_gap);
+    if (outer == 1) outer_gap = 1;  // as of runs that are not in C order
+    return levels.empty() && length() > 1;
+  }
+
+  std::vector<int> order_;
+  std::vector<py::ssize_t> shape_;
+  const std::vector<bool>& reduced_;
+  bool holds_;
+};
+
 Call reduce_call(std::vector<py::ssize_t> shape, const std::string& kind_name,
                  const std::vector<py::ssize_t>& x_shape, const std::vector<bool>& reduced,
                  double divisor) {
@@ -152,6 +256,8 @@ Call reduce_call(std::vector<py::ssize_t> shape, const std::string& kind_name,
       kind == Reduction::variance || kind == Reduction::deviation || kind == Reduction::product;
   const bool of_result =
       kind == Reduction::euclidean || kind == Reduction::deviation || kind == Reduction::logsumexp;
+  const bool in_parts = kind == Reduction::variance || kind == Reduction::deviation ||
+                        kind == Reduction::logsumexp;  // which every run joins
   Call call;
   call.shape = std::move(shape);
   call.run = [=](const Operands& given, const Array& y, Extras& extras) {
@@ -159,6 +265,13 @@ Call reduce_call(std::vector<py::ssize_t> shape, const std::string& kind_name,
     if (centred && extras.wanted) centre = extras[0] = like(y, ElementType::f64);
     reduce(kind, runs, divisor, *given[0], y, centre);
   };
+  call.run_uncopied = [=](const Array& x, const Array& y) {
+    const RunsOfMemory lying(x, reduced);
+    if (!lying.holds() || (in_parts && lying.broken())) return false;
+    lying.write(y, [&](const Array& to) { reduce(kind, lying, divisor, x, to, {}); });
+    return true;
+  };
+  call.copies = true;
   call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
     std::optional<Array> y, centre;
     if (of_result) y = kept.result;
@@ -176,9 +289,16 @@ Call extreme_call(std::vector<py::ssize_t> shape, const std::string& op,
   const bool smallest = op.ends_with("min");
   Call call;
   call.shape = std::move(shape);
+  call.copies = true;
   if (op == "amax" || op == "amin") {
     call.run = [=](const Operands& given, const Array& y, Extras&) {
       extreme(smallest, runs, *given[0], y, {});
+    };
+    call.run_uncopied = [=](const Array& x, const Array& y) {
+      const RunsOfMemory lying(x, reduced);
+      if (!lying.holds() || lying.broken()) return false;
+      lying.write(y, [&](const Array& to) { extreme(smallest, lying, x, to, {}); });
+      return true;
     };
     call.gradient = [=](const Kept& kept, const Array& grad_y, Gradients& gradients) {
       extreme_gradient(runs, kept.operands[0], kept.result, {}, grad_y, gradients.make(0));
@@ -197,6 +317,15 @@ Call extreme_call(std::vector<py::ssize_t> shape, const std::string& op,
     call.constant = true;
     call.run = [=](const Operands& given, const Array& y, Extras&) {
       extreme(smallest, runs, *given[0], {}, y);
+    };
+    call.run_uncopied = [=](const Array& x, const Array& y) {
+      // Indices count along one run of axes; columns are found sooner than in short lines.
+      const RunsOfMemory lying(x, reduced);
+      const bool lines = lying.m > 1 && lying.m < RunsOfMemory::kShortRun && runs.m == 1;
+      if (!lying.holds() || !lying.in_order(true) || (lying.n > 1 && lying.m > 1) || lines)
+        return false;
+      lying.write(y, [&](const Array& to) { extreme(smallest, lying, x, {}, to); });
+      return true;
     };
   }
   return call;

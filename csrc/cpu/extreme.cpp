@@ -103,9 +103,9 @@ static T line_extreme(const T* x, int64_t size) {
   return extreme_lane<Smallest, T>(extreme_of<Smallest, T>(found, other));
 }
 
-// The extremes of lines of `size` elements, one behind the other.
+// The extremes of lines of `size` elements, `step` apart.
 template <bool Smallest, int Lines, class T>
-LAMINA_INLINE void short_extremes(const T* x, int64_t size, T* y) {
+LAMINA_INLINE void short_extremes(const T* x, int64_t size, int64_t step, T* y) {
   Vec<T> best[Lines][2];
 #pragma GCC unroll 4
   for (auto& two : best) two[0] = two[1] = broadcast(kNoElement<Smallest, T>);
@@ -115,8 +115,8 @@ LAMINA_INLINE void short_extremes(const T* x, int64_t size, T* y) {
     for (int line = 0; line < Lines; ++line)
 #pragma GCC unroll 2
       for (int c = 0; c < 2; ++c) {
-        const T* const from = x + line * size + i + c * kLanes<T>;
-        __builtin_prefetch(from + Lines * size);  // of the next lines
+        const T* const from = x + line * step + i + c * kLanes<T>;
+        __builtin_prefetch(from + Lines * step);  // of the next lines
         best[line][c] = extreme_of<Smallest, T>(load(from), best[line][c]);
       }
 #pragma GCC unroll 2
@@ -125,7 +125,7 @@ LAMINA_INLINE void short_extremes(const T* x, int64_t size, T* y) {
 #pragma GCC unroll 4
       for (int line = 0; line < Lines; ++line)
         best[line][c] = extreme_of<Smallest, T>(
-            load_first(x + line * size + i, size - i, kNoElement<Smallest, T>), best[line][c]);
+            load_first(x + line * step + i, size - i, kNoElement<Smallest, T>), best[line][c]);
 #pragma GCC unroll 4
   for (int line = 0; line < Lines; ++line)
     y[line] = extreme_lane<Smallest, T>(extreme_of<Smallest, T>(best[line][0], best[line][1]));
@@ -226,13 +226,13 @@ struct ExtremeColumns {
 
 template <bool Smallest, class T>
 static void extreme(const ExtremeArgs<T>& args) {
-  const int64_t size = args.axes.m;
-  if (args.axes.n == 1 && size <= kShortLine && !args.indices) {
+  const int64_t size = args.axes.m, step = args.axes.outer_step();
+  if (args.axes.n == 1 && args.axes.inner == 1 && size <= kShortLine && !args.indices) {
     const auto few = [&](int64_t line) {
-      short_extremes<Smallest, kFewLines>(args.x + line * size, size, args.result + line);
+      short_extremes<Smallest, kFewLines>(args.x + line * step, size, step, args.result + line);
     };
     const auto one = [&](int64_t line) {
-      short_extremes<Smallest, 1>(args.x + line * size, size, args.result + line);
+      short_extremes<Smallest, 1>(args.x + line * step, size, step, args.result + line);
     };
     return for_short_lines(args.axes.lines(), size, few, one);
   }

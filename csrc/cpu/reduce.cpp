@@ -149,9 +149,9 @@ struct FoldedColumns {
   }
 };
 
-// finish(line, value) of lines of `size` elements, one behind the other.
+// finish(line, value) of lines of `size` elements, `step` apart.
 template <class Join, class Of, int Lines, class T, class Finish>
-LAMINA_INLINE void fold_short(const T* x, int64_t size, const Finish& finish) {
+LAMINA_INLINE void fold_short(const T* x, int64_t size, int64_t step, const Finish& finish) {
   Wide chain[Lines][2];
 #pragma GCC unroll 4
   for (auto& two : chain) two[0] = two[1] = broadcast(Join::kNone);
@@ -159,18 +159,18 @@ LAMINA_INLINE void fold_short(const T* x, int64_t size, const Finish& finish) {
   for (; i + 2 * kWide <= size; i += 2 * kWide)
 #pragma GCC unroll 4
     for (int line = 0; line < Lines; ++line) {
-      __builtin_prefetch(x + (Lines + line) * size + i);  // of the next lines
+      __builtin_prefetch(x + (Lines + line) * step + i);  // of the next lines
 #pragma GCC unroll 2
       for (int c = 0; c < 2; ++c)
         chain[line][c] =
-            Join::join(chain[line][c], Of()(load_wide(x + line * size + i + c * kWide)));
+            Join::join(chain[line][c], Of()(load_wide(x + line * step + i + c * kWide)));
     }
 #pragma GCC unroll 2
   for (int c = 0; c < 2; ++c, i += kWide)
     if (i < size)
 #pragma GCC unroll 4
       for (int line = 0; line < Lines; ++line) {
-        const Wide last = Of()(load_wide(x + line * size + i, size - i));
+        const Wide last = Of()(load_wide(x + line * step + i, size - i));
         chain[line][c] = Join::join(chain[line][c], first_lanes(last, size - i, Join::kNone));
       }
 #pragma GCC unroll 4
@@ -194,14 +194,14 @@ static void fold(const ReduceArgs<T>& args, bool root = false) {
         args.axes, args.x, [&](int64_t line, int64_t count, const FoldedColumns<Join, Of>& folded) {
           for (int64_t j = 0; j < count; ++j) finish(line + j, folded.value[j]);
         });
-  const int64_t size = args.axes.m;
-  if (args.axes.n == 1 && size <= kShortLine) {
+  const int64_t size = args.axes.m, step = args.axes.outer_step();
+  if (args.axes.n == 1 && args.axes.inner == 1 && size <= kShortLine) {
     const auto few = [&](int64_t line) {
-      fold_short<Join, Of, kFewLines>(args.x + line * size, size,
+      fold_short<Join, Of, kFewLines>(args.x + line * step, size, step,
                                       [=](int64_t i, double value) { finish(line + i, value); });
     };
     const auto one = [&](int64_t line) {
-      fold_short<Join, Of, 1>(args.x + line * size, size,
+      fold_short<Join, Of, 1>(args.x + line * step, size, step,
                               [=](int64_t, double value) { finish(line, value); });
     };
     return for_short_lines(args.axes.lines(), size, few, one);

@@ -91,17 +91,24 @@ template <class State, class T, class Finish>
 static void reduce_lines(const ops::Axes& axes, const T* x, const State& start,
                          const Finish& finish) {
   const int64_t n = axes.n, m = axes.m, lines = axes.lines(), length = axes.length();
-  const auto add_rows = [&](State& state, int64_t line, int64_t begin, int64_t end) {
-    const T* run = x + (n == 1 ? line * m : axes.at(line, begin));  // most without divisions
-    for (int64_t row = begin; row < end; ++row, run += axes.inner * m) state.add(run, row * m, m);
-  };
   if (length <= kPiece) {
     const int64_t grain = kPiece / max_of<int64_t>(length, 1);
     return parallel_ranges(lines, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t line = begin; line < end; ++line) {
+      for (int64_t line = begin; line < end && n == 1; ++line) {
         State state = start;
-        add_rows(state, line, 0, n);
+        state.add(x + axes.at(line, 0), 0, m);
         finish(line, state);
+      }
+      constexpr int64_t kNeighbours = 8;  // lines whose runs follow each other in memory
+      State states[kNeighbours];
+      for (int64_t line = begin, count; line < end && n != 1; line += count) {
+        const T* run = x + axes.at(line, 0);
+        count = min_of(min_of(kNeighbours, end - line), axes.inner - line % axes.inner);
+        for (int64_t i = 0; i < count; ++i) states[i] = start;
+        for (int64_t row = 0; row < n; ++row, run += axes.n_step())
+          for (int64_t i = 0; i < count; ++i)
+            states[i].add(run + i * axes.inner_step(), row * m, m);
+        for (int64_t i = 0; i < count; ++i) finish(line + i, states[i]);
       }
     });
   }
@@ -116,7 +123,8 @@ static void reduce_lines(const ops::Axes& axes, const T* x, const State& start,
       const int64_t row = piece / cuts, from = piece % cuts * kPiece;
       state.add(x + axes.at(line, row) + from, row * m + from, min_of(kPiece, m - from));
     } else {
-      add_rows(state, line, piece * rows, min_of(n, (piece + 1) * rows));
+      for (int64_t row = piece * rows, end = min_of(n, row + rows); row < end; ++row)
+        state.add(x + axes.at(line, row), row * m, m);
     }
     parts[task] = state;
   });
@@ -152,7 +160,8 @@ static void reduce_columns(const ops::Axes& axes, const T* x, const Finish& fini
     const int64_t column = place % tiles * width, outer = place / tiles, row = block * rows;
     const int64_t count = min_of(width, inner - column);
     columns.start(count);
-    columns.add(x + (outer * n + row) * inner + column, min_of(rows, n - row), row, inner, count);
+    columns.add(x + outer * axes.outer_step() + row * axes.n_step() + column, min_of(rows, n - row),
+                row, axes.n_step(), count);
   };
   const auto finish_place = [&](const Columns& columns, int64_t place) {
     const int64_t column = place % tiles * width;

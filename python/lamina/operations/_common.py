@@ -168,8 +168,8 @@ def kept_shape(shape: tuple[int, ...], dims: tuple[int, ...], keepdim: bool) -> 
 
 
 def _memory_order(x: Any) -> list[int]:
-    """The axes of a large array as they lie in memory, if without gaps, and not in C order."""
-    if x.flags.c_contiguous or x.nbytes <= 1 << 18:  # known calls copy smaller ones
+    """The axes of an array as they lie in memory, if without gaps, and not in C order."""
+    if x.flags.c_contiguous:
         return []
     order = sorted(range(x.ndim), key=lambda axis: -x.strides[axis])
     return order if x.transpose(order).flags.c_contiguous else []

@@ -1,8 +1,8 @@
 """Reductions over one, several or all dimensions, and running sums.
 
 NumPy arrays of floats go to the kernels of csrc/ops/reduce.h, where their axes form few runs;
-others are reduced by their own library. Sums of float32 are added in float64, and a large array's
-in the order that its elements have in memory, as NumPy's are: a transposed copy may differ by a
+others are reduced by their own library. Sums of float32 are added in float64, in the order that the
+elements have in memory where a transposed array fills it, as NumPy's are: a copy may differ by a
 rounding.
 """
 
@@ -361,7 +361,11 @@ def _remember(
     _, axes = dims_and_axes(op, x, asked[1])
     if axes is not None:
         rest = (kind, x.shape, axes, divisor)
-        _known[op].remember(asked, y, _C.reduce_call, rest, record)
+        known = _known[op]
+        known.remember(asked, y, _C.reduce_call, rest, record)
+        if not getattr(x, "_data", x).flags.c_contiguous:
+            again = known.run(*asked)  # as it lies in memory, as from now on
+            return y if again is None else again
     return y
 
 
