@@ -4,9 +4,10 @@
 //               windows by two-source permutes (cpu/pool_fold.h), or short rows as one line
 //               (cpu/pool_lines.h). Where the places of maxima are asked for, a vector of outputs
 //               takes its taps one by one in the order of the window.
-//               Any other windows: cpu/pool_columns.h. Whole rows are one run of memory; averages
-//               of whole planes sum the lanes of a vector of planes together. Rows are fetched
-//               ahead: the hardware does not see them coming.
+//               Strides up to 16, and more taps: cpu/pool_phases.h; others: cpu/pool_columns.h.
+//               Whole rows are one run of memory; averages of whole planes sum the lanes of a
+//               vector of planes together. Rows are fetched ahead: the hardware does not see them
+//               coming.
 // Partitioning  rows of planes, in groups of about kPoolTask elements.
 // Numerics      sums down the rows, then across the columns; whole rows in vectors, whose lanes are
 //               summed as a fixed tree.
@@ -149,8 +150,9 @@ void max_pool_fprop_windows(const PoolArgs<T>& args) {
     return fold_taps<T, Maximum<T>>(args, as_it_is);
   }
   if (small_plane(args) && columns.holds && few_rows(args)) {
-    if (columns.stride <= 2) return max_pool_regular(args, columns);
-    if (single_rows(args)) return largest_of_phases(args, columns);
+    const bool single = single_rows(args), few = columns.taps < kFewTaps;
+    if (columns.stride <= 2 && (single || few)) return max_pool_regular(args, columns);
+    if (single) return largest_of_phases(args, columns);
     return largest_of_folded_phases(args, columns);
   }
   if (single_rows(args) && are_runs(args.axis[2], kFewPlaces)) return largest_of_runs(args);

@@ -13,6 +13,7 @@
 LAMINA_CPU_NAMESPACE_BEGIN
 
 inline constexpr int64_t kMostStride = 16;
+inline constexpr int64_t kFewTaps = 5;  // in stride 1 or 2: fewer are offered as fast one by one
 
 // As split_columns, of any Step: even and odd ones first, or one vector after the other.
 template <class T, int Step>
