@@ -6,10 +6,11 @@
 //               masked loads: nothing is copied or padded. A row alone is summed in runs of 8
 //               vectors of columns, which share the broadcasts. Stride 2 takes every other column
 //               of two loads; its input gradient computes both phases of the columns and
-//               interleaves them in the store. Other strides, and a depth, take the padded copy of
-//               direct.h. Small planes slide (cpu/depthwise_slide.h).
+//               interleaves them in the store. A plane of a volume is the sum over the planes of x
+//               that its taps along the depth meet. Other strides take the padded copy of direct.h.
+//               Small planes of images slide (cpu/depthwise_slide.h).
 // Partitioning  planes of the result, row classes (cpu/depthwise.h), bands of tiles.
-// Numerics      an output sums its taps in order of row chunks of 7, 5, 3, 2, 1 (of a row
+// Numerics      an output sums its taps in order of depth, row chunks of 7, 5, 3, 2, 1 (of a row
 //               alone, of 1), column, row.
 // Floor         the larger of x and y once through the caches, and the products at the FMA peak.
 #include "cpu/activate.h"
@@ -28,22 +29,29 @@ struct DepthwisePass {
   const T *x, *weight, *bias;
   ops::Epilogue<T> epilogue;
   T* y;
-  int64_t planes, channels;  // of y
-  int64_t shared, sources;   // planes of y per plane of x, or of x per plane of y
+  int64_t x_planes, planes;  // of x and y, in all
+  int64_t channels, depth;   // of y
+  int64_t sources;           // most planes of x per plane of y
   int64_t in[2], out[2];     // planes of x and y
   int64_t kernel[2];
+};
+
+// A plane of x that a plane of y sums over, and the taps along rows and columns that it meets.
+template <class T>
+struct PlaneSource {
+  const T *x, *weight;
 };
 
 // One tile: `rows` are those of x for the first source, row_count of them a source.
 template <class T>
 struct DepthwiseTile {
   const T* const* rows;
+  const PlaneSource<T>* source;
   int64_t row_count, sources;
-  const T* weight;  // of the first source
   RowClass row;
   const ColumnClass* columns;  // by phase
   int64_t width;               // columns of x
-  int64_t kernel_width, kernel_size;
+  int64_t kernel_width;
 };
 
 // sum[B] (+)= the products of `kTaps` rows of taps and all columns of taps; weight is that of the
@@ -82,8 +90,8 @@ LAMINA_INLINE void sum_columns(const DepthwiseTile<T>& tile, const ColumnClass& 
   for (int64_t source = 0; source < tile.sources; ++source)
     for (int64_t t = 0; t < tile.row.taps;) {
       const T* const* rows = tile.rows + source * tile.row_count + t;
-      const T* weight = tile.weight + source * tile.kernel_size +
-                        tile.row.filter * tile.kernel_width + t * filter_row + columns.filter;
+      const T* weight = tile.source[source].weight + tile.row.filter * tile.kernel_width +
+                        t * filter_row + columns.filter;
       t += with_tap_rows(tile.row.taps - t, [&](auto count) {
         sum_taps<T, B, ST, count.value>(rows, tile.width, columns.first + ST * column, columns,
                                         weight, filter_row, source + t > 0, sums);
@@ -101,8 +109,8 @@ template <class T, int RUN, int ST>
   for (int64_t source = 0; source < tile.sources; ++source)
     for (int64_t t = 0; t < tile.row.taps; ++t) {
       const T* const row = tile.rows[source * tile.row_count + t];
-      const T* weight = tile.weight + source * tile.kernel_size +
-                        tile.row.filter * tile.kernel_width + t * filter_row + columns.filter;
+      const T* weight = tile.source[source].weight + tile.row.filter * tile.kernel_width +
+                        t * filter_row + columns.filter;
       int64_t place = columns.first + ST * column;
       for (int64_t u = 0; u < columns.taps;
            ++u, place += columns.step, weight += columns.filter_step) {
@@ -186,10 +194,11 @@ LAMINA_INLINE void any_rows(int64_t block, const DepthwisePass<T>& pass,
   depthwise_rows<T, 1, ST, P>(pass, tile, rows, place, bias);
 }
 
-// class_of(i) is row class i of `classes`, the first of them the largest.
-template <int ST, int P, class T, class Classes>
+// class_of(i) is row class i of `classes`, the first of them the largest; sources_of(channel plane,
+// depth, to) writes the sources of a plane of y and gives their number.
+template <int ST, int P, class T, class Classes, class Sources>
 static void depthwise_planes(const DepthwisePass<T>& pass, int64_t classes, const Classes& class_of,
-                             const ColumnClass* columns) {
+                             const ColumnClass* columns, const Sources& sources_of) {
   if (pass.planes * pass.out[0] * pass.out[1] == 0) return;
   const RowClass largest = class_of(0);
   const int64_t block = rows_per_tile(largest.count);
@@ -201,39 +210,43 @@ static void depthwise_planes(const DepthwisePass<T>& pass, int64_t classes, cons
   const int64_t grain = max_of<int64_t>(kDepthwiseTask / (tile_work * band), 1);
   const int64_t row_count = (block - 1) * ST + pass.kernel[0];
   const int64_t in_size = pass.in[0] * pass.in[1], out_size = pass.out[0] * pass.out[1];
-  const T* const x_end = pass.x + pass.planes / pass.shared * pass.sources * in_size;
+  const T* const x_end = pass.x + pass.x_planes * in_size;
   const T* const y_end = pass.y + pass.planes * out_size;
   parallel_ranges(pass.planes * classes * bands, grain, [&](int64_t begin, int64_t end) {
     Scratch<const T*> pointers(row_count * pass.sources);
+    Scratch<PlaneSource<T>> source(pass.sources);
     Scratch<T> zeros(pass.in[1]);
     for (int64_t i = 0; i < pass.in[1]; ++i) zeros[i] = 0;
-    const int64_t filter = pass.sources * pass.kernel[0] * pass.kernel[1];
     int64_t plane = begin / (classes * bands), index = begin / bands % classes;
-    int64_t k = plane % pass.channels, which = begin % bands;
-    DepthwiseTile<T> tile = {pointers.get(), row_count,       pass.sources,
-                             nullptr,        class_of(index), columns,
-                             pass.in[1],     pass.kernel[1],  pass.kernel[0] * pass.kernel[1]};
+    int64_t volume = plane / pass.depth, o0 = plane % pass.depth;
+    int64_t k = volume % pass.channels, which = begin % bands;
+    DepthwiseTile<T> tile = {
+        pointers.get(),  source.get(), row_count,  sources_of(volume, o0, source.get()),
+        class_of(index), columns,      pass.in[1], pass.kernel[1]};
     for (int64_t unit = begin; unit < end; ++unit) {
       const RowClass& row = tile.row;
       const int64_t first = which * band * block, last = min_of(row.count, first + band * block);
       const int64_t x_step = ST * row.x_step * pass.in[1], y_step = row.y_step * pass.out[1];
-      const T* x = pass.x + plane / pass.shared * pass.sources * in_size;
-      tile.weight = pass.weight + k * filter;
+      const T* const newest = tile.sources ? source[tile.sources - 1].x : x_end;
       for (int64_t j = first; j < last; j += block) {
         const int64_t place = plane * out_size + row.y_first * pass.out[1] + j * y_step;
         const int64_t rows = min_of(block, last - j);
         prefetch_ahead(pass.y + place, rows * y_step, y_end);
-        prefetch_ahead(x + j * x_step, rows * x_step, x_end);
-        for (int64_t source = 0; source < pass.sources; ++source)
-          find_rows(row, j, row_count, ST, x + source * in_size, pass.in, zeros.get(),
-                    &pointers[source * row_count]);
+        prefetch_ahead(newest + j * x_step, rows * x_step, x_end);
+        for (int64_t i = 0; i < tile.sources; ++i)
+          find_rows(row, j, row_count, ST, source[i].x, pass.in, zeros.get(),
+                    &pointers[i * row_count]);
         any_rows<T, ST, P>(block, pass, tile, rows, place, pass.bias ? pass.bias[k] : T(0));
       }
       if (++which < bands) continue;
       which = 0;
       if (++index == classes) {
         index = 0, ++plane;
-        if (++k == pass.channels) k = 0;
+        if (++o0 == pass.depth) {
+          o0 = 0, ++volume;
+          if (++k == pass.channels) k = 0;
+        }
+        if (unit + 1 < end) tile.sources = sources_of(volume, o0, source.get());
       }
       if (classes > 1) tile.row = class_of(index);
     }
@@ -272,19 +285,31 @@ void conv_fprop_depthwise(const ConvArgs<T>& args) {
                                  args.bias,
                                  args.epilogue,
                                  args.result,
-                                 s.n * s.k,
+                                 s.n * s.c * s.in[0],
+                                 s.n * s.k * s.out[0],
                                  s.k,
-                                 s.k_per_group(),
-                                 1,
+                                 s.out[0],
+                                 s.kernel[0],
                                  {s.in[1], s.in[2]},
                                  {s.out[1], s.out[2]},
                                  {s.kernel[1], s.kernel[2]}};
   const auto class_of = [&](int64_t index) { return row_class(s, index); };
   const ColumnClass columns = column_class(s);
+  const int64_t shared = s.k_per_group(), plane = s.in[1] * s.in[2];
+  const auto sources_of = [&](int64_t volume, int64_t o0, PlaneSource<T>* to) {
+    const T* const x = args.x + (shared == 1 ? volume : volume / shared) * s.in[0] * plane;
+    const T* weight = args.weight + volume % s.k * s.kernel_size();
+    int64_t count = 0, i0 = o0 * s.stride[0] - s.pad[0];
+    for (int64_t t = 0; t < s.kernel[0]; ++t, i0 += s.dilation[0]) {
+      if (i0 >= 0 && i0 < s.in[0]) to[count++] = {x + i0 * plane, weight};
+      weight += s.kernel[1] * s.kernel[2];
+    }
+    return count;
+  };
   if (s.stride[2] == 1)
-    depthwise_planes<1, 1>(pass, row_classes(s), class_of, &columns);
+    depthwise_planes<1, 1>(pass, row_classes(s), class_of, &columns, sources_of);
   else
-    depthwise_planes<2, 1>(pass, row_classes(s), class_of, &columns);
+    depthwise_planes<2, 1>(pass, row_classes(s), class_of, &columns, sources_of);
 }
 
 template <class T>
@@ -293,21 +318,33 @@ void conv_dgrad_depthwise(const ConvArgs<T>& args) {
   if (slides(s) && s.k_per_group() == 1)
     return slide_small_planes(args, conv_phase(s, 0).shape, args.grad_y,
                               args.weight + s.kernel_size() - 1, -1);
-  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1 || s.stride[0] != 1 || s.pad[0] != 0 ||
-      s.stride[2] > 2)
-    return direct_dgrad<T, 1, 6>(args);
+  if (s.stride[2] > 2) return direct_dgrad<T, 1, 6>(args);
+  const int64_t filters = s.k_per_group(), plane = s.out[1] * s.out[2];
   const DepthwisePass<T> pass = {args.grad_y,
                                  args.weight,
                                  args.bias,
                                  args.epilogue,
                                  args.result,
-                                 s.n * s.c,
+                                 s.n * s.k * s.out[0],
+                                 s.n * s.c * s.in[0],
                                  s.c,
-                                 1,
-                                 s.k_per_group(),
+                                 s.in[0],
+                                 filters * s.kernel[0],
                                  {s.out[1], s.out[2]},
                                  {s.in[1], s.in[2]},
                                  {s.kernel[1], s.kernel[2]}};
+  const auto sources_of = [&](int64_t volume, int64_t i0, PlaneSource<T>* to) {
+    const T* grad_y = args.grad_y + volume * filters * s.out[0] * plane;
+    const T* weight = args.weight + volume % s.c * filters * s.kernel_size();
+    int64_t count = 0;
+    for (int64_t k = 0; k < filters; ++k, grad_y += s.out[0] * plane)
+      for (int64_t t = 0; t < s.kernel[0]; ++t, weight += s.kernel[1] * s.kernel[2]) {
+        const int64_t at = i0 + s.pad[0] - t * s.dilation[0];
+        if (at < 0 || at >= s.out[0] * s.stride[0] || at % s.stride[0] != 0) continue;
+        to[count++] = {grad_y + at / s.stride[0] * plane, weight};
+      }
+    return count;
+  };
   const int64_t spread = s.dilation[1] / greatest_divisor(s.stride[1], s.dilation[1]);
   const int64_t spreads = min_of(spread, ceil_div(s.in[1], s.stride[1]));
   const auto class_of = [&](int64_t index) {
@@ -324,9 +361,9 @@ void conv_dgrad_depthwise(const ConvArgs<T>& args) {
     columns[index].filter = phase.first[2], columns[index].filter_step = -phase.step[2];
   }
   if (s.stride[2] == 1)
-    depthwise_planes<1, 1>(pass, s.stride[1] * spreads, class_of, columns);
+    depthwise_planes<1, 1>(pass, s.stride[1] * spreads, class_of, columns, sources_of);
   else
-    depthwise_planes<1, 2>(pass, s.stride[1] * spreads, class_of, columns);
+    depthwise_planes<1, 2>(pass, s.stride[1] * spreads, class_of, columns, sources_of);
 }
 
 LAMINA_INSTANTIATE(conv_fprop_depthwise, ConvArgs)

@@ -3,11 +3,11 @@
 // Method        A tile of up to 8 rows by a vector of columns of grad_y stays in registers. For
 //               every column of taps each row of x is loaded once, shifted, and multiplied with all
 //               rows of grad_y that it meets: one vector of sums per tap, in L1 between tiles.
-//               Edges are masked loads. Small planes slide (cpu/depthwise_slide.h). See
-//               cpu/depthwise.h for rows and strides; other strides, and a depth, take the padded
-//               copy of direct.h.
+//               Edges are masked loads. Taps along a depth take pair after pair of planes. Small
+//               planes of images slide (cpu/depthwise_slide.h). See cpu/depthwise.h for rows and
+//               strides; other strides take the padded copy of direct.h.
 // Partitioning  blocks of output channels, over all images.
-// Numerics      lane by lane over images until a lane has kRun products, then over lanes, the runs
+// Numerics      lane by lane over planes until a lane has kRun products, then over lanes, the runs
 //               in order.
 // Floor         x and grad_y once through the caches, and the products at the FMA peak.
 #include "cpu/depthwise.h"
@@ -84,6 +84,7 @@ static void depthwise_wgrad(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   constexpr int64_t kMostTaps = kVectorBytes == 64 ? 7 : 5;
   const int64_t taps = s.kernel_size(), in_size = s.in_size(), out_size = s.out_size();
+  const int64_t in_plane = s.in[1] * s.in[2], out_plane = s.out[1] * s.out[2];
   const int64_t sums_size = s.kernel[2] * min_of(s.kernel[1], kMostTaps);
   const int64_t fit = kSumsBytes / (sums_size * kVectorBytes);
   const int64_t worth = kDepthwiseTask / max_of<int64_t>(s.n * out_size * taps, 1);
@@ -94,30 +95,38 @@ static void depthwise_wgrad(const ConvArgs<T>& args) {
     for (int64_t i = 0; i < s.in[2]; ++i) zeros[i] = 0;
     for (int64_t i = 0; i < all; ++i) lanes[i] = 0;
     for (int64_t i = begin * taps; i < end * taps; ++i) args.result[i] = 0;
-    const int64_t terms = s.out[1] * ceil_div(s.out[2], kLanes<T>);  // of a lane and image
-    for (int64_t t = 0; t < s.kernel[1];)
-      t += with_tap_rows(s.kernel[1] - t, [&](auto rows) {
-        constexpr int kTaps = rows.value;
-        int64_t run = 0;
-        for (int64_t n = 0; n < s.n; ++n) {
-          run += terms;
-          const bool flush = run >= kRun || n + 1 == s.n;
+    const int64_t terms = s.out[1] * ceil_div(s.out[2], kLanes<T>);  // of a lane and plane
+    const auto add_rows = [&](int64_t t0, int64_t t, auto rows) {
+      constexpr int kTaps = rows.value;
+      int64_t run = 0;
+      for (int64_t n = 0; n < s.n; ++n)
+        for (int64_t o0 = 0; o0 < s.out[0]; ++o0) {
+          const int64_t i0 = o0 * s.stride[0] - s.pad[0] + t0 * s.dilation[0];
+          const bool inside = i0 >= 0 && i0 < s.in[0];
+          if (inside) run += terms;
+          const bool flush = run >= kRun || (n + 1 == s.n && o0 + 1 == s.out[0]);
           if (flush) run = 0;
           for (int64_t k = begin; k < end; ++k) {
             Vec<T>* sums = reinterpret_cast<Vec<T>*>(&lanes[(k - begin) * sums_size * kLanes<T>]);
-            correlate_planes<T, B, ST, kTaps>(
-                s, t, args.x + (n * s.c + k / s.k_per_group()) * in_size,
-                args.grad_y + (n * s.k + k) * out_size, args.x + s.n * s.c * in_size,
-                args.grad_y + s.n * s.k * out_size, zeros.get(), sums);
+            if (inside)
+              correlate_planes<T, B, ST, kTaps>(
+                  s, t, args.x + (n * s.c + k / s.k_per_group()) * in_size + i0 * in_plane,
+                  args.grad_y + (n * s.k + k) * out_size + o0 * out_plane,
+                  args.x + s.n * s.c * in_size, args.grad_y + s.n * s.k * out_size, zeros.get(),
+                  sums);
             if (!flush) continue;
             for (int64_t u = 0; u < s.kernel[2]; ++u)
               for (int r = 0; r < kTaps; ++r, ++sums) {
-                args.result[k * taps + (t + r) * s.kernel[2] + u] += sum_lanes<T>(*sums);
+                const int64_t row = t0 * s.kernel[1] + t + r;
+                args.result[k * taps + row * s.kernel[2] + u] += sum_lanes<T>(*sums);
                 *sums = Vec<T>{};
               }
           }
         }
-      });
+    };
+    for (int64_t t0 = 0; t0 < s.kernel[0]; ++t0)
+      for (int64_t t = 0; t < s.kernel[1];)
+        t += with_tap_rows(s.kernel[1] - t, [&](auto rows) { add_rows(t0, t, rows); });
     for (int64_t i = begin * taps; i < end * taps; ++i)
       if (!(args.result[i] - args.result[i] == T(0)))
         args.result[i] = exact_weight_gradient(args, i / taps, 0, i % taps);

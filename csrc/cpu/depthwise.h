@@ -44,9 +44,8 @@ LAMINA_INLINE int64_t row_classes(const ops::ConvShape& s) {
   return min_of(s.dilation[1], s.out[1]);
 }
 
-// Whether the rows of x fall into the pattern above with ST == stride, for a result of one plane.
+// Whether the rows of x fall into the pattern above with ST == stride.
 LAMINA_INLINE bool regular_rows(const ops::ConvShape& s) {
-  if (s.in[0] != 1 || s.out[0] != 1 || s.kernel[0] != 1 || s.pad[0] != 0) return false;
   if (s.stride[2] > 2) return false;
   return s.out[1] == 1 || (s.stride[1] == s.stride[2] && (s.stride[1] == 1 || s.dilation[1] == 1));
 }
