@@ -7,8 +7,10 @@
 //               all that are kept, [panel][k][kRows], and goes over the
 //               output positions of its images, one behind the other, a block at a time. Rows of
 //               grad_x are gathered as soon as their columns are there, all phases of a stride
-//               at once; columns that no later row meets are dropped.
-// Partitioning  group, block of input channels, block of images or band of an image's rows.
+//               at once; columns that no later row meets are dropped. A line alone is gathered in
+//               segments.
+// Partitioning  group, block of input channels, block of images or band of an image's rows, planes
+//               or segments.
 // Numerics      sums over k in runs of kBlockDepth, the runs in order, then the taps in order.
 // Floor         the FMA peak, or the filters over the bandwidth where positions are few: a filter
 //               is read once for up to n / 16 images.
@@ -31,9 +33,10 @@ struct MetOutputs {
     first = min_of(least <= 0 ? 0 : ceil_div(least, s.stride[axis]), s.out[axis]);
     last = most < 0 ? 0 : min_of(most / s.stride[axis] + 1, s.out[axis]);
   }
-  // At most, whatever the element.
-  static int64_t most(const ops::ConvShape& s, int axis) {
-    return min_of((s.kernel[axis] - 1) * s.dilation[axis] / s.stride[axis] + 1, s.out[axis]);
+  // At most, of `elements` neighbours.
+  static int64_t most(const ops::ConvShape& s, int axis, int64_t elements = 1) {
+    const int64_t span = (s.kernel[axis] - 1) * s.dilation[axis] + elements;
+    return min_of((span - 1) / s.stride[axis] + 1, s.out[axis]);
   }
 };
 
@@ -53,7 +56,8 @@ struct ColumnTasks {
     const int64_t taps = s.kernel_size(), inputs = max_of<int64_t>(s.c_per_group(), 1);
     // Of a volume all planes that a row meets.
     const int64_t lines = flat(s) ? MetOutputs::most(s, 1) : MetOutputs::most(s, 0) * s.out[1];
-    window = lines * s.out[2] + Tile::kBlockCols;
+    const int64_t columns = MetOutputs::most(s, 2, segment_vectors(s) * kLanes<T> * s.stride[2]);
+    window = (segments(s) > 1 ? columns : lines * s.out[2]) + Tile::kBlockCols;
     int64_t rows = min_of(kMostRows, kFilters / max_of<int64_t>(s.k_per_group(), 1));
     rows = min_of(rows, kSums / window);
     const int64_t unit = Tile::kRows / greatest_divisor(Tile::kRows, taps);  // fills whole panels
@@ -77,13 +81,32 @@ struct ColumnTasks {
       count = s.groups * blocks * parts;
     }
     // Bands that share no line of grad_y: each block of channels packs all of them again.
-    while (count < kFewTasks && flat(s) && images == 1 && s.kernel[1] <= s.stride[1] &&
-           s.dilation[1] == 1 && s.out[1] >= 2 * bands * kBandLines)
+    const int axis = flat(s) ? 1 : 0;
+    const int64_t of_band = segments(s) > 1 ? segments(s)
+                            : flat(s)       ? s.out[1] / kBandLines
+                                            : s.out[0];
+    const bool apart = s.kernel[axis] <= s.stride[axis] && s.dilation[axis] == 1;
+    while (count < kFewTasks && images == 1 && apart && of_band >= 2 * bands)
       bands *= 2, count *= 2;
     while (count < kFewTasks && channels > 1 && channels * taps >= 8 * Tile::kRows)
       cut(channels / 2);
   }
   static bool flat(const ops::ConvShape& s) { return s.in[0] == 1 && s.out[0] == 1; }
+  // A line alone, in segments of about as many outputs.
+  static int64_t segment_vectors(const ops::ConvShape& s) {
+    constexpr int64_t kOutputs = 256;
+    const int64_t vectors = ceil_div(ceil_div(s.in[2], s.stride[2]), kLanes<T>);
+    const bool alone = flat(s) && s.in[1] == 1 && s.out[1] == 1 && s.out[2] >= 2 * kOutputs;
+    return alone ? min_of<int64_t>(vectors, kOutputs / kLanes<T>) : vectors;
+  }
+  static int64_t segments(const ops::ConvShape& s) {
+    return ceil_div(ceil_div(ceil_div(s.in[2], s.stride[2]), kLanes<T>), segment_vectors(s));
+  }
+  // The rows of a part, or their segments: all are before bands `count`.
+  static int64_t rows_before(const ops::ConvShape& s, int64_t images, int64_t band, int64_t count) {
+    if (flat(s)) return images * s.in[1] * segments(s) * band / count;
+    return images * s.in[0] * band / count * s.in[1];
+  }
 };
 
 // rows of [depth][k_step] as panels [depth][kRows], `step` apart.
@@ -108,8 +131,8 @@ static void pack_filter_rows(const T* weight, int64_t k_step, int64_t rows, int6
 template <class T>
 class GradientRows {
  public:
-  // Rows [rows_begin, rows_end) of the images from `image` on, and `channels` channels from
-  // `channel` of all on.
+  // Rows, or segments, [rows_begin, rows_end) of the images from `image` on, and `channels`
+  // channels from `channel` of all on.
   GradientRows(const ops::ConvArgs<T>& args, int64_t image, int64_t rows_begin, int64_t rows_end,
                int64_t channel, int64_t channels, T* columns, int64_t step)
       : args_(args),
@@ -120,8 +143,11 @@ class GradientRows {
         columns_(columns),
         step_(step),
         vectors_(ceil_div(ceil_div(s_.in[2], s_.stride[2]), kLanes<T>)),
+        segments_(ColumnTasks<T>::segments(s_)),
+        segment_(ColumnTasks<T>::segment_vectors(s_)),
         along_(s_.kernel[2]),
         phases_(s_.stride[2] + 1),
+        lines_(s_.kernel[0] * s_.kernel[1]),
         sources_(s_.kernel_size()),
         starts_(s_.stride[2] + 1),
         inside_(s_.kernel[2] * vectors_),
@@ -142,8 +168,9 @@ class GradientRows {
     }
     phases_[s_.stride[2]] = tap;
     row_ = rows_begin, rows_end_ = rows_end;
-    begin_ = rows_begin < rows_end ? Row(s_, rows_begin).first : 0;
-    for (int64_t row = rows_begin; row < rows_end; ++row) last_ = max_of(last_, Row(s_, row).last);
+    begin_ = rows_begin < rows_end ? row(rows_begin).first : 0;
+    for (int64_t row = rows_begin; row < rows_end; ++row)
+      last_ = max_of(last_, this->row(row).last);
     end_ = begin_;
   }
 
@@ -157,13 +184,13 @@ class GradientRows {
   void add(int64_t count) {
     end_ += count;
     while (row_ < rows_end_) {
-      const Row row(s_, row_);
+      const Row row = this->row(row_);
       if (row.last > end_) break;
       store_row(row);
       ++row_;
     }
     if (row_ == rows_end_) return;
-    const int64_t first = min_of(Row(s_, row_).first, end_), kept = end_ - first;
+    const int64_t first = min_of(row(row_).first, end_), kept = end_ - first;
     if (kept > 0 && first > begin_)
       for (int64_t i = 0; i < channels_ * s_.kernel_size(); ++i)
         __builtin_memmove(columns_ + i * step_, columns_ + i * step_ + (first - begin_),
@@ -172,12 +199,21 @@ class GradientRows {
   }
 
  private:
-  // A row of grad_x of some image, and the columns [first, last) that it or a later row meets.
+  // A row of grad_x of some image, or the vectors [from, to) of a line, and the columns [first,
+  // last) that it or a later row meets.
   struct Row {
-    int64_t image, i0, i1, first, last;
+    int64_t image, i0, i1, from, to, first, last;
 
-    LAMINA_INLINE Row(const ops::ConvShape& s, int64_t index)
-        : image(index / (s.in[0] * s.in[1])), i0(index / s.in[1] % s.in[0]), i1(index % s.in[1]) {
+    LAMINA_INLINE Row(const ops::ConvShape& s, int64_t segments, int64_t some, int64_t index) {
+      from = index % segments * some, to = from + some;
+      index /= segments;
+      image = index / (s.in[0] * s.in[1]), i0 = index / s.in[1] % s.in[0], i1 = index % s.in[1];
+      if (segments > 1) {
+        const int64_t step = kLanes<T> * s.stride[2];
+        first = image * s.out[2] + MetOutputs(s, 2, from * step).first;
+        last = image * s.out[2] + MetOutputs(s, 2, min_of(to * step, s.in[2]) - 1).last;
+        return;
+      }
       const MetOutputs planes(s, 0, i0), lines(s, 1, i1);
       const int64_t size = s.out[1] * s.out[2], plane = image * s.out_size();
       const bool any = planes.first < planes.last && lines.first < lines.last;
@@ -186,27 +222,30 @@ class GradientRows {
     }
   };
 
+  LAMINA_INLINE Row row(int64_t index) const { return Row(s_, segments_, segment_, index); }
+
   // Outputs that the elements of a phase meet, in the columns of a channel; their first Lanes.
   struct Source {
     int64_t place, inside;
   };
 
   void store_row(const Row& row) {
-    int64_t count = 0;
+    int64_t lines = 0, count = 0;  // lines of taps that fall on outputs
+    for (int64_t r0 = 0; r0 < s_.kernel[0]; ++r0) {
+      const int64_t at0 = row.i0 + s_.pad[0] - r0 * s_.dilation[0], o0 = at0 / s_.stride[0];
+      if (at0 < 0 || at0 != o0 * s_.stride[0] || o0 >= s_.out[0]) continue;
+      for (int64_t r1 = 0; r1 < s_.kernel[1]; ++r1) {
+        const int64_t at1 = row.i1 + s_.pad[1] - r1 * s_.dilation[1], o1 = at1 / s_.stride[1];
+        if (at1 < 0 || at1 != o1 * s_.stride[1] || o1 >= s_.out[1]) continue;
+        lines_[lines++] = (r0 * s_.kernel[1] + r1) * s_.kernel[2] * step_ - begin_ +
+                          ((row.image * s_.out[0] + o0) * s_.out[1] + o1) * s_.out[2];
+      }
+    }
     for (int64_t e = 0; e < s_.stride[2]; ++e) {
       starts_[e] = count;
-      for (int64_t r0 = 0; r0 < s_.kernel[0]; ++r0)
-        for (int64_t r1 = 0; r1 < s_.kernel[1]; ++r1) {
-          const int64_t at[2] = {row.i0 + s_.pad[0] - r0 * s_.dilation[0],
-                                 row.i1 + s_.pad[1] - r1 * s_.dilation[1]};
-          const int64_t o0 = at[0] / s_.stride[0], o1 = at[1] / s_.stride[1];
-          if (at[0] < 0 || at[0] % s_.stride[0] != 0 || o0 >= s_.out[0]) continue;
-          if (at[1] < 0 || at[1] % s_.stride[1] != 0 || o1 >= s_.out[1]) continue;
-          const int64_t line = (r0 * s_.kernel[1] + r1) * s_.kernel[2] * step_ - begin_ +
-                               ((row.image * s_.out[0] + o0) * s_.out[1] + o1) * s_.out[2];
-          for (int64_t tap = phases_[e]; tap < phases_[e + 1]; ++tap)
-            sources_[count++] = {line + along_[tap], tap * vectors_};
-        }
+      for (int64_t i = 0; i < lines; ++i)
+        for (int64_t tap = phases_[e]; tap < phases_[e + 1]; ++tap)
+          sources_[count++] = {lines_[i] + along_[tap], tap * vectors_};
     }
     starts_[s_.stride[2]] = count;
     const bool plain = !args_.bias && args_.epilogue.empty();
@@ -216,7 +255,8 @@ class GradientRows {
   template <bool Plain>
   void store_channels(const Row& row) {
     const Source* const sources = sources_.get();
-    const int64_t *const starts = starts_.get(), vectors = vectors_, width = s_.in[2];
+    const int64_t *const starts = starts_.get(), width = s_.in[2];
+    const int64_t from = row.from, to = min_of(row.to, vectors_);
     const int64_t stride = s_.stride[2], plane = s_.in_size(),
                   channel_step = s_.kernel_size() * step_;
     const Lanes<T>* const inside = inside_.get();
@@ -243,7 +283,7 @@ class GradientRows {
         }
         store_first(result + place + at, some, sum);
       };
-      for (int64_t v = 0; v < vectors; ++v) {
+      for (int64_t v = from; v < to; ++v) {
         const int64_t at = stride * v * kLanes<T>;
         const Vec<T> sum = gather(0, v);
         if (stride == 1) {
@@ -258,7 +298,9 @@ class GradientRows {
             store_spaced(line + at + e, stride, kLanes<T>, gather(e, v));
         }
       }
-      for (int64_t at = 0; stride > 2 && at < width; at += kLanes<T>) put(at, load(line + at));
+      const int64_t end = min_of(width, to * stride * kLanes<T>);
+      for (int64_t at = from * stride * kLanes<T>; stride > 2 && at < end; at += kLanes<T>)
+        put(at, load(line + at));
     }
   }
 
@@ -266,8 +308,9 @@ class GradientRows {
   const ops::ConvShape& s_;
   int64_t image_, channel_, channels_;
   T* columns_;
-  int64_t step_, vectors_;
+  int64_t step_, vectors_, segments_, segment_;
   Scratch<int64_t> along_, phases_;  // places of the taps of a line; the first one of each phase
+  Scratch<int64_t> lines_;           // of taps of a row
   Scratch<Source> sources_;          // those of a row
   Scratch<int64_t> starts_;
   Scratch<Lanes<T>> inside_;  // of a tap's vector: those of the line of outputs
@@ -309,7 +352,6 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
     const int64_t before = kept ? c * taps % kRows : 0;  // rows of its first panel: other channels'
     const int64_t rows = before + channels * taps;
     const int64_t images = min_of(cut.images, s.n - image);
-    const int64_t lines = images * s.in[0] * s.in[1];
     const int64_t whole = ceil_div(rows, kRows) * kRows;
     // An odd number of lines between rows; gathering reads a vector before and behind them.
     const int64_t most = min_of(cut.window, images * s.out_size());
@@ -322,7 +364,8 @@ static void gradient_from_columns(const ops::ConvArgs<T>& args) {
     else
       pack_filter_rows(args.weight + g * all * k_step + c * taps, k_step, rows, all, own.get(),
                        panel);
-    GradientRows<T> gradient(args, image, lines * band / cut.bands, lines * (band + 1) / cut.bands,
+    GradientRows<T> gradient(args, image, cut.rows_before(s, images, band, cut.bands),
+                             cut.rows_before(s, images, band + 1, cut.bands),
                              g * s.c_per_group() + c, channels,
                              &columns[(before * step + 1) * kLanes<T>], step * kLanes<T>);
     const int64_t total = gradient.last();
