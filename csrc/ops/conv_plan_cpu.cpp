@@ -127,7 +127,9 @@ double direct_stored(ConvPass pass, const ConvShape& s) {
   const double kMacsPerResult = !leaves_at_once(pass, s)         ? 25
                                 : s.out[2] % vector_lanes() == 0 ? 8
                                                                  : 12;
-  return kMacsPerResult * results(pass, s);
+  // Phases of a volume write every other element of many rows.
+  const bool scattered = pass == ConvPass::dgrad && s.in[0] > 1 && s.stride[2] > 1;
+  return (scattered ? 2 : 1) * kMacsPerResult * results(pass, s);
 }
 // Vectors of 8 output channels; those left over run four, two and one at a time.
 // Positions come in vectors along a row or, between the rows of the padded copy too, across rows.
@@ -157,7 +159,8 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   }
   if (pass == ConvPass::wgrad) {  // every sum over positions ends in a sum over vector lanes
     constexpr double kMacsPerSum = 450;
-    return 2.0 * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
+    const bool alone = s.k_per_group() < 4 || s.kernel_size() < 3;  // not in tiles of sums
+    return (alone ? 8 : 2) * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
   }
   constexpr int64_t kWeightsInL2 = int64_t{1} << 18;
   const ConvShape shape = pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
@@ -172,17 +175,24 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   constexpr double kInL1 = 8192;
   const double tile = static_cast<double>(3 * vector_lanes());
   const double per_product = vector_lanes() >= 16 ? 1.05 : 1.15;
-  const double window = static_cast<double>(shape.c_per_group() * shape.kernel[1]) *
-                        (tile * static_cast<double>(stride) + static_cast<double>(shape.kernel[2]));
+  const double window =
+      static_cast<double>(shape.c_per_group() * shape.kernel[0] * shape.kernel[1]) *
+      (tile * static_cast<double>(stride) + static_cast<double>(shape.kernel[2]));
   const double crowded = 1 + 0.35 * std::clamp(window / kInL1 - 1, 0.0, 1.0);
-  const int64_t lines = s.n * s.groups * shape.out[0] * shape.out[1];  // what tasks are made of
+  // What tasks are made of: lines, and blocks of output channels.
+  const int64_t lines = s.n * s.groups * shape.out[0] * shape.out[1] * ((lanes + 63) / 64);
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
+  // Each plane of a volume of results has its own copy of the planes that it meets.
+  const double met = static_cast<double>(s.kernel[0] * s.out[0] / std::max<int64_t>(s.in[0], 1));
+  double copies = 1;
+  if (s.kernel[0] > 1 && pass == ConvPass::dgrad) copies = 1.5 * static_cast<double>(s.kernel[0]);
+  if (s.kernel[0] > 1 && pass == ConvPass::fprop) copies = 2.5 * std::max(met, 1.0);
   const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
   return macs * static_cast<double>(lanes + lanes % 8 / 2) / static_cast<double>(lanes) * computed /
              plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
-             (s.kernel_size() == 1 ? 1.4 : per_product * crowded) *
-             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * (lines < 4 ? 2 : 1) +
-         direct_stored(pass, s) + kMacsPerCopied * copied;
+             ((s.kernel[0] > 1 ? shape : s).kernel_size() == 1 ? 1.4 : per_product * crowded) *
+             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * (lines < 2 ? 2 : 1) +
+         direct_stored(pass, s) + kMacsPerCopied * copies * copied;
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
@@ -190,16 +200,17 @@ std::string needs_depthwise(ConvPass, const ConvShape& s) {
   return "needs one input channel a group, got " + std::to_string(s.c_per_group());
 }
 // One output channel at a time: with several of them an input channel, direct reads a row for 8.
-// Strides take every other element of twice the loads.
+// Strides take every other element of twice the loads, those above 2 a padded copy.
 double depthwise_cost(ConvPass pass, const ConvShape& s) {
   if (s.k_per_group() == 1) {  // results leave by whole vectors
     const double stored = pass == ConvPass::wgrad ? 0 : direct_stored(pass, s);
     return 0.8 * (direct_cost(pass, s) - stored);
   }
   const int64_t stride = s.stride[2];
-  if (pass == ConvPass::dgrad)
-    return (stride == 1 ? 1.2 : stride == 2 ? 1.9 : 3.2) * static_cast<double>(s.macs());
-  return (stride == 1 ? 1.2 : 2.8) * static_cast<double>(s.macs()) + far_results(pass, s);
+  const double backward = s.kernel[0] > 1 ? 8 : stride == 1 ? 1.2 : stride == 2 ? 1.9 : 3.2;
+  if (pass == ConvPass::dgrad) return backward * static_cast<double>(s.macs());
+  const double per_mac = stride == 1 ? 1.2 : stride == 2 ? 2.8 : 5;
+  return per_mac * static_cast<double>(s.macs()) + far_results(pass, s);
 }
 
 // ---- im2col and implicit GEMM
@@ -248,22 +259,6 @@ PackedForm packed_panels(ConvPass pass, const ConvShape& s) {
   if (in_parts(pass, s)) return {panel_elements(pass, s), parts};
   return {pass == ConvPass::dgrad ? panel_elements(pass, s) : 0, depth_blocks};
 }
-// The share of a filter's taps that fall inside the input, over all outputs.
-double inside_share(const ConvShape& s) {
-  double share = 1;
-  for (int axis = 1; axis < 3; ++axis) {
-    int64_t inside = 0;
-    for (int64_t r = 0; r < s.kernel[axis]; ++r) {
-      const int64_t offset = r * s.dilation[axis] - s.pad[axis], stride = s.stride[axis];
-      const int64_t first = offset < 0 ? (-offset + stride - 1) / stride : 0;
-      const int64_t end = offset < s.in[axis] ? (s.in[axis] - 1 - offset) / stride + 1 : 0;
-      inside += std::max<int64_t>(std::min(end, s.out[axis]) - first, 0);
-    }
-    share *= static_cast<double>(inside) /
-             static_cast<double>(std::max<int64_t>(s.out[axis] * s.kernel[axis], 1));
-  }
-  return share;
-}
 // Vectors of filters; grad_y is transposed once for every 288 rows of the unrolled input.
 double implicit_gemm_wgrad_cost(const ConvShape& s) {
   constexpr int64_t kVector = 16, kRows = 8;
@@ -278,6 +273,22 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
          kMacsPerTransposed * lanes * positions * std::ceil(static_cast<double>(rows) / 288) +
          kMacsPerWeight * static_cast<double>(s.weight_elems());
 }
+// All planes of columns that a row of a volume meets are kept, and move with every block of
+// positions; every task finds all rows.
+double kept_columns_cost(const ConvShape& s) {
+  constexpr double kMacsPerMoved = 1.5, kMacsPerRow = 11e3;
+  constexpr int64_t kBlock = 512, kSums = 1 << 16, kMostRows = 144;
+  if (s.in[0] == 1) return 0;
+  const int64_t met = (s.kernel[0] - 1) * s.dilation[0] / s.stride[0] + 1;
+  const int64_t window = std::min(met, s.out[0]) * s.out[1] * s.out[2];
+  const int64_t taps = s.kernel_size(), unit = 8 / greatest_divisor(8, taps);
+  const int64_t fit = std::min(kMostRows, kSums / (window + kBlock)) / taps;
+  const int64_t channels = std::max<int64_t>({fit, unit * taps <= kMostRows ? unit : 1, 1});
+  const int64_t tasks = s.groups * ((s.c_per_group() + channels - 1) / channels);
+  const double columns = static_cast<double>(s.c * taps) * static_cast<double>(s.n * s.out_size());
+  return kMacsPerMoved * columns * static_cast<double>(window) / kBlock +
+         kMacsPerRow * static_cast<double>(s.n * s.in[0] * s.in[1] * tasks);
+}
 // A gradient from columns: grad_y is packed once for about 128 columns of taps, and what they sum
 // up to is gathered.
 double implicit_gemm_columns_cost(const ConvShape& s) {
@@ -287,7 +298,8 @@ double implicit_gemm_columns_cost(const ConvShape& s) {
   const double columns = 8 * static_cast<double>(panels);
   const int64_t alone = s.n * s.out_size() % 48 == 1 ? 1 : 0;  // with others, in GemmTile::kBeyond
   const double padded = whole_vectors(s.n * s.out_size() - alone) + static_cast<double>(alone);
-  return padded * static_cast<double>(s.k) * (columns + kMacsPerPacked * std::ceil(columns / 128)) +
+  return kept_columns_cost(s) +
+         padded * static_cast<double>(s.k) * (columns + kMacsPerPacked * std::ceil(columns / 128)) +
          kMacsPerWeight * static_cast<double>(s.weight_elems()) +
          kMacsPerColumn * positions * columns * static_cast<double>(s.groups) +
          kMacsPerGemmResult * results(ConvPass::dgrad, s);
@@ -311,13 +323,13 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
       macs += whole_vectors(part.shape.n * part.shape.out_size()) *
               static_cast<double>(part.shape.kernel_size() * s.k * s.c_per_group());
     });
-    others = (kMacsPerWeight - kMacsPerPacked) * static_cast<double>(s.weight_elems());
+    others = (kMacsPerWeight - 17) * static_cast<double>(s.weight_elems());
   }
   const double packed =
       macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
-  return 0.95 * macs * whole + others +
-         kMacsPerPacked * (packed + static_cast<double>(s.weight_elems())) +
-         kMacsPerGemmResult * results(pass, s) + kMacsPerImplicitGemm;
+  return 0.95 * macs * whole + others + kMacsPerPacked * packed +
+         17 * static_cast<double>(s.weight_elems()) + kMacsPerGemmResult * results(pass, s) +
+         kMacsPerImplicitGemm;
 }
 
 // ---- winograd and fft
@@ -377,8 +389,9 @@ int64_t winograd1d_elements(ConvPass pass, const ConvShape& shape) {
   });
 }
 double winograd1d_cost(ConvPass pass, const ConvShape& shape) {
-  // An element of a tile is used for the filters of one part alone.
-  const double once = pass == ConvPass::wgrad ? 1.35 : 1.2;
+  // An element of a tile is used for the filters of one part alone; dilated tiles are gathered.
+  const int64_t dilation = shape.kernel[1] > 1 ? shape.dilation[1] : shape.dilation[2];
+  const double once = (pass == ConvPass::wgrad ? 1.35 : 1.2) * (dilation > 1 ? 1.6 : 1);
   return once * in_lines(pass, shape, [&](const auto& s, int64_t rows, int64_t columns) {
            return winograd_cost_of(pass, s, rows, columns);
          });
