@@ -68,6 +68,9 @@ CONV = [
     ConvCase((1, 4, 5, 6, 21), (4, 2, 2, 3, 3), {"stride": (2, 1, 1), "padding": 1, "groups": 2}),
     ConvCase((1, 3, 3, 2, 11), (20, 3, 2, 1, 10), {"padding": (1, 0, 4)}),
     ConvCase((1, 4, 5, 4, 7), (4, 2, 2, 3, 3), {"stride": (2, 1, 2), "padding": 1, "groups": 2}),
+    ConvCase((2, 2, 4, 9, 18), (4, 1, 3, 3, 3), {"padding": 1, "groups": 2}),
+    ConvCase((1, 2, 6, 7, 9), (2, 1, 3, 5, 1), {"stride": 2, "padding": (3, 2, 0), "groups": 2}),
+    ConvCase((1, 2, 5, 5, 8), (4, 1, 2, 3, 4), {"dilation": (3, 1, 2), "padding": 1, "groups": 2}),
 ]
 
 CONV_TRANSPOSE = [
@@ -77,6 +80,8 @@ CONV_TRANSPOSE = [
     ConvCase((1, 4, 3, 5), (4, 2, 3, 2), {"stride": 3, "groups": 2, "output_padding": (2, 1)}),
     ConvCase((2, 2, 6, 5), (2, 3, 3, 3), {"dilation": 2, "padding": 2}),
     ConvCase((1, 2, 3, 4, 3), (2, 2, 2, 3, 3), {"stride": 2, "padding": (0, 1, 1)}),
+    ConvCase((1, 2, 1100), (2, 3, 7), {"stride": 3, "padding": 2, "output_padding": 2}),
+    ConvCase((1, 2, 5, 2, 3), (2, 2, 2, 3, 3), {"stride": (2, 1, 2), "padding": (1, 1, 1)}),
 ]
 
 # Algorithms of convolution whose transforms round, on integers too.

@@ -139,6 +139,31 @@ def test_depthwise_convolution(place, width, kernel, stride, dilation, dtype):
 
 
 @DTYPES
+@pytest.mark.parametrize("width", [5, 17, 33])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_convolution_of_volumes(place, width, stride, dtype):
+    def call(x, weight, bias):
+        return F.conv3d(x, weight, bias, stride, 1, groups=3, algo="depthwise")
+
+    check(
+        *(place, call, cases.reals((2, 3, 4, 7, width), 1, dtype)),
+        *(cases.reals((6, 1, 3, 3, 3), 2, dtype), cases.reals((6,), 3, dtype)),
+    )
+
+
+@DTYPES
+@pytest.mark.parametrize("stride", [1, 2, 5])
+def test_transposed_convolution_of_a_line(place, stride, dtype):
+    def call(x, weight, bias):
+        return F.conv_transpose1d(x, weight, bias, stride, 1, algo="implicit_gemm")
+
+    check(
+        *(place, call, cases.reals((2, 3, 1037), 1, dtype)),
+        *(cases.reals((3, 2, 7), 2, dtype), cases.reals((2,), 3, dtype)),
+    )
+
+
+@DTYPES
 @pytest.mark.parametrize("count", [1, 7, 16, 33, 255, 257, 20001])
 def test_losses_and_arithmetic(place, count, dtype):
     x, t = (cases.reals((count,), seed, dtype) for seed in (1, 2))
