@@ -19,6 +19,8 @@ BEGIN, END = "<!-- speed -->\n", "<!-- /speed -->\n"
 FAMILIES = {
     "suite": "convolution layers of known networks",
     "held_out": "convolution layers that no rule was fitted to",
+    "lines": "convolution along one axis: audio, text",
+    "volumes": "convolution of volumes: video, medical images",
     "networks": "whole networks",
     "networks_fused": "whole networks fused for inference, both libraries",
     "pool": "pooling",

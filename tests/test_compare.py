@@ -16,7 +16,7 @@ import pytest
 import reference
 from lamina.bench import compare, jobs, measure, timing
 from lamina.bench.cli import app
-from lamina.bench.layers import HELD_OUT, SUITE, TINY, ConvLayer
+from lamina.bench.layers import HELD_OUT, LINES, SUITE, TINY, VOLUMES, ConvLayer
 from lamina.bench.peers import Peer, load_peers
 from lamina.bench.plot import ratios
 from rich.console import Console
@@ -49,7 +49,9 @@ def run(*arguments):
 # Layers
 
 
-@pytest.mark.parametrize("pairs, count", [(SUITE, 89), (HELD_OUT, 20), (TINY, 5)])
+@pytest.mark.parametrize(
+    "pairs, count", [(SUITE, 89), (HELD_OUT, 20), (LINES, 26), (VOLUMES, 33), (TINY, 5)]
+)
 def test_layers_have_names_of_their_own_and_outputs(pairs, count):
     assert len({(layer.name, batch) for layer, batch in pairs}) == len(pairs) == count
     for layer, batch in pairs:

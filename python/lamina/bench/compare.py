@@ -21,13 +21,19 @@ from rich.table import Table
 import lamina
 
 from .jobs import ERROR_BOUND, PLAIN_PASSES, conv_expected, make_job, relative_error
-from .layers import FAMILIES, HELD_OUT, SUITE, TINY, ConvLayer, PlainLayer
+from .layers import FAMILIES, HELD_OUT, LINES, SUITE, TINY, VOLUMES, ConvLayer, PlainLayer
 from .networks import NETWORKS, Network, network_calls
 from .peers import Norm, Peer, array_of, conv_call, fused_calls
 from .report import write
 from .timing import Call, interleaved, keep_memory
 
-CONV_FAMILIES = {"suite": SUITE, "held_out": HELD_OUT, "tiny": TINY}
+CONV_FAMILIES = {
+    "suite": SUITE,
+    "held_out": HELD_OUT,
+    "lines": LINES,
+    "volumes": VOLUMES,
+    "tiny": TINY,
+}
 # The families of `lamina bench` that are not bound by arithmetic.
 MEMORY_FAMILIES = (
     *("pool", "activation", "softmax", "norm", "resize", "unfold", "roi", "dropout", "reduction"),

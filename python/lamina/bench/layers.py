@@ -221,6 +221,77 @@ HELD_OUT = (
     (ConvLayer("incep_7x1", 160, 17, 192, (7, 1), 1, (3, 0)), 4),
     (ConvLayer("fsrcnn_9x9s3", 56, 32, 1, 9, 3, 4, transposed=True, output_padding=2), 1),
 )
+# Along one axis: van den Oord et al. 2016 (WaveNet), Luo & Mesgarani 2019 (Conv-TasNet), Baevski et
+# al. 2020 (wav2vec 2.0), Kong et al. 2020 (HiFi-GAN), Gulati et al. 2020 (Conformer), Défossez et
+# al. 2019 and 2022 (Demucs, EnCodec), Radford et al. 2022 (Whisper), Qi et al. 2017 (PointNet), Kim
+# 2014 (sentences), Fawaz et al. 2020 (InceptionTime), Gu & Dao 2023 (Mamba).
+LINES = (
+    (ConvLayer("wavenet_gate_d16", 64, (4000,), 128, 2, dilation=16), 1),
+    (ConvLayer("tasnet_encoder", 1, (32000,), 512, 16, 8), 1),
+    (ConvLayer("tasnet_dw_d8", 512, (3999,), 512, 3, 1, 8, 512, dilation=8), 1),
+    (ConvLayer("tasnet_1x1", 128, (3999,), 512, 1), 1),
+    (ConvLayer("tasnet_decoder", 512, (3999,), 1, 16, 8, transposed=True), 1),
+    (ConvLayer("wav2vec_0", 1, (16000,), 512, 10, 5), 1),
+    (ConvLayer("wav2vec_2", 512, (799,), 512, 3, 2), 1),
+    (ConvLayer("wav2vec_6", 512, (99,), 512, 2, 2), 8),
+    (ConvLayer("wav2vec_position", 768, (49,), 768, 128, 1, 64, 16), 1),
+    (ConvLayer("hifigan_up1", 512, (32,), 256, 16, 8, 4, transposed=True), 1),
+    (ConvLayer("hifigan_up2", 256, (256,), 128, 16, 8, 4, transposed=True), 1),
+    (ConvLayer("hifigan_up4", 64, (4096,), 32, 4, 2, 1, transposed=True), 1),
+    (ConvLayer("hifigan_res_k11d5", 128, (1024,), 128, 11, 1, 25, dilation=5), 1),
+    (ConvLayer("hifigan_res_k3d3", 32, (8192,), 32, 3, 1, 3, dilation=3), 1),
+    (ConvLayer("hifigan_post", 32, (8192,), 1, 7, 1, 3), 1),
+    (ConvLayer("conformer_dw31", 256, (400,), 256, 31, 1, 15, 256), 8),
+    (ConvLayer("conformer_1x1", 256, (400,), 512, 1), 8),
+    (ConvLayer("demucs_in", 2, (44100,), 64, 8, 4), 1),
+    (ConvLayer("demucs_up", 128, (2756,), 64, 8, 4, transposed=True), 1),
+    (ConvLayer("encodec_down3", 128, (1500,), 256, 10, 5, 3), 1),
+    (ConvLayer("encodec_up1", 512, (75,), 256, 16, 8, 4, transposed=True), 8),
+    (ConvLayer("whisper_mel", 80, (3000,), 512, 3, 1, 1), 1),
+    (ConvLayer("pointnet_1024", 128, (1024,), 1024, 1), 8),
+    (ConvLayer("sentence_k5", 300, (56,), 100, 5), 8),
+    (ConvLayer("inceptiontime_k39", 32, (512,), 32, 39, 1, 19), 8),
+    (ConvLayer("mamba_dw4", 1536, (512,), 1536, 4, 1, 3, 1536), 1),
+)
+# Of volumes: Tran et al. 2015 and 2018 (C3D, R3D, R(2+1)D), Carreira & Zisserman 2017 (I3D),
+# Feichtenhofer et al. 2019 and 2020 (SlowFast, X3D), Çiçek et al. 2016 (3D U-Net), Milletari et al.
+# 2016 (V-Net), Wu et al. 2016 (3D-GAN), Maturana & Scherer 2015 (VoxNet), Arnab et al. 2021
+# (ViViT), Roy et al. 2023 (MedNeXt).
+VOLUMES = (
+    (ConvLayer("c3d_2", 64, (8, 28, 28), 128, 3, 1, 1), 1),
+    (ConvLayer("c3d_5", 512, (2, 7, 7), 512, 3, 1, 1), 1),
+    (ConvLayer("r3d_stem", 3, (8, 112, 112), 64, (3, 7, 7), (1, 2, 2), (1, 3, 3)), 1),
+    (ConvLayer("r3d_down", 64, (8, 28, 28), 128, 3, 2, 1), 1),
+    (ConvLayer("r21d_stem", 3, (8, 112, 112), 45, (1, 7, 7), (1, 2, 2), (0, 3, 3)), 1),
+    (ConvLayer("r21d_space", 64, (8, 28, 28), 144, (1, 3, 3), 1, (0, 1, 1)), 1),
+    (ConvLayer("r21d_time", 144, (8, 28, 28), 64, (3, 1, 1), 1, (1, 0, 0)), 1),
+    (ConvLayer("i3d_stem", 3, (16, 112, 112), 64, 7, 2, 3), 1),
+    (ConvLayer("i3d_1x1", 480, (4, 14, 14), 192, 1), 8),
+    (ConvLayer("i3d_3x3", 96, (4, 14, 14), 208, 3, 1, 1), 1),
+    (ConvLayer("fast_stem", 3, (16, 112, 112), 8, (5, 7, 7), (1, 2, 2), (2, 3, 3)), 1),
+    (ConvLayer("fast_time", 32, (16, 56, 56), 8, (3, 1, 1), 1, (1, 0, 0)), 1),
+    (ConvLayer("fast_space", 8, (16, 56, 56), 8, (1, 3, 3), 1, (0, 1, 1)), 1),
+    (ConvLayer("fast_to_slow", 8, (32, 56, 56), 16, (5, 1, 1), (8, 1, 1), (2, 0, 0)), 1),
+    (ConvLayer("x3d_stem", 3, (13, 112, 112), 24, (1, 3, 3), (1, 2, 2), (0, 1, 1)), 1),
+    (ConvLayer("x3d_stem_dw", 24, (13, 56, 56), 24, (5, 1, 1), 1, (2, 0, 0), 24), 1),
+    (ConvLayer("x3d_dw", 108, (13, 28, 28), 108, 3, 1, 1, 108), 1),
+    (ConvLayer("x3d_dw_s2", 54, (13, 56, 56), 54, 3, (1, 2, 2), 1, 54), 1),
+    (ConvLayer("x3d_dw_7", 432, (13, 7, 7), 432, 3, 1, 1, 432), 8),
+    (ConvLayer("x3d_1x1", 24, (13, 56, 56), 54, 1), 1),
+    (ConvLayer("unet3d_in", 1, (32, 64, 64), 32, 3, 1, 1), 1),
+    (ConvLayer("unet3d_2", 32, (16, 32, 32), 64, 3, 1, 1), 1),
+    (ConvLayer("unet3d_up", 128, (8, 16, 16), 128, 2, 2, transposed=True), 1),
+    (ConvLayer("unet3d_out", 64, (32, 64, 64), 3, 1), 1),
+    (ConvLayer("vnet_5", 16, (16, 32, 32), 16, 5, 1, 2), 1),
+    (ConvLayer("vnet_down", 16, (32, 64, 64), 32, 2, 2), 1),
+    (ConvLayer("vnet_up", 64, (16, 32, 32), 16, 2, 2, transposed=True), 1),
+    (ConvLayer("gan3d_2", 512, (4, 4, 4), 256, 4, 2, 1, transposed=True), 8),
+    (ConvLayer("gan3d_up", 32, (8, 14, 14), 32, 4, 2, 1, transposed=True), 2),
+    (ConvLayer("gan3d_out", 64, (16, 16, 16), 1, 4, 2, 1, transposed=True), 1),
+    (ConvLayer("voxnet_1", 1, (32, 32, 32), 32, 5, 2), 8),
+    (ConvLayer("vivit_tubelet", 3, (8, 112, 112), 768, (2, 16, 16), (2, 16, 16)), 1),
+    (ConvLayer("mednext_dw5", 32, (24, 32, 32), 32, 5, 1, 2, 32), 1),
+)
 # Where the call costs more than its arithmetic.
 TINY = (
     (ConvLayer("tiny_4x4", 8, 4, 8, 3, 1, 1), 1),
