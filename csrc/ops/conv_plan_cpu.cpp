@@ -181,17 +181,17 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const double crowded = 1 + 0.35 * std::clamp(window / kInL1 - 1, 0.0, 1.0);
   // What tasks are made of: lines, and blocks of output channels.
   const int64_t lines = s.n * s.groups * shape.out[0] * shape.out[1] * ((lanes + 63) / 64);
+  const double idle = lines < 2 ? 2 : lines < 4 ? 1.25 : 1;
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
   // Each plane of a volume of results has its own copy of the planes that it meets.
   const double met = static_cast<double>(s.kernel[0] * s.out[0] / std::max<int64_t>(s.in[0], 1));
-  double copies = 1;
+  double copies = s.kernel[0] > 1 ? 2.5 * std::max(met, 1.0) : 1;
   if (s.kernel[0] > 1 && pass == ConvPass::dgrad) copies = 1.5 * static_cast<double>(s.kernel[0]);
-  if (s.kernel[0] > 1 && pass == ConvPass::fprop) copies = 2.5 * std::max(met, 1.0);
   const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
   return macs * static_cast<double>(lanes + lanes % 8 / 2) / static_cast<double>(lanes) * computed /
              plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
              ((s.kernel[0] > 1 ? shape : s).kernel_size() == 1 ? 1.4 : per_product * crowded) *
-             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * (lines < 2 ? 2 : 1) +
+             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * idle +
          direct_stored(pass, s) + kMacsPerCopied * copies * copied;
 }
 
