@@ -311,7 +311,7 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::dgrad && in_columns(s))
     return implicit_gemm_columns_cost(s) + kMacsPerImplicitGemm;
   constexpr int64_t kPanel = 8, kBlock = 512;
-  constexpr double kMacsPerWeight = 34;
+  constexpr double kMacsPerWeight = 17, kMacsPerWeightInParts = 34;
   const double kMacsPerPacked = pass == ConvPass::fprop && s.stride[2] > 1 ? 34 : 17;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
@@ -323,13 +323,13 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
       macs += whole_vectors(part.shape.n * part.shape.out_size()) *
               static_cast<double>(part.shape.kernel_size() * s.k * s.c_per_group());
     });
-    others = (kMacsPerWeight - 17) * static_cast<double>(s.weight_elems());
+    others = (kMacsPerWeightInParts - kMacsPerWeight) * static_cast<double>(s.weight_elems());
   }
   const double packed =
       macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
   return 0.95 * macs * whole + others + kMacsPerPacked * packed +
-         17 * static_cast<double>(s.weight_elems()) + kMacsPerGemmResult * results(pass, s) +
-         kMacsPerImplicitGemm;
+         kMacsPerWeight * static_cast<double>(s.weight_elems()) +
+         kMacsPerGemmResult * results(pass, s) + kMacsPerImplicitGemm;
 }
 
 // ---- winograd and fft
