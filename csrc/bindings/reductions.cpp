@@ -67,7 +67,7 @@ Runs runs_of(const std::vector<py::ssize_t>& shape, const std::vector<bool>& red
 // The elements of an array in C order, or with the gaps that the runs know of.
 template <class T>
 const T* elements(const Array& x, const Runs& runs) {
-  const bool gaps = (runs.outer_gap | runs.n_gap | runs.inner_gap) != 0;
+  const bool gaps = (runs.outer_distance | runs.n_distance | runs.inner_distance) != 0;
   return gaps ? static_cast<const T*>(x.data()) : checked_data<T>(x, "x", runs.size());
 }
 
@@ -233,11 +233,11 @@ class RunsOfMemory : public Runs {
     };
     int64_t one = 1;
     take(true, m, one);
-    take(false, inner, inner_gap);
-    take(true, n, n_gap);
-    take(false, outer, outer_gap);
-    if (n == 1 && outer == 1) std::swap(inner, outer), std::swap(inner_gap, outer_gap);
-    if (outer == 1) outer_gap = 1;  // as of runs that are not in C order
+    take(false, inner, inner_distance);
+    take(true, n, n_distance);
+    take(false, outer, outer_distance);
+    if (n == 1 && outer == 1) std::swap(inner, outer), std::swap(inner_distance, outer_distance);
+    if (outer == 1) outer_distance = 1;  // as of runs that are not in C order
     return levels.empty() && length() > 1;
   }
 

@@ -13,18 +13,22 @@ enum class Reduction { sum, squares, absolute, euclidean, product, logsumexp, va
 // Where a reduction finds what it reduces; inner is 1 only where n is, or x has gaps.
 struct Axes {
   int64_t outer = 1, n = 1, inner = 1, m = 1;
-  // How far those of fprop's x lie from each other; 0: nothing lies between. The innermost, m's or
-  // where that is 1 inner's, follow each other.
-  int64_t outer_gap = 0, n_gap = 0, inner_gap = 0;
+  // From one to the next in fprop's x; 0: nothing lies between them. The innermost, m's or where
+  // that is 1 inner's, follow each other.
+  int64_t outer_distance = 0, n_distance = 0, inner_distance = 0;
 
   constexpr int64_t lines() const { return outer * inner; }
   constexpr int64_t length() const { return n * m; }
   constexpr int64_t size() const { return lines() * length(); }
   [[gnu::always_inline]] constexpr int64_t outer_step() const {
-    return outer_gap ? outer_gap : n * inner * m;
+    return outer_distance ? outer_distance : n * inner * m;
   }
-  [[gnu::always_inline]] constexpr int64_t n_step() const { return n_gap ? n_gap : inner * m; }
-  [[gnu::always_inline]] constexpr int64_t inner_step() const { return inner_gap ? inner_gap : m; }
+  [[gnu::always_inline]] constexpr int64_t n_step() const {
+    return n_distance ? n_distance : inner * m;
+  }
+  [[gnu::always_inline]] constexpr int64_t inner_step() const {
+    return inner_distance ? inner_distance : m;
+  }
   // The run of m elements that line `line` has in row `row`.
   [[gnu::always_inline]] constexpr int64_t at(int64_t line, int64_t row) const {
     if (inner == 1) return line * outer_step() + row * n_step();
