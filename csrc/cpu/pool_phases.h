@@ -163,8 +163,9 @@ static bool fold_phases(const PoolArgs<T>& args, const RegularColumns& regular,
 // The largest of elements that come in any order: the first in the plane of equals.
 template <class T>
 struct LargestPlaced {
+  // Behind all places; of doubles, whose places have 64 bits too, a row's can still be added.
   static constexpr LaneInteger<T> kNowhere =
-      static_cast<LaneInteger<T>>(~uint64_t{0} >> (65 - 8 * sizeof(T)));
+      static_cast<LaneInteger<T>>(sizeof(T) == 4 ? 0x7FFFFFFF : int64_t{1} << 62);
   Vec<T> value = broadcast<T>(-T(__builtin_inf()));
   Mask<T> place = Mask<T>{} + kNowhere;
 
