@@ -66,15 +66,7 @@ static void max_row(const PoolArgs<T>& args, const RegularColumns& columns,
       store_index<T>(args.index + at + o, out - o, largest.offset + STRIDE * lane_numbers<T>(),
                      rows[0] + column, streamed);
     };
-    LargestOrdered<T> ordered;
-    find(ordered);
-    if (ordered.holds()) {
-      write(ordered);
-      continue;
-    }
-    Largest<T> largest;
-    find(largest);
-    write(largest);
+    find_largest<LargestOrdered<T>, Largest<T>>(find, write);
   }
 }
 

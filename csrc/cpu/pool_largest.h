@@ -105,4 +105,16 @@ LAMINA_INLINE void store_index(int64_t* index, int64_t count, Mask<T> offset, in
   }
 }
 
+// write(largest) after find(largest), which offers all candidates: as if none were NaN, and once
+// more where one is.
+template <class Ordered, class Any, class Find, class Write>
+LAMINA_INLINE void find_largest(const Find& find, const Write& write) {
+  Ordered ordered;
+  find(ordered);
+  if (ordered.holds()) return write(ordered);
+  Any any;
+  find(any);
+  write(any);
+}
+
 LAMINA_CPU_NAMESPACE_END

@@ -234,15 +234,7 @@ static void largest_of_phases(const PoolArgs<T>& args, const RegularColumns& reg
           store_index<T>(args.index + to + o, out - o, largest.offset + lanes,
                          row + o * columns.stride, streamed);
         };
-        LargestOrdered<T> ordered;
-        find(ordered);
-        if (ordered.holds()) {
-          write(ordered);
-          continue;
-        }
-        Largest<T> largest;
-        find(largest);
-        write(largest);
+        find_largest<LargestOrdered<T>, Largest<T>>(find, write);
       }
       split += columns.size;
     });
@@ -301,15 +293,7 @@ static void largest_of_folded_phases(const PoolArgs<T>& args, const RegularColum
           store_result(args.result + to + o, out - o, largest.value, streamed);
           store_index<T>(args.index + to + o, out - o, largest.place, first, streamed);
         };
-        LargestPlacedOrdered<T> ordered;
-        find(ordered);
-        if (ordered.holds()) {
-          write(ordered);
-          continue;
-        }
-        LargestPlaced<T> largest;
-        find(largest);
-        write(largest);
+        find_largest<LargestPlacedOrdered<T>, LargestPlaced<T>>(find, write);
       }
       split += columns.size;
     });
