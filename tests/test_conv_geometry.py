@@ -120,22 +120,27 @@ def test_rounding(kernel, dtype):
     assert_allclose(y.astype(float), exact.astype(float), rtol=0, atol=64 * eps * scale)
 
 
-@pytest.mark.parametrize("width", [33, 48, 100, 129, 300])
+@pytest.mark.parametrize("width", [7, 33, 48, 100, 129, 300, 433])
 @pytest.mark.parametrize(
-    ("kernel", "stride", "dilation"), [(7, 1, 1), (4, 2, 1), (31, 1, 1), (3, 1, 9), (5, 2, 3)]
+    ("kernel", "stride", "dilation", "padding"),
+    [(7, 1, 1, 3), (4, 2, 1, 2), (31, 1, 1, 15), (3, 1, 9, 9), (5, 2, 3, 6), (6, 1, 1, 40)]
+    + [(13, 2, 1, 6)],
 )
 @pytest.mark.parametrize("rows", [1, 3])
-def test_depthwise_rows_alone(rows, width, kernel, stride, dilation):
+def test_depthwise_rows_alone(rows, width, kernel, stride, dilation, padding):
     """A row of results is summed in runs of vectors of columns; exact on small integers."""
     size = (rows, kernel)
-    x = lamina.tensor(cases.integers((2, 3, rows, width), 1), requires_grad=True)
-    weight = cases.integers((6, 1, *size), 2)
-    options = dict(stride=(1, stride), padding=(0, kernel // 2), dilation=(1, dilation), groups=3)
-    y = F.conv2d(x, weight, cases.integers((6,), 3), **options, algo="depthwise")
-    y.backward(cases.integers(y.shape, 4))
+    options = dict(stride=(1, stride), padding=(0, padding), dilation=(1, dilation), groups=3)
+
+    def run(**algo):
+        x = lamina.tensor(cases.integers((2, 3, rows, width), 1), requires_grad=True)
+        weight = lamina.tensor(cases.integers((6, 1, *size), 2), requires_grad=True)
+        y = F.conv2d(x, weight, cases.integers((6,), 3), **options, **algo)
+        y.backward(cases.integers(y.shape, 4))
+        return y.data, x.grad.data, weight.grad.data
+
+    results = run(algo="depthwise")
     with lamina.backend("ref"):
-        twin = lamina.tensor(x.data, requires_grad=True)
-        expected = F.conv2d(twin, weight, cases.integers((6,), 3), **options)
-        expected.backward(cases.integers(y.shape, 4))
-    assert_array_equal(y.data, expected.data)
-    assert_array_equal(x.grad.data, twin.grad.data)
+        expected = run()
+    for result, exact in zip(results, expected, strict=True):
+        assert_array_equal(result, exact)

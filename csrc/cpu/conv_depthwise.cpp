@@ -3,8 +3,9 @@
 // Method        The sums of a tile of up to 8 rows by a vector of columns stay in registers. For
 //               every column of taps the weights of up to 7 rows of taps are broadcast, and each
 //               row of x is loaded once, shifted, for all output rows that it feeds. Edges are
-//               masked loads: nothing is copied or padded. A row alone is summed in runs of 8
-//               vectors of columns, which share the broadcasts. Stride 2 takes every other column
+//               masked loads: nothing is copied or padded. A row alone is summed in runs of up to
+//               12 vectors of columns, which share the broadcasts; long filters find a copy of it
+//               with zeros around instead of edges. Stride 2 takes every other column
 //               of two loads; its input gradient computes both phases of the columns and
 //               interleaves them in the store. A plane of a volume is the sum over the planes of x
 //               that its taps along the depth meet. Other strides take the padded copy of direct.h.
@@ -52,6 +53,7 @@ struct DepthwiseTile {
   const ColumnClass* columns;  // by phase
   int64_t width;               // columns of x
   int64_t kernel_width;
+  int64_t run;  // most vectors of a row alone at a stretch
 };
 
 // sum[B] (+)= the products of `kTaps` rows of taps and all columns of taps; weight is that of the
@@ -99,28 +101,59 @@ LAMINA_INLINE void sum_columns(const DepthwiseTile<T>& tile, const ColumnClass& 
     }
 }
 
-// The same of one row of results and RUN vectors of columns, which share the factors.
+// sum[RUN] += the products of taps one column apart. A load that crosses cache lines costs two, so
+// half of the vectors of x are not loaded anew for the next tap but move on by a lane.
+template <class T, int RUN>
+LAMINA_INLINE void sum_neighbours(const T* x, int64_t taps, const T* weight, int64_t filter_step,
+                                  Vec<T>* sum) {
+  constexpr int kMoved = RUN / 2 - 1;
+  Vec<T> moved[kMoved + 1];
+#pragma GCC unroll 8
+  for (int i = 0; i <= kMoved; ++i) moved[i] = load(x + i * kLanes<T>);
+  for (; taps > 0; --taps, weight += filter_step) {
+    const Vec<T> factor = broadcast(*weight);
+#pragma GCC unroll 16
+    for (int i = kMoved + 1; i < RUN; ++i) sum[i] += factor * load(x + i * kLanes<T>);
+    ++x;
+#pragma GCC unroll 8
+    for (int i = 0; i <= kMoved; ++i) {
+      sum[i] += factor * moved[i];
+      moved[i] = i < kMoved ? lanes_after<T>(moved[i], moved[i + 1], 1) : load(x + i * kLanes<T>);
+    }
+  }
+}
+
+// sums[RUN] of a row of results, vectors of columns from `column` on that share the factors.
 template <class T, int RUN, int ST>
 [[gnu::noinline]] static void sum_run(const DepthwiseTile<T>& tile, const ColumnClass& columns,
                                       int64_t column, Vec<T>* sums) {
   const int64_t filter_row = tile.kernel_width * tile.row.filter_step;
   constexpr int64_t kStep = ST * kLanes<T>;
+  const int64_t first = columns.first + ST * column;
+  const int64_t last = first + (columns.taps - 1) * columns.step + RUN * kStep;
+  [[maybe_unused]] const bool neighbours = kVectorBytes == 64 && columns.step == 1 &&
+                                           columns.taps > 2 && first >= 0 && last <= tile.width;
   Vec<T> sum[RUN] = {};
   for (int64_t source = 0; source < tile.sources; ++source)
     for (int64_t t = 0; t < tile.row.taps; ++t) {
       const T* const row = tile.rows[source * tile.row_count + t];
       const T* weight = tile.source[source].weight + tile.row.filter * tile.kernel_width +
                         t * filter_row + columns.filter;
-      int64_t place = columns.first + ST * column;
+      if constexpr (ST == 1)
+        if (neighbours) {
+          sum_neighbours<T, RUN>(row + first, columns.taps, weight, columns.filter_step, sum);
+          continue;
+        }
+      int64_t place = first;
       for (int64_t u = 0; u < columns.taps;
            ++u, place += columns.step, weight += columns.filter_step) {
         const Vec<T> factor = broadcast(*weight);
         if (place >= 0 && place + RUN * kStep <= tile.width) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
           for (int i = 0; i < RUN; ++i)
             sum[i] += factor * load_columns<T, ST>(row + place + i * kStep);
         } else {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
           for (int i = 0; i < RUN; ++i) {
             const int64_t at = place + i * kStep;
             if (at > -kStep && at < tile.width)
@@ -129,7 +162,7 @@ template <class T, int RUN, int ST>
         }
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < RUN; ++i) sums[i] = sum[i];
 }
 
@@ -161,27 +194,41 @@ template <class T, int B, int ST, int P>
                                              const DepthwiseTile<T>& tile, int64_t rows,
                                              int64_t place, T bias) {
   constexpr int64_t kColumns = P * kLanes<T>;
-  int64_t column = 0;
-  if constexpr (B == 1) {
-    constexpr int kRun = 8;
-    for (; column + 2 * kColumns < pass.out[1]; column += kRun * kColumns) {
-      Vec<T> run[P][kRun];
-      for (int phase = 0; phase < P; ++phase)
-        sum_run<T, kRun, ST>(tile, tile.columns[phase], column / P, run[phase]);
-      for (int i = 0; i < kRun && column + i * kColumns < pass.out[1]; ++i) {
-        Vec<T> sum[P][1];
-        for (int phase = 0; phase < P; ++phase) sum[phase][0] = run[phase][i];
-        const int64_t at = column + i * kColumns;
-        store_tile<T, 1, P>(pass, sum, rows, place + at, 0, pass.out[1] - at, bias);
-      }
-    }
-  }
-  for (; column < pass.out[1]; column += kColumns) {
+  for (int64_t column = 0; column < pass.out[1]; column += kColumns) {
     Vec<T> sum[P][B];
     for (int phase = 0; phase < P; ++phase)
       sum_columns<T, B, ST>(tile, tile.columns[phase], column / P, sum[phase]);
     store_tile<T, B, P>(pass, sum, rows, place + column, tile.row.y_step * pass.out[1],
                         pass.out[1] - column, bias);
+  }
+}
+
+// RUN vectors of columns a phase of a row alone.
+template <class T, int RUN, int ST, int P>
+[[gnu::noinline]] static void depthwise_run(const DepthwisePass<T>& pass,
+                                            const DepthwiseTile<T>& tile, int64_t column,
+                                            int64_t place, T bias) {
+  constexpr int64_t kColumns = P * kLanes<T>;
+  Vec<T> run[P][RUN];
+  for (int phase = 0; phase < P; ++phase)
+    sum_run<T, RUN, ST>(tile, tile.columns[phase], column / P, run[phase]);
+  for (int i = 0; i < RUN && column < pass.out[1]; ++i, column += kColumns) {
+    Vec<T> sum[P][1];
+    for (int phase = 0; phase < P; ++phase) sum[phase][0] = run[phase][i];
+    store_tile<T, 1, P>(pass, sum, 1, place + column, 0, pass.out[1] - column, bias);
+  }
+}
+
+// A row alone, in runs of even lengths, as equal as they come.
+template <class T, int ST, int P>
+[[gnu::noinline]] static void depthwise_row(const DepthwisePass<T>& pass,
+                                            const DepthwiseTile<T>& tile, int64_t place, T bias) {
+  constexpr int64_t kColumns = P * kLanes<T>;
+  for (int64_t column = 0; column < pass.out[1];) {
+    const int64_t left = ceil_div(pass.out[1] - column, kColumns);
+    column += kColumns * with_run(ceil_div(left, ceil_div(left, tile.run)), [&](auto length) {
+                depthwise_run<T, length.value, ST, P>(pass, tile, column, place, bias);
+              });
   }
 }
 
@@ -191,7 +238,7 @@ LAMINA_INLINE void any_rows(int64_t block, const DepthwisePass<T>& pass,
   if (block == 8) return depthwise_rows<T, 8, ST, P>(pass, tile, rows, place, bias);
   if (block == 7) return depthwise_rows<T, 7, ST, P>(pass, tile, rows, place, bias);
   if (block == 4) return depthwise_rows<T, 4, ST, P>(pass, tile, rows, place, bias);
-  depthwise_rows<T, 1, ST, P>(pass, tile, rows, place, bias);
+  depthwise_row<T, ST, P>(pass, tile, place, bias);
 }
 
 // class_of(i) is row class i of `classes`, the first of them the largest; sources_of(channel plane,
@@ -212,17 +259,32 @@ static void depthwise_planes(const DepthwisePass<T>& pass, int64_t classes, cons
   const int64_t in_size = pass.in[0] * pass.in[1], out_size = pass.out[0] * pass.out[1];
   const T* const x_end = pass.x + pass.x_planes * in_size;
   const T* const y_end = pass.y + pass.planes * out_size;
+  // The taps of a long filter would meet the edges of a row alone in most of its runs.
+  const bool framed = block == 1 && columns[0].taps >= kFramedTaps;
+  const RowFrame frame =
+      framed ? row_frame<T, ST, P>(columns, pass.in[1], pass.out[1]) : RowFrame{};
+  const int64_t width = framed ? frame.width : pass.in[1];
+  ColumnClass placed[P];
+  for (int phase = 0; phase < P; ++phase)
+    placed[phase] = columns[phase], placed[phase].first += frame.lead;
   parallel_ranges(pass.planes * classes * bands, grain, [&](int64_t begin, int64_t end) {
     Scratch<const T*> pointers(row_count * pass.sources);
     Scratch<PlaneSource<T>> source(pass.sources);
-    Scratch<T> zeros(pass.in[1]);
-    for (int64_t i = 0; i < pass.in[1]; ++i) zeros[i] = 0;
+    const int64_t copies = framed ? row_count * pass.sources * width : 0;
+    Scratch<T> zeros(width + copies);  // rows outside the planes, then the framed rows
+    for (int64_t i = 0; i < width + copies; ++i) zeros[i] = 0;
     int64_t plane = begin / (classes * bands), index = begin / bands % classes;
     int64_t volume = plane / pass.depth, o0 = plane % pass.depth;
     int64_t k = volume % pass.channels, which = begin % bands;
-    DepthwiseTile<T> tile = {
-        pointers.get(),  source.get(), row_count,  sources_of(volume, o0, source.get()),
-        class_of(index), columns,      pass.in[1], pass.kernel[1]};
+    DepthwiseTile<T> tile = {pointers.get(),
+                             source.get(),
+                             row_count,
+                             sources_of(volume, o0, source.get()),
+                             class_of(index),
+                             placed,
+                             width,
+                             pass.kernel[1],
+                             framed ? kMostRun : kEdgedRun};
     for (int64_t unit = begin; unit < end; ++unit) {
       const RowClass& row = tile.row;
       const int64_t first = which * band * block, last = min_of(row.count, first + band * block);
@@ -236,6 +298,13 @@ static void depthwise_planes(const DepthwisePass<T>& pass, int64_t classes, cons
         for (int64_t i = 0; i < tile.sources; ++i)
           find_rows(row, j, row_count, ST, source[i].x, pass.in, zeros.get(),
                     &pointers[i * row_count]);
+        if (framed)
+          for (int64_t i = 0; i < tile.sources * row_count; ++i)
+            if (pointers[i] != zeros.get()) {
+              T* const copy = &zeros[(i + 1) * width];
+              __builtin_memcpy(copy + frame.lead, pointers[i], sizeof(T) * frame.columns);
+              pointers[i] = copy;
+            }
         any_rows<T, ST, P>(block, pass, tile, rows, place, pass.bias ? pass.bias[k] : T(0));
       }
       if (++which < bands) continue;

@@ -57,6 +57,42 @@ LAMINA_INLINE int64_t rows_per_tile(int64_t count) {
   return ceil_div(count, 7) * 7 < ceil_div(count, kRowBlock) * kRowBlock ? 7 : kRowBlock;
 }
 
+// body(constant) for the run of vectors of a row alone that holds `vectors` of them, an even number
+// up to what the registers keep; the number. Where runs meet edges, shorter ones have fewer that
+// do.
+inline constexpr int kEdgedRun = 8;
+inline constexpr int kMostRun = kVectorBytes == 64 ? 12 : 8;
+template <int N>
+struct RunLength {
+  static constexpr int value = N;
+};
+template <int RUN = kMostRun, class Body>
+LAMINA_INLINE int64_t with_run(int64_t vectors, const Body& body) {
+  if constexpr (RUN > 2)
+    if (vectors <= RUN - 2) return with_run<RUN - 2>(vectors, body);
+  body(RunLength<RUN>());
+  return RUN;
+}
+
+// A row of x with zeros around it, so that no tap of a run leaves it: x begins at `lead`, and of it
+// the first `columns` are met.
+struct RowFrame {
+  int64_t lead, columns, width;
+};
+inline constexpr int kFramedTaps = 5;  // from so many taps on a copy of the row pays
+template <class T, int ST, int P>
+LAMINA_INLINE RowFrame row_frame(const ColumnClass* phases, int64_t in, int64_t out) {
+  int64_t first = 0, last = 0;
+  for (int phase = 0; phase < P; ++phase) {
+    const ColumnClass& columns = phases[phase];
+    const int64_t vectors = ceil_div(out, P * kLanes<T>) + 1;  // runs are of even length
+    first = min_of(first, columns.first);
+    last =
+        max_of(last, columns.first + (columns.taps - 1) * columns.step + ST * vectors * kLanes<T>);
+  }
+  return {-first, min_of(in, last), last - first};
+}
+
 // The rows of x that `rows` neighbours of a class from j on meet; those outside read as `zeros`.
 template <class T>
 LAMINA_INLINE void find_rows(const RowClass& rows, int64_t j, int64_t count, int stride,
