@@ -27,6 +27,10 @@ CALLS = {
     ),
     "local_response_norm": (lambda x: F.local_response_norm(x, 5), (23, 25)),
     "interpolate": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (16, 24)),
+    "nearest": (lambda x: F.interpolate(x, scale_factor=3, mode="nearest"), (16, 24)),
+    "unfold": (lambda x: F.unfold(x, 3, padding=1), (13, 11)),
+    "unfold_strided": (lambda x: F.unfold(x, 3, padding=1, stride=2), (35, 37)),
+    "unfold_wide": (lambda x: F.unfold(x, (2, 5), padding=(0, 2)), (9, 130)),
     "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), (17, 32)),
     "channel_shuffle": (lambda x: F.channel_shuffle(x, 3), (33, 35)),
     "prelu": (

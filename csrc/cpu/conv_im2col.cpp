@@ -20,22 +20,30 @@ using ops::ConvArgs;
 using ops::ConvShape;
 using ops::GemmArgs;
 
-inline constexpr int64_t kTaskElements = 16384;
+inline constexpr int64_t kTaskElements = 16384, kStreamedTask = 8 * kTaskElements;
 
 // The matrix of consecutive planes. Rows that go past the caches in parts are put together in a
-// line first: parts of them do not fill whole lines of memory.
+// line first: parts of them do not fill whole lines of memory. Their tasks are larger, and every
+// row asks for its part of the next plane if that is small.
 template <class T>
 static void im2col(const ConvShape& s, const T* x, int64_t planes, T* col) {
   const int64_t out = s.out_size(), taps = s.kernel_size(), rows = planes * taps;
   const bool streamed = is_streamed<T>(rows * out);
-  const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(out, 1));
+  const int64_t elements = streamed ? kStreamedTask : kTaskElements;
+  const int64_t grain = ceil_div(elements, max_of<int64_t>(out, 1));
+  const bool is_same = SamePlanes<T>::holds(s);
+  const SamePlanes<T> same(s, false, is_same);
+  const int64_t part = ceil_div(s.in_size(), max_of<int64_t>(taps, 1));
+  const bool ahead = streamed && s.in_size() <= kTaskElements;
   parallel_ranges(rows, grain, [&](int64_t begin, int64_t end) {
     auto each = [&](const auto& write) {
-      for (int64_t row = begin; row < end; ++row)
-        write(x + row / taps * s.in_size(), row % taps, col + row * out);
+      for (int64_t row = begin; row < end; ++row) {
+        const T* plane = x + row / taps * s.in_size();
+        if (ahead) prefetch_line(plane + s.in_size() + row % taps * part, part);
+        write(plane, row % taps, col + row * out);
+      }
     };
-    if (SamePlanes<T>::holds(s)) {
-      const SamePlanes<T> same(s, false);
+    if (is_same) {
       each([&](const T* plane, int64_t tap, T* to) { same.write(plane, tap, to, streamed); });
     } else {
       Scratch<T> line(streamed ? out : 0);
@@ -137,15 +145,15 @@ template <class T>
 static void col2im(const ConvShape& s, const T* matrix, const T* bias, int64_t planes, T* grad_x) {
   const int64_t size = s.kernel_size() * s.out_size();
   const int64_t grain = ceil_div(kTaskElements, max_of<int64_t>(size, 1));
+  const bool is_same = SamePlanes<T>::holds(s);
+  const SamePlanes<T> same(s, true, is_same);
   parallel_ranges(planes, grain, [&](int64_t begin, int64_t end) {
     auto each = [&](const auto& gather) {
       for (int64_t c = begin; c < end; ++c)
         gather(matrix + c * size, bias ? bias[c] : T(0), grad_x + c * s.in_size());
     };
-    if (SamePlanes<T>::holds(s)) {
-      const SamePlanes<T> same(s, true);
+    if (is_same)
       return each([&](const T* rows, T own, T* plane) { same.gather(rows, own, plane); });
-    }
     each([&](const T* rows, T own, T* plane) {
       for (int64_t i = 0; i < s.in_size(); ++i) plane[i] = own;
       for (int64_t i0 = 0; i0 < s.in[0]; ++i0)

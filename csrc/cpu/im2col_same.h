@@ -16,9 +16,13 @@ class SamePlanes {
            s.stride[2] == 1 && s.in[2] == s.out[2];
   }
 
-  // Of a task; `inverse`: from the matrix to the plane.
-  SamePlanes(const ops::ConvShape& s, bool inverse)
-      : s_(s), width_(s.in[2] + kLanes<T>), valid_(s.kernel[2] * width_), taps_(s.kernel_size()) {
+  // `inverse`: from the matrix to the plane. Empty where it does not hold.
+  SamePlanes(const ops::ConvShape& s, bool inverse, bool holds)
+      : s_(s),
+        width_(s.in[2] + kLanes<T>),
+        valid_(holds ? s.kernel[2] * width_ : 0),
+        taps_(holds ? s.kernel_size() : 0) {
+    if (!holds) return;
     const int64_t rows = inverse ? s.out[1] : s.in[1], w = s.in[2];
     for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2) {
       const int64_t right = moved(2, r2, inverse);
@@ -43,20 +47,20 @@ class SamePlanes {
                [&](int64_t i, int64_t) { return from.load(x, i, column.at(i)); });
   }
 
-  // A channel of grad_x from its rows of the matrix; asks for the next channel's.
+  // A channel of grad_x from its rows of the matrix, of which a few are read at a time: memory in
+  // order. Asks for those after them.
   LAMINA_INLINE void gather(const T* rows, T bias, T* grad_x) const {
+    constexpr int kFew = 3;
     const int64_t taps = s_.kernel_size(), out = s_.out_size();
-    Column column(s_.in[2]);
-    along_line<T>(s_.in_size(), [&](int64_t i, int64_t count) {
-      const int64_t j = column.at(i);
-      Vec<T> sum = broadcast(bias);
-      const T* row = rows;
-      for (int64_t tap = 0; tap < taps; ++tap, row += out) {
-        __builtin_prefetch(row + taps * out + i);
-        sum += taps_[tap].load(row, i, j);
-      }
-      store_first(grad_x + i, count, sum);
-    });
+    const auto nothing = [&](int64_t, int64_t) { return broadcast(bias); };
+    const auto sums = [&](int64_t i, int64_t count) { return load_first(grad_x + i, count); };
+    int64_t tap = 0;
+    for (; tap + kFew <= taps; tap += kFew)
+      tap == 0 ? add_taps<kFew>(rows, tap, nothing, grad_x)
+               : add_taps<kFew>(rows + tap * out, tap, sums, grad_x);
+    for (; tap < taps; ++tap)
+      tap == 0 ? add_taps<1>(rows, tap, nothing, grad_x)
+               : add_taps<1>(rows + tap * out, tap, sums, grad_x);
   }
 
  private:
@@ -92,6 +96,25 @@ class SamePlanes {
       return (Vec<T>)((Mask<T>)v & inside);
     }
   };
+
+  // What stands in grad_x, and what some rows of the matrix add to it.
+  template <int Count, class Before>
+  LAMINA_INLINE void add_taps(const T* rows, int64_t tap, const Before& before, T* grad_x) const {
+    const int64_t out = s_.out_size();
+    Tap from[Count];
+    for (int k = 0; k < Count; ++k) from[k] = taps_[tap + k];
+    Column column(s_.in[2]);
+    along_line<T>(s_.in_size(), [&](int64_t i, int64_t count) {
+      const int64_t j = column.at(i);
+      Vec<T> sum = before(i, count);
+#pragma GCC unroll 4
+      for (int k = 0; k < Count; ++k) {
+        __builtin_prefetch(rows + (k + Count) * out + i);
+        sum += from[k].load(rows + k * out, i, j);
+      }
+      store_first(grad_x + i, count, sum);
+    });
+  }
 
   const ops::ConvShape& s_;
   int64_t width_;  // of the table of valid columns: a vector from any column on
