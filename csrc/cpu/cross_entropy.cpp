@@ -72,7 +72,9 @@ struct LossSlope {
   }
 };
 
-// A line's gradient. Its powers wait in the result, or elsewhere if that is streamed.
+// A line's gradient. Its powers wait in the result, or elsewhere if that is streamed. Then half the
+// next line is asked for as they are made, half as the result is written: memory is read and
+// written all the time.
 template <class T>
 static void loss_line_slope(const CrossEntropyArgs<T>& args, int64_t position, T total, T* powers) {
   const int64_t t = args.target[position];
@@ -81,7 +83,9 @@ static void loss_line_slope(const CrossEntropyArgs<T>& args, int64_t position, T
   const bool streamed = powers != grad;
   if (t == args.ignore_index)
     return write_line(grad, args.c, streamed, [](int64_t, int64_t) { return Vec<T>{}; });
-  const T sum = line_powers(line, args.c, line_maximum(line, args.c), args.c, powers);
+  const T *const next = line + args.c, top = line_maximum(line, args.c);
+  const T sum = streamed ? line_powers<2>(line, args.c, top, next, powers)
+                         : line_powers<1>(line, args.c, top, next, powers);
   const LossSlope<T> slope(args, position, sum, total);
   auto value = [&](int64_t j, int64_t count) {
     const Vec<T> v = load_some(powers + j, count) * slope.scale;
@@ -93,6 +97,7 @@ static void loss_line_slope(const CrossEntropyArgs<T>& args, int64_t position, T
     return;
   }
   write_line(grad, args.c, true, [&](int64_t j, int64_t count) {
+    __builtin_prefetch(next + (args.c + j) / 2);
     const int64_t lane = max_of<int64_t>(-1, min_of<int64_t>(t - j, kLanes<T>));
     const Mask<T> found = lane_numbers<T>() == static_cast<LaneInteger<T>>(lane);
     return value(j, count) - (found ? broadcast(slope.hard) : Vec<T>{});

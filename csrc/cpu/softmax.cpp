@@ -31,13 +31,16 @@ static void softmax_lines(const T* x, T* y, T* kept, int64_t lines, int64_t axis
       const int64_t at = l * axis;
       T largest;
       sum[l] = log ? line_sum(x + at, axis, top[l], lines * axis, largest)
-                   : line_powers(x + at, axis, top[l], lines * axis, kept + at);
+                   : line_powers<1>(x + at, axis, top[l], x + at + lines * axis, kept + at);
     }
   }
   store(sum, log ? cpu::LAMINA_ISA::log<T>(load(sum)) : T(1) / load(sum));
   for (int64_t l = 0; l < lines; ++l) {
     const T *line = x + l * axis, *power = kept + l * axis;
+    // Of a long line the sum asked for none of the next one: memory is read as it is written.
+    const bool ask = streamed && log && axis > kGroupElements;
     write_line(y + l * axis, axis, streamed, [&](int64_t j, int64_t count) {
+      if (ask) __builtin_prefetch(line + axis + j / 2);
       return log ? (load_some(line + j, count) - top[l]) - sum[l]
                  : load_some(power + j, count) * sum[l];
     });

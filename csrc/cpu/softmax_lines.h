@@ -124,9 +124,10 @@ LAMINA_INLINE T line_sum(const T* x, int64_t size, T top, int64_t ahead, T& larg
   largest = largest_lane<T>(most[1] > most[0] ? most[1] : most[0]);
   return sum_lanes<T>(sums[0] + sums[1]);
 }
-// Sum of exp(x - top), whose terms are kept. Asks for the elements `ahead` of x.
-template <class T>
-LAMINA_INLINE T line_powers(const T* x, int64_t size, T top, int64_t ahead, T* kept) {
+// Sum of exp(x - top), whose terms are kept. Asks for elements from `wanted` on, one for every
+// Pace.
+template <int Pace, class T>
+LAMINA_INLINE T line_powers(const T* x, int64_t size, T top, const T* wanted, T* kept) {
   auto power = [&](int64_t j, int64_t count) {
     const Vec<T> e = exp_nonpositive<T>(load_some(x + j, count) - top);
     store_some(kept + j, count, e);
@@ -137,7 +138,7 @@ LAMINA_INLINE T line_powers(const T* x, int64_t size, T top, int64_t ahead, T* k
   for (; j + 2 * kLanes<T> <= size; j += 2 * kLanes<T>)
 #pragma GCC unroll 2
     for (int c = 0; c < 2; ++c) {
-      __builtin_prefetch(x + j + c * kLanes<T> + ahead);
+      __builtin_prefetch(wanted + (j + c * kLanes<T>) / Pace);
       sums[c] += power(j + c * kLanes<T>, int64_t{kLanes<T>});
     }
   for (; j < size; j += kLanes<T>) {
