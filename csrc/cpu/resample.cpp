@@ -22,7 +22,7 @@ using ops::ResampleArgs;
 using ops::ResamplePlanesArgs;
 using ops::ResampleTable;
 
-inline constexpr int64_t kTaskElements = 16384;
+inline constexpr int64_t kTaskElements = 16384, kStreamedTask = 8 * kTaskElements;
 
 // result[width] = sum of Taps rows.
 template <class T, int Taps>
@@ -305,7 +305,8 @@ void resample_planes_fprop_axes(const ResamplePlanesArgs<T>& args) {
   const int64_t parts = ceil_div(rows.out * columns.out, kTaskElements);
   const int64_t some = ceil_div(rows.out, min_of(parts, rows.out));  // rows of a part
   const int64_t parts_of_plane = ceil_div(rows.out, some);
-  const int64_t grain = max_of<int64_t>(kTaskElements / (rows.out * columns.out), 1);
+  const int64_t elements = streamed ? kStreamedTask : kTaskElements;
+  const int64_t grain = max_of<int64_t>(elements / (some * columns.out), 1);
   parallel_ranges(args.outer * parts_of_plane, grain, [&](int64_t first, int64_t last) {
     Scratch<T> sum(columns.in);
     for (int64_t part = first; part < last; ++part) {
