@@ -32,7 +32,8 @@ static int64_t channels_of_task(int64_t inner) {
 // Means and variances of channels [begin, end): one pass about the mean of a channel's first
 // elements, and where that is too far off, a second one.
 template <class T>
-static void channel_statistics(const BatchNormArgs<T>& args, int64_t begin, int64_t end) {
+static void channel_statistics(const BatchNormArgs<T>& args, int64_t begin, int64_t end,
+                               bool large) {
   const int64_t count = end - begin, image = args.c * args.inner;
   T shift[kMostChannels];
   bool again[kMostChannels];
@@ -47,7 +48,8 @@ static void channel_statistics(const BatchNormArgs<T>& args, int64_t begin, int6
         if (!again[c]) continue;
         const T* x = args.x + n * image + (begin + c) * args.inner;
         if (args.inner < kRun && n + 1 < args.n) prefetch_line(x + image, args.inner);
-        sums[c].add(moments(x, shift[c], args.inner));
+        sums[c].add(large ? moments<true>(x, shift[c], args.inner)
+                          : moments(x, shift[c], args.inner));
       }
     for (int64_t c = 0; c < count; ++c) {
       if (!again[c]) continue;
@@ -127,7 +129,7 @@ void batch_norm_fprop_channels(const BatchNormArgs<T>& args) {
       });
     }
     parallel_ranges(args.c, channels_of_task(args.inner), [&](int64_t begin, int64_t end) {
-      channel_statistics(args, begin, end);
+      channel_statistics(args, begin, end, streamed && args.inner >= kRun);
       T scale[kMostChannels];
       for (int64_t c = begin; c < end; ++c) scale[c - begin] = scale_of(args, c);
       // Backwards: the last planes are still in a cache.

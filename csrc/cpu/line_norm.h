@@ -9,6 +9,9 @@ LAMINA_CPU_NAMESPACE_BEGIN
 
 inline constexpr int64_t kCached = 32768;  // elements of each of three tensors that L2 holds
 
+template <class T>
+inline constexpr int64_t kPrefetched = kPrefetchBytes / static_cast<int64_t>(sizeof(T));
+
 struct TwoSums {
   double first = 0, second = 0;
 };
@@ -60,10 +63,11 @@ class LineSums {
   int lines_ = 0;
 };
 
-// Sums of x - shift and of its squares.
-template <class T>
+// Sums of x - shift and of its squares. ASK: for elements further on, of lines that lie beyond L2.
+template <bool ASK = false, class T>
 LAMINA_INLINE LaneSums<T> moments(const T* x, T shift, int64_t size) {
   return two_sums<T>(size, [&](int64_t i, int64_t count, Vec<T>& sum, Vec<T>& squares) {
+    if constexpr (ASK) __builtin_prefetch(x + i + kPrefetched<T>);
     const Vec<T> centred = load_first(x + i, count, shift) - shift;
     sum += centred;
     squares += centred * centred;
