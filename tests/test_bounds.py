@@ -139,6 +139,19 @@ def test_depthwise_convolution(place, width, kernel, stride, dilation, dtype):
 
 
 @DTYPES
+@pytest.mark.parametrize("padding", [0, 1])
+def test_convolution_of_volumes_over_vectors_of_outputs(place, padding, dtype):
+    def call(x, weight, bias):
+        return F.conv3d(x, weight, bias, (1, 2, 2), padding, algo="direct")
+
+    size = (5, 32 - 2 * padding, 33 - 2 * padding)
+    check(
+        *(place, call, cases.reals((1, 12, *size), 1, dtype)),
+        *(cases.reals((31, 12, 3, 3, 5), 2, dtype), cases.reals((31,), 3, dtype)),
+    )
+
+
+@DTYPES
 @pytest.mark.parametrize("width", [5, 17, 33])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_convolution_of_volumes(place, width, stride, dtype):

@@ -112,6 +112,21 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
             {"stride": (1, 2), "dilation": (1, 3), "padding": 1, "groups": 2},
         ),
     ),
+    # Vectors of output channels: planes beyond x, tiles that overlap, x as it lies, phases.
+    (
+        "direct",
+        cases.ConvCase(
+            (2, 3, 7, 28, 27), (62, 3, 5, 3, 3), {"stride": (1, 2, 2), "padding": (2, 1, 1)}
+        ),
+    ),
+    (
+        "direct",
+        cases.ConvCase(
+            (1, 12, 9, 16, 30), (32, 12, 3, 3, 3), {"dilation": (2, 1, 1), "padding": 1}
+        ),
+    ),
+    ("direct", cases.ConvCase((3, 12, 61, 60), (62, 6, 7, 7), {"stride": 4, "groups": 2})),
+    ("direct", cases.ConvCase((1, 32, 16, 24, 28), (40, 32, 4, 4, 4), {"stride": 2, "padding": 1})),
     (
         "implicit_gemm",
         cases.ConvCase((1, 16, 40, 33), (24, 16, 3, 3), {"dilation": 12, "padding": 12}),

@@ -75,7 +75,7 @@ static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
           for (int64_t i = 0; i < slack; ++i) x[c_count * plane.size + i] = 0;
           for (int64_t c = 0; c < c_count; ++c)
             fill_phase_plane(s, plane, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(), o0,
-                             row, &x[c * plane.size]);
+                             row, MetPlanes(s), &x[c * plane.size]);
           positions_first(args.grad_y + (n * s.k + g * lanes + k0) * s.out_size() +
                               (o0 * s.out[1] + row) * s.out[2],
                           s.out_size(), k_count, rows * s.out[2], grad_y.get());

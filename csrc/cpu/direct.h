@@ -10,26 +10,11 @@
 // Floor         the FMA peak, or the result at the bandwidth of streaming stores.
 #pragma once
 
-#include "core/threads.h"
-#include "cpu/activate.h"
-#include "cpu/phase_plane.h"
-#include "cpu/scratch.h"
-#include "shared/conv_phase.h"
+#include "cpu/direct_outputs.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
-inline constexpr int64_t kBandElements = 1 << 16;  // of the padded copy: stays within L2
-inline constexpr int64_t kLaneBlock = 64;          // output channels that share one copy, or more
-inline constexpr int64_t kBlockWeights = 1 << 16;  // if their weights are few
-inline constexpr int64_t kFewUnits = 16;           // fewer are cut further
-inline constexpr int64_t kRunTerms = 256;          // products summed in registers at a stretch
-inline constexpr int64_t kTaskTerms = 1 << 18;     // products that are worth a task
-
-// A product of a sum: an input channel and a tap.
-struct Term {
-  int64_t x, weight;  // from a position of the copy, from the first weight of an output channel
-};
-
+inline constexpr int64_t kLaneBlock = 64;  // output channels that share one copy, or more
 // Output rows per band so that the copies of all channels of a group fit kBandElements.
 LAMINA_INLINE int64_t band_rows(const ops::ConvShape& s, int64_t channels) {
   const PhasePlane row(s, 1);
@@ -37,25 +22,6 @@ LAMINA_INLINE int64_t band_rows(const ops::ConvShape& s, int64_t channels) {
   const int64_t rows = kBandElements / max_of<int64_t>(per_row, 1) - (row.height - 1);
   return min_of(max_of<int64_t>(rows, 1), s.out[1]);
 }
-
-// What distinguishes fprop from a phase of dgrad: how weights and results are addressed.
-template <class T>
-struct DirectPass {
-  ops::ConvShape shape;
-  const T* x;  // [n][c][in]
-  const T* weight;
-  const T* bias;  // [k] or null
-  ops::Epilogue<T> epilogue;
-  T* y;
-  int64_t weight_group;  // steps in the weights: group, output channel, input channel
-  int64_t weight_lane, weight_channel;
-  int64_t kernel[3];     // extents of the filter
-  int64_t tap_first[3];  // tap t of the shape is tap_first + t * tap_step of the filter
-  int64_t tap_step[3];
-  int64_t y_size[3];  // extents of a result plane
-  int64_t y_step[3];  // position o of the shape is y_offset + o * y_step
-  int64_t y_offset[3];
-};
 
 // Where a unit's work lies: the padded copy of a band, the terms, and output channel 0 of the
 // group.
@@ -73,18 +39,15 @@ struct DirectBand {
 };
 
 template <class T>
-static void find_terms(const DirectPass<T>& pass, const PhasePlane& plane, Term* terms) {
+static void find_terms(const DirectPass<T>& pass, const PhasePlane& plane, MetPlanes met,
+                       Term* terms) {
   const ops::ConvShape& s = pass.shape;
-  const int64_t taps = s.kernel_size();
-  for (int64_t r = 0; r < taps; ++r) {
-    const int64_t t[3] = {r / (s.kernel[1] * s.kernel[2]), r / s.kernel[2] % s.kernel[1],
-                          r % s.kernel[2]};
-    const int64_t offset = plane.offset(s, t[0], t[1], t[2]);
-    int64_t index = 0;
-    for (int axis = 0; axis < 3; ++axis)
-      index = index * pass.kernel[axis] + pass.tap_first[axis] + t[axis] * pass.tap_step[axis];
+  const int64_t area = s.kernel[1] * s.kernel[2], taps = met.count() * area;
+  for (int64_t i = 0; i < taps; ++i) {
+    const int64_t r[3] = {met.first + i / area, i / s.kernel[2] % s.kernel[1], i % s.kernel[2]};
+    const int64_t offset = plane.offset(s, r[0], r[1], r[2]), index = pass.weight_index(r);
     for (int64_t c = 0; c < s.c_per_group(); ++c)
-      terms[c * taps + r] = {c * plane.size + offset, c * pass.weight_channel + index};
+      terms[c * taps + i] = {c * plane.size + offset, c * pass.weight_channel + index};
   }
 }
 
@@ -220,23 +183,6 @@ template <class T, int Lanes, int Vectors, bool Streamed>
   }
 }
 
-// The first `count` of a vector of sums into y and positions `step` apart behind it.
-template <class T>
-LAMINA_INLINE void store_epilogue(const DirectPass<T>& pass, Vec<T> sums, T* y, int64_t step,
-                                  int64_t count) {
-  count = min_of<int64_t>(count, kLanes<T>);
-  if (const T* residual = pass.epilogue.residual) {
-    T lanes[kLanes<T>] = {};
-    for (int64_t j = 0; j < count; ++j) lanes[j] = residual[y - pass.y + j * step];
-    sums += load(lanes);
-  }
-  sums = activate(pass.epilogue, sums);
-  if (step == 1) return store_first(y, count, sums);
-  T lanes[kLanes<T>];
-  store(lanes, sums);
-  for (int64_t j = 0; j < count; ++j) y[j * step] = lanes[j];
-}
-
 // Stores the runs of tile[Lanes][Vectors], the sums of output channels from k on.
 template <class T, int Lanes, int Vectors>
 [[gnu::noinline]] static void store_tile(const DirectPass<T>& pass, const DirectBand<T>& band,
@@ -340,6 +286,7 @@ template <class T, int Lanes, int Vectors>
 static void direct_convolution(const DirectPass<T>& pass) {
   const ops::ConvShape& s = pass.shape;
   if (s.out_size() == 0 || s.n * s.k == 0) return;  // a phase beyond the last row or column
+  if (prefers_outputs(pass)) return outputs_convolution(pass);
   const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
   const DirectUnits cut(s, Lanes);
   const int64_t block = cut.block, blocks = cut.blocks, height = cut.height, bands = cut.bands;
@@ -363,11 +310,12 @@ static void direct_convolution(const DirectPass<T>& pass) {
       const int64_t n = image_group / s.groups, g = image_group % s.groups;
       const int64_t rows = min_of(height, s.out[1] - row);
       const PhasePlane plane(s, rows);
+      const MetPlanes met(s, o0);
       for (int64_t j = 0; j < slack; ++j) x[channels * plane.size + j] = 0;
       for (int64_t c = 0; c < channels; ++c)
         fill_phase_plane(s, plane, pass.x + (n * s.c + g * channels + c) * s.in_size(), o0, row,
-                         &x[c * plane.size]);
-      find_terms(pass, plane, term.get());
+                         met, &x[c * plane.size]);
+      find_terms(pass, plane, met, term.get());
       const int64_t y_plane = pass.y_size[0] * pass.y_size[1] * pass.y_size[2];
       const int64_t first_row = pass.y_offset[1] + row * pass.y_step[1];
       T* y =
@@ -376,7 +324,7 @@ static void direct_convolution(const DirectPass<T>& pass) {
       const BandVectors<T> vectors(pass, plane, rows, at_once);
       const DirectBand<T> band = {x.get(),
                                   term.get(),
-                                  channels * taps,
+                                  channels * met.count() * s.kernel[1] * s.kernel[2],
                                   run,
                                   pass.weight + g * pass.weight_group,
                                   pass.bias ? pass.bias + g * lanes : nullptr,

@@ -49,13 +49,36 @@ struct PhasePlane {
   }
 };
 
-// Rows of a channel whose columns fall on Step remainders, all at a time. row_of(h): row h of x or
-// null; remainder e of its columns goes to to[e], unless that is null.
-template <class T, int Step, class RowOf>
-static void split_rows(const ops::ConvShape& s, const PhasePlane& plane, const RowOf& row_of,
+// Where the rows of a remainder of a plane come from: [begin, end) lie in x, `step` apart.
+template <class T>
+struct PlaneRows {
+  const T* x;  // row 0, or where it would lie
+  int64_t step, begin = 0, end = 0;
+
+  // Remainder a, for output rows from `row` on; plane i0 of a channel may be outside.
+  LAMINA_INLINE PlaneRows(const ops::ConvShape& s, const PhasePlane& plane, const T* channel,
+                          int64_t i0, int64_t row, int64_t a)
+      : step(s.stride[1] * s.in[2]) {
+    const int64_t i1 = row * s.stride[1] + a * s.dilation[1] % s.stride[1] - s.pad[1];
+    x = channel + (i0 * s.in[1] + i1) * s.in[2];
+    if (i0 < 0 || i0 >= s.in[0]) return;
+    begin = i1 < 0 ? min_of(ceil_div(-i1, s.stride[1]), plane.height) : 0;
+    end = i1 < s.in[1] ? min_of(ceil_div(s.in[1] - i1, s.stride[1]), plane.height) : 0;
+    end = max_of(begin, end);
+  }
+  // Row h or null.
+  LAMINA_INLINE const T* at(int64_t h) const {
+    return h >= begin && h < end ? x + h * step : nullptr;
+  }
+};
+
+// Rows of a channel whose columns fall on Step remainders, all at a time: remainder e goes to
+// to[e], unless that is null.
+template <class T, int Step>
+static void split_rows(const ops::ConvShape& s, const PhasePlane& plane, const PlaneRows<T>& from,
                        T* const (&to)[Step]) {
   for (int64_t h = 0; h < plane.height; ++h) {
-    const T* source = row_of(h);
+    const T* source = from.at(h);
     for (int64_t j = 0; j < plane.pitch; j += kLanes<T>) {
       Vec<T> columns[Step], split[Step];
       const int64_t at = j * Step - s.pad[2], inside = s.in[2] - at;
@@ -76,9 +99,9 @@ static void split_rows(const ops::ConvShape& s, const PhasePlane& plane, const R
 }
 
 // Remainder b of the columns.
-template <class T, class RowOf>
+template <class T>
 static void fill_remainder(const ops::ConvShape& s, const PhasePlane& plane, int64_t b,
-                           const RowOf& row_of, T* rows) {
+                           const PlaneRows<T>& from, T* rows) {
   // Column j reads i2 = j * stride - low.
   const int64_t low = s.pad[2] - b * s.dilation[2] % s.stride[2], end = s.in[2] + low;
   const int64_t first = min_of(low > 0 ? ceil_div(low, s.stride[2]) : int64_t{0}, plane.pitch);
@@ -87,16 +110,20 @@ static void fill_remainder(const ops::ConvShape& s, const PhasePlane& plane, int
   if (s.stride[2] == 1) {  // last columns first: whole vectors write zeros beyond the row
     for (int64_t j = (plane.pitch - 1) / kLanes<T> * kLanes<T>; j >= 0; j -= kLanes<T>) {
       const Lanes<T> lanes(first - j, last - j);
-      for (int64_t h = 0; h < plane.height; ++h) {
-        const T* source = row_of(h);
-        if (source) __builtin_prefetch(source + j + kPrefetchBytes / sizeof(T));
-        store(rows + h * plane.pitch + j, source ? lanes.load(source + j - low) : Vec<T>{});
+      const T* source = from.x + from.begin * from.step + (j - low);
+      T* to = rows + j;
+      int64_t h = 0;
+      for (; h < from.begin; ++h, to += plane.pitch) store(to, Vec<T>{});
+      for (; h < from.end; ++h, to += plane.pitch, source += from.step) {
+        __builtin_prefetch(source + kPrefetchBytes / sizeof(T));
+        store(to, lanes.load(source));
       }
+      for (; h < plane.height; ++h, to += plane.pitch) store(to, Vec<T>{});
     }
     return;
   }
   for (int64_t h = 0; h < plane.height; ++h, rows += plane.pitch) {
-    const T* source = row_of(h);
+    const T* source = from.at(h);
     const int64_t begin = source ? first : plane.pitch, stop = source ? last : plane.pitch;
     for (int64_t j = 0; j < begin; ++j) rows[j] = 0;
     for (int64_t j = begin; j < stop; ++j) rows[j] = source[j * s.stride[2] - low];
@@ -104,24 +131,34 @@ static void fill_remainder(const ops::ConvShape& s, const PhasePlane& plane, int
   }
 }
 
-// Fills one channel's plane for output depth o0 and output rows from `row`, and may write zeros to
-// a vector behind it; x [in] is the channel.
+// The taps along the depth that meet planes of x.
+struct MetPlanes {
+  int64_t first = 0, last;
+
+  LAMINA_INLINE explicit MetPlanes(const ops::ConvShape& s) : last(s.kernel[0]) {}  // and others
+  LAMINA_INLINE MetPlanes(const ops::ConvShape& s, int64_t o0) : MetPlanes(s) {
+    const int64_t i0 = o0 * s.stride[0] - s.pad[0];
+    while (first < last && i0 + first * s.dilation[0] < 0) ++first;
+    while (first < last && i0 + (last - 1) * s.dilation[0] >= s.in[0]) --last;
+  }
+  LAMINA_INLINE int64_t count() const { return last - first; }
+};
+
+// Fills one channel's plane for output depth o0 and output rows from `row`, but for planes of taps
+// that are not `met`, and may write zeros to a vector behind it; x [in] is the channel.
 template <class T>
 static void fill_phase_plane(const ops::ConvShape& s, const PhasePlane& plane, const T* x,
-                             int64_t o0, int64_t row, T* rows) {
-  for (int64_t r0 = 0; r0 < s.kernel[0]; ++r0) {
+                             int64_t o0, int64_t row, MetPlanes met, T* rows) {
+  rows += met.first * plane.remainders[0] * plane.remainders[1] * plane.height * plane.pitch;
+  for (int64_t r0 = met.first; r0 < met.last; ++r0) {
     const int64_t i0 = o0 * s.stride[0] - s.pad[0] + r0 * s.dilation[0];
     for (int64_t a = 0; a < plane.remainders[0]; ++a) {
-      const auto row_of = [&](int64_t h) -> const T* {  // null if outside
-        const int64_t i1 = (row + h) * s.stride[1] + a * s.dilation[1] % s.stride[1] - s.pad[1];
-        const bool inside = i0 >= 0 && i0 < s.in[0] && i1 >= 0 && i1 < s.in[1];
-        return inside ? x + (i0 * s.in[1] + i1) * s.in[2] : nullptr;
-      };
+      const PlaneRows<T> from(s, plane, x, i0, row, a);
       const auto split = [&](auto step) {
         T* to[step] = {};
         for (int64_t b = 0; b < plane.remainders[1]; ++b, rows += plane.height * plane.pitch)
           to[b * s.dilation[2] % step] = rows;
-        split_rows<T, step>(s, plane, row_of, to);
+        split_rows<T, step>(s, plane, from, to);
       };
       if (s.stride[2] == 2)
         split(std::integral_constant<int, 2>{});
@@ -129,7 +166,7 @@ static void fill_phase_plane(const ops::ConvShape& s, const PhasePlane& plane, c
         split(std::integral_constant<int, 4>{});
       else
         for (int64_t b = 0; b < plane.remainders[1]; ++b, rows += plane.height * plane.pitch)
-          fill_remainder(s, plane, b, row_of, rows);
+          fill_remainder(s, plane, b, from, rows);
     }
   }
 }

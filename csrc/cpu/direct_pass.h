@@ -1,0 +1,68 @@
+// What the ways of conv `direct` share: how weights and results are addressed, and the terms of a
+// sum.
+#pragma once
+
+#include "core/threads.h"
+#include "cpu/activate.h"
+#include "cpu/phase_plane.h"
+#include "cpu/scratch.h"
+#include "shared/conv_phase.h"
+
+LAMINA_CPU_NAMESPACE_BEGIN
+
+inline constexpr int64_t kBandElements = 1 << 16;  // of the padded copy: stays within L2
+inline constexpr int64_t kBlockWeights = 1 << 16;  // few weights
+inline constexpr int64_t kFewUnits = 16;           // fewer are cut further
+inline constexpr int64_t kRunTerms = 256;          // products summed in registers at a stretch
+inline constexpr int64_t kTaskTerms = 1 << 18;     // products that are worth a task
+
+// A product of a sum: an input channel and a tap.
+struct Term {
+  int64_t x, weight;  // from a position of the copy, from the first weight of an output channel
+};
+
+// What distinguishes fprop from a phase of dgrad: how weights and results are addressed.
+template <class T>
+struct DirectPass {
+  ops::ConvShape shape;
+  const T* x;  // [n][c][in]
+  const T* weight;
+  const T* bias;  // [k] or null
+  ops::Epilogue<T> epilogue;
+  T* y;
+  int64_t weight_group;  // steps in the weights: group, output channel, input channel
+  int64_t weight_lane, weight_channel;
+  int64_t kernel[3];     // extents of the filter
+  int64_t tap_first[3];  // tap t of the shape is tap_first + t * tap_step of the filter
+  int64_t tap_step[3];
+  int64_t y_size[3];  // extents of a result plane
+  int64_t y_step[3];  // position o of the shape is y_offset + o * y_step
+  int64_t y_offset[3];
+
+  // In the filter, of tap r of the shape.
+  LAMINA_INLINE int64_t weight_index(const int64_t (&r)[3]) const {
+    int64_t index = 0;
+    for (int axis = 0; axis < 3; ++axis)
+      index = index * kernel[axis] + tap_first[axis] + r[axis] * tap_step[axis];
+    return index;
+  }
+};
+
+// The first `count` of a vector of sums into y and positions `step` apart behind it.
+template <class T>
+LAMINA_INLINE void store_epilogue(const DirectPass<T>& pass, Vec<T> sums, T* y, int64_t step,
+                                  int64_t count) {
+  count = min_of<int64_t>(count, kLanes<T>);
+  if (const T* residual = pass.epilogue.residual) {
+    T lanes[kLanes<T>] = {};
+    for (int64_t j = 0; j < count; ++j) lanes[j] = residual[y - pass.y + j * step];
+    sums += load(lanes);
+  }
+  sums = activate(pass.epilogue, sums);
+  if (step == 1) return store_first(y, count, sums);
+  T lanes[kLanes<T>];
+  store(lanes, sums);
+  for (int64_t j = 0; j < count; ++j) y[j * step] = lanes[j];
+}
+
+LAMINA_CPU_NAMESPACE_END
