@@ -152,6 +152,16 @@ def test_convolution_of_volumes_over_vectors_of_outputs(place, padding, dtype):
 
 
 @DTYPES
+@pytest.mark.parametrize("width", [5, 16, 67])
+def test_convolution_along_the_depth(place, width, dtype):
+    def call(x, weight):
+        return F.conv3d(x, weight, padding=(1, 0, 0), algo="direct")
+
+    x = cases.reals((2, 5, 4, 9, width), 1, dtype)
+    check(place, call, x, cases.reals((6, 5, 3, 1, 1), 2, dtype))
+
+
+@DTYPES
 @pytest.mark.parametrize("width", [5, 17, 33])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_convolution_of_volumes(place, width, stride, dtype):

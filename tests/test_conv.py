@@ -127,6 +127,12 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
     ),
     ("direct", cases.ConvCase((3, 12, 61, 60), (62, 6, 7, 7), {"stride": 4, "groups": 2})),
     ("direct", cases.ConvCase((1, 32, 16, 24, 28), (40, 32, 4, 4, 4), {"stride": 2, "padding": 1})),
+    # Gradients of filters along the depth alone; of few inputs, some of whose planes are beyond x.
+    (
+        "direct",
+        cases.ConvCase((2, 22, 6, 20, 28), (14, 11, 4, 1, 1), {"padding": (2, 0, 0), "groups": 2}),
+    ),
+    ("direct", cases.ConvCase((1, 14, 5, 9, 10), (12, 14, 5, 3, 5), {"padding": (3, 1, 2)})),
     (
         "implicit_gemm",
         cases.ConvCase((1, 16, 40, 33), (24, 16, 3, 3), {"dilation": 12, "padding": 12}),

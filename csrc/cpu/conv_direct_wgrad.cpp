@@ -4,9 +4,11 @@
 //               transposed, and each position multiplies its vector with up to 28 values of a
 //               padded copy of x (cpu/phase_plane.h), one for each sum in registers. Neighbouring
 //               taps of a row share a pointer. Fewer output channels take dot products over
-//               vectors of positions (direct.h).
+//               vectors of positions (direct_wgrad.h). So do filters along the depth alone, whose
+//               planes are read where they lie.
 // Partitioning  group, block of output channels, block of input channels; all images.
-// Numerics      a sum runs over the positions of a band of an image, then the bands in order.
+// Numerics      a sum runs over the positions of a band of an image, then the bands in order;
+//               sums of dot products lane by lane.
 // Floor         the products at the FMA peak; every one loads its factor from L1.
 #include "cpu/direct_wgrad.h"
 #include "cpu/outer_sums.h"
@@ -17,7 +19,8 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::ConvArgs;
 using ops::ConvShape;
 
-inline constexpr int64_t kBandPositions = 512;   // terms of a sum in registers
+inline constexpr int64_t kBandPositions = 512;  // terms of a sum in registers
+inline constexpr int64_t kFewTasks = 4;
 inline constexpr int64_t kBlockElements = 8192;  // of the copy of x: stays in L1
 
 // The taps of a row of the filter that follow one another in the copy, in segments of Run.
@@ -42,12 +45,16 @@ template <class T, int Most, int Run>
 static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
   const ConvShape& s = args.shape;
   const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
-  const int64_t c_blocks = ceil_div(channels, kInputBlock), k_blocks = ceil_div(lanes, kLanes<T>);
+  const int64_t k_blocks = ceil_div(lanes, kLanes<T>);
+  // Fewer inputs where tasks are few: each transposes grad_y.
+  int64_t c_block = kInputBlock;
+  while (c_block > 4 && s.groups * k_blocks * ceil_div(channels, c_block) < kFewTasks) c_block /= 2;
+  const int64_t c_blocks = ceil_div(channels, c_block);
   const int64_t lines = s.kernel[0] * s.kernel[1], slots = lines * cut.slots();  // of a channel
   const int64_t line_segments = cut.remainders * cut.pieces;
   const PhasePlane least(s, 1);
   const int64_t row_elements =
-      max_of<int64_t>(min_of(channels, kInputBlock), 1) * least.size / least.height;
+      max_of<int64_t>(min_of(channels, c_block), 1) * least.size / least.height;
   const int64_t fit = min_of(kBlockElements / row_elements - least.height + 1,
                              kBandPositions / max_of<int64_t>(s.out[2], 1));
   const int64_t bands = ceil_div(s.out[1], max_of(fit, least.height));
@@ -56,9 +63,9 @@ static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
   for (int64_t i = 0; i < taps; ++i)
     slot_of[i] = i / s.kernel[2] * cut.slots() + cut.slot(i % s.kernel[2]);
   parallel_for(s.groups * k_blocks * c_blocks, [&](int64_t task) {
-    const int64_t c0 = task % c_blocks * kInputBlock, k0 = task / c_blocks % k_blocks * kLanes<T>;
+    const int64_t c0 = task % c_blocks * c_block, k0 = task / c_blocks % k_blocks * kLanes<T>;
     const int64_t g = task / (c_blocks * k_blocks);
-    const int64_t c_count = min_of(channels - c0, kInputBlock);
+    const int64_t c_count = min_of(channels - c0, c_block);
     const int64_t k_count = min_of<int64_t>(lanes - k0, kLanes<T>);
     const int64_t segments = c_count * lines * line_segments;
     const PhasePlane largest(s, band);
@@ -72,10 +79,11 @@ static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
         for (int64_t row = 0; row < s.out[1]; row += band) {
           const int64_t rows = min_of(band, s.out[1] - row);
           const PhasePlane plane(s, rows);
+          const MetPlanes met(s, o0);
           for (int64_t i = 0; i < slack; ++i) x[c_count * plane.size + i] = 0;
           for (int64_t c = 0; c < c_count; ++c)
             fill_phase_plane(s, plane, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(), o0,
-                             row, MetPlanes(s), &x[c * plane.size]);
+                             row, met, &x[c * plane.size]);
           positions_first(args.grad_y + (n * s.k + g * lanes + k0) * s.out_size() +
                               (o0 * s.out[1] + row) * s.out[2],
                           s.out_size(), k_count, rows * s.out[2], grad_y.get());
@@ -94,8 +102,17 @@ static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
             fetch_into_l2(args.grad_y + (n * s.k + g * lanes + k0) * s.out_size() + out,
                           k_count * s.out_size());
           }
-          all_segments<T, Most, Run>(segments, pointers.get(), grad_y.get(), rows, s.out[2],
-                                     plane.pitch, sums.get());
+          const auto sum_up = [&](int64_t first, int64_t count) {
+            all_segments<T, Most, Run>(count, &pointers[first], grad_y.get(), rows, s.out[2],
+                                       plane.pitch, &sums[first * Run * kLanes<T>]);
+          };
+          if (met.count() == s.kernel[0]) {
+            sum_up(0, segments);
+            continue;
+          }
+          const int64_t of_plane = s.kernel[1] * line_segments;
+          for (int64_t c = 0; c < c_count; ++c)
+            sum_up((c * s.kernel[0] + met.first) * of_plane, met.count() * of_plane);
         }
     int64_t c = 0, tap = 0;
     for (int64_t i = 0; i < c_count * taps; i += kLanes<T>) {
@@ -124,12 +141,101 @@ static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
   });
 }
 
+// sums[Outputs][Taps][kLanes] += grad_y times x, vector by vector of `count` positions.
+template <class T, int Outputs, int Taps>
+[[gnu::noinline]] static void add_dots(const T* const (&grad_y)[Outputs], const T* const (&x)[Taps],
+                                       int64_t count, T* sums) {
+  Vec<T> sum[Outputs][Taps] = {};
+  const auto add = [&](const auto& load_at) {
+    Vec<T> line[Taps];
+#pragma GCC unroll 8
+    for (int j = 0; j < Taps; ++j) line[j] = load_at(x[j]);
+#pragma GCC unroll 8
+    for (int i = 0; i < Outputs; ++i) {
+      const Vec<T> factor = load_at(grad_y[i]);
+#pragma GCC unroll 8
+      for (int j = 0; j < Taps; ++j) sum[i][j] += factor * line[j];
+    }
+  };
+  int64_t q = 0;
+  for (; q + kLanes<T> <= count; q += kLanes<T>) add([&](const T* p) { return load(p + q); });
+  if (q < count) add([&](const T* p) { return load_first(p + q, count - q); });
+#pragma GCC unroll 8
+  for (int i = 0; i < Outputs; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Taps; ++j) {
+      T* place = sums + (i * Taps + j) * kLanes<T>;
+      store(place, load(place) + sum[i][j]);
+    }
+}
+
+// Whether taps differ in the plane of x alone, whose positions are those of grad_y.
+static bool along_depth(const ConvShape& s) {
+  bool flat = s.kernel[0] > 1;
+  for (int axis = 1; axis < 3; ++axis)
+    flat &=
+        s.kernel[axis] == 1 && s.stride[axis] == 1 && s.pad[axis] == 0 && s.in[axis] == s.out[axis];
+  return flat;
+}
+
+template <class T>
+static void depth_wgrad(const ConvArgs<T>& args) {
+  constexpr int64_t kChannels = 4, kOutputs = 4, kTaps = 3, kTile = kOutputs * kTaps * kLanes<T>;
+  const ConvShape& s = args.shape;
+  const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel[0];
+  const int64_t c_blocks = ceil_div(channels, kChannels), area = s.in[1] * s.in[2];
+  const int64_t k_tiles = ceil_div(lanes, kOutputs), tap_tiles = ceil_div(taps, kTaps);
+  parallel_for(s.groups * c_blocks, [&](int64_t task) {
+    const int64_t g = task / c_blocks, c0 = task % c_blocks * kChannels;
+    const int64_t c_count = min_of(channels - c0, kChannels);
+    Scratch<T> sums(c_count * tap_tiles * k_tiles * kTile), zeros(kBandPositions);
+    for (int64_t i = 0; i < c_count * tap_tiles * k_tiles * kTile; ++i) sums[i] = 0;
+    for (int64_t i = 0; i < kBandPositions; ++i) zeros[i] = 0;
+    for (int64_t n = 0; n < s.n; ++n)
+      for (int64_t o0 = 0; o0 < s.out[0]; ++o0)
+        for (int64_t at = 0; at < area; at += kBandPositions) {
+          const T* x = args.x + (n * s.c + g * channels + c0) * s.in_size() + at;
+          const T* grad_y = args.grad_y + (n * s.k + g * lanes) * s.out_size() + o0 * area + at;
+          T* tile = sums.get();
+          for (int64_t c = 0; c < c_count; ++c)
+            for (int64_t t = 0; t < taps; t += kTaps) {
+              const T* source[kTaps];
+              for (int64_t j = 0; j < kTaps; ++j) {
+                const int64_t i0 = o0 * s.stride[0] - s.pad[0] + (t + j) * s.dilation[0];
+                const bool met = t + j < taps && i0 >= 0 && i0 < s.in[0];
+                if (met)
+                  prefetch_line(x + c * s.in_size() + i0 * area + kBandPositions, kBandPositions);
+                source[j] = met ? x + c * s.in_size() + i0 * area : zeros.get();
+              }
+              for (int64_t k = 0; k < lanes; k += kOutputs, tile += kTile) {
+                const T* factor[kOutputs];
+                for (int64_t i = 0; i < kOutputs; ++i)  // the last one again and again
+                  factor[i] = grad_y + min_of(k + i, lanes - 1) * s.out_size();
+                add_dots<T, kOutputs, kTaps>(factor, source, min_of(area - at, kBandPositions),
+                                             tile);
+              }
+            }
+        }
+    for (int64_t k = 0; k < lanes; ++k)
+      for (int64_t c = 0; c < c_count; ++c)
+        for (int64_t r = 0; r < taps; ++r) {
+          const int64_t tile = (c * tap_tiles + r / kTaps) * k_tiles + k / kOutputs;
+          const int64_t place = k % kOutputs * kTaps + r % kTaps;
+          T value = sum_lanes<T>(load(&sums[tile * kTile + place * kLanes<T>]));
+          if (!(value - value == T(0)))
+            value = exact_weight_gradient(args, g * lanes + k, c0 + c, r);
+          args.result[((g * lanes + k) * channels + c0 + c) * taps + r] = value;
+        }
+  });
+}
+
 template <class T>
 void conv_wgrad_direct(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   constexpr bool kWide = kVectorBytes == 64;  // 32 registers
   const bool full = 2 * s.k_per_group() >= kLanes<T>;
   const bool neighbours = s.dilation[2] == greatest_divisor(s.stride[2], s.dilation[2]);
+  if (along_depth(s)) return depth_wgrad(args);
   if (!full || !neighbours || s.kernel[2] == 0) return direct_wgrad<T, 4, 3>(args);
   const Segments cut(s);
   if (cut.run == 2) return outer_wgrad<T, kWide ? 8 : 4, 2>(args, cut);

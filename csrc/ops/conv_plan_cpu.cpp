@@ -147,13 +147,13 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
     constexpr double kPositionsPerBand = 20;  // vectors are outputs
     const double whole = whole_vectors(s.k_per_group()) / static_cast<double>(s.k_per_group());
     // Short vectors load every factor by an instruction of its own; planes are transposed for few.
-    const bool wide = vector_lanes() >= 16;
+    const bool wide = vector_lanes() >= 16, few = s.kernel[0] > 1 && s.c_per_group() <= 16;
+    const double product = !wide ? 1.27 : few ? 1 : 1.15;
     const double transposed = wide ? 0 : 21 * static_cast<double>(s.n * s.k * s.out_size());
-    const double positions =
-        static_cast<double>(std::max<int64_t>(std::min<int64_t>(s.out[1] * s.out[2], 512), 1));
+    const double positions = static_cast<double>(std::clamp<int64_t>(s.out[1] * s.out[2], 1, 512));
     const double run = static_cast<double>(s.kernel[2]) * static_cast<double>(s.dilation[2]) /
                        static_cast<double>(s.stride[2]);  // neighbours among the taps
-    return macs * whole * ((wide ? 1.15 : 1.27) + kPositionsPerBand / positions) *
+    return macs * whole * (product + kPositionsPerBand / positions) *
                (s.stride[2] > 1 ? 1 + 6 / (run * run) : 1) +
            transposed;
   }
@@ -347,15 +347,15 @@ int64_t winograd_elements(ConvPass pass, const ConvShape& s) {
 double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t rows,
                         int64_t columns) {
   const double kMacsPerFilter = pass == ConvPass::wgrad ? 12 : 18;
-  // Of a transformed element; tiles of 5x5 filters have more of them for the same pixels.
-  const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (s.kernel[1] == 5 ? 2 : 1);
+  // Of a transformed element; 5x5 filters have more of them a pixel, but volumes' lie beyond L2.
+  const bool near = s.kernel[1] == 5 && (pass != ConvPass::wgrad || s.depth_taps == 1);
+  const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (near ? 2 : 1);
   const winograd::Tiles tiles(s, rows, columns);
   const double elements = static_cast<double>(tiles.elements);
   const double all = whole_vectors(tiles.all);
   // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
   const double narrow = pass == ConvPass::wgrad && s.c_per_group() <= 16 ? 2 : 1;
-  // 36 elements of a panel of inputs, of all tiles as one block, beyond L2: many outputs read them
-  // again and again.
+  // 36 elements of a panel of inputs, all tiles as one block, beyond L2: read again and again.
   constexpr int64_t kFewOutputs = 96, kWidestPanel = 48, kInL2 = 1 << 18;
   const int64_t panel = tiles.elements * tiles.all * std::min(s.c_per_group(), kWidestPanel);
   const bool far = pass == ConvPass::wgrad && s.kernel[1] == 5 && s.k_per_group() > kFewOutputs &&
