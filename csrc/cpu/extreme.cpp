@@ -1,9 +1,9 @@
 // extreme: the largest or smallest element and its index (ops/reduce.h).
 //
 // Method        a line: its blocks' extremes by eight vectors side by side, and the index is looked
-//               for in the first block that has the extreme alone. Short lines without indices go
-//               four at a time. Columns: rows one by one, four for each pass over the extremes;
-//               indices are those of rows in a block.
+//               for in the first block that has the extreme alone. The lanes of short lines
+//               without indices are compared a vector of lines at a time. Columns: rows one by
+//               one, four for each pass over the extremes; indices are those of rows in a block.
 // Numerics      NaN wins, the first one of a line: nothing takes its place.
 // Floor         one read of the tensor; dgrad with indices: one write; without: two reads, one
 //               write.
@@ -73,8 +73,9 @@ LAMINA_INLINE T extreme_lane(Vec<T> v) {
     return extreme_lane<Smallest, T, WIDTH / 2>(v);
 }
 
+// Of a line, lane by lane.
 template <bool Smallest, class T>
-static T line_extreme(const T* x, int64_t size) {
+LAMINA_INLINE Vec<T> line_extremes(const T* x, int64_t size) {
   constexpr int kChains = 8;
   Vec<T> found = broadcast(kNoElement<Smallest, T>), other = found;
   int64_t i = 0;
@@ -100,35 +101,29 @@ static T line_extreme(const T* x, int64_t size) {
   }
   for (; i < size; i += kLanes<T>)
     found = extreme_of<Smallest, T>(load_first(x + i, size - i, kNoElement<Smallest, T>), found);
-  return extreme_lane<Smallest, T>(extreme_of<Smallest, T>(found, other));
+  return extreme_of<Smallest, T>(found, other);
 }
 
-// The extremes of lines of `size` elements, `step` apart.
-template <bool Smallest, int Lines, class T>
-LAMINA_INLINE void short_extremes(const T* x, int64_t size, int64_t step, T* y) {
-  Vec<T> best[Lines][2];
-#pragma GCC unroll 4
-  for (auto& two : best) two[0] = two[1] = broadcast(kNoElement<Smallest, T>);
+// Of short lines: side by side unless their vectors are chains enough.
+template <bool Smallest, class T>
+LAMINA_INLINE void short_extremes(const T* const (&x)[kLanes<T>], int64_t size,
+                                  Vec<T> (&found)[kLanes<T>]) {
+  constexpr T kNone = kNoElement<Smallest, T>;
+  if (size >= 8 * kLanes<T>) {
+    for (int k = 0; k < kLanes<T>; ++k) found[k] = line_extremes<Smallest>(x[k], size);
+    return;
+  }
+#pragma GCC unroll 16
+  for (Vec<T>& one : found) one = broadcast(kNone);
   int64_t i = 0;
-  for (; i + 2 * kLanes<T> <= size; i += 2 * kLanes<T>)
-#pragma GCC unroll 4
-    for (int line = 0; line < Lines; ++line)
-#pragma GCC unroll 2
-      for (int c = 0; c < 2; ++c) {
-        const T* const from = x + line * step + i + c * kLanes<T>;
-        __builtin_prefetch(from + Lines * step);  // of the next lines
-        best[line][c] = extreme_of<Smallest, T>(load(from), best[line][c]);
-      }
-#pragma GCC unroll 2
-  for (int c = 0; c < 2; ++c, i += kLanes<T>)
-    if (i < size)
-#pragma GCC unroll 4
-      for (int line = 0; line < Lines; ++line)
-        best[line][c] = extreme_of<Smallest, T>(
-            load_first(x + line * step + i, size - i, kNoElement<Smallest, T>), best[line][c]);
-#pragma GCC unroll 4
-  for (int line = 0; line < Lines; ++line)
-    y[line] = extreme_lane<Smallest, T>(extreme_of<Smallest, T>(best[line][0], best[line][1]));
+  for (; i + kLanes<T> <= size; i += kLanes<T>)
+#pragma GCC unroll 16
+    for (int k = 0; k < kLanes<T>; ++k)
+      found[k] = extreme_of<Smallest, T>(load(x[k] + i), found[k]);
+  if (i < size)
+#pragma GCC unroll 16
+    for (int k = 0; k < kLanes<T>; ++k)
+      found[k] = extreme_of<Smallest, T>(load_lanes(x[k] + i, 0, size - i, kNone), found[k]);
 }
 
 // The first element that equals the value, or is NaN if the value is; there is one.
@@ -161,7 +156,7 @@ struct Extreme {
     for (int64_t begin = 0; begin < count; begin += kBlock) {
       Extreme block;
       block.at = place + begin, block.size = min_of(kBlock, count - begin);
-      block.value = line_extreme<Smallest>(x + begin, block.size);
+      block.value = extreme_lane<Smallest, T>(line_extremes<Smallest>(x + begin, block.size));
       join(block);
     }
   }
@@ -226,16 +221,15 @@ struct ExtremeColumns {
 
 template <bool Smallest, class T>
 static void extreme(const ExtremeArgs<T>& args) {
-  const int64_t size = args.axes.m, step = args.axes.outer_step();
-  if (args.axes.n == 1 && args.axes.inner == 1 && size <= kShortLine && !args.indices) {
-    const auto few = [&](int64_t line) {
-      short_extremes<Smallest, kFewLines>(args.x + line * step, size, step, args.result + line);
-    };
-    const auto one = [&](int64_t line) {
-      short_extremes<Smallest, 1>(args.x + line * step, size, step, args.result + line);
-    };
-    return for_short_lines(args.axes.lines(), size, few, one);
-  }
+  if (in_short_lines(args.axes) && !args.indices)
+    return for_short_lines<kLanes<T>>(
+        args.axes, args.x, kPiece, [&](const auto& x, int64_t line, int64_t count) {
+          Vec<T> found[kLanes<T>];
+          short_extremes<Smallest>(x, args.axes.m, found);
+          store_first(args.result + line, count, fold_each<T>(found, [](Vec<T> a, Vec<T> b) {
+                        return extreme_of<Smallest, T>(a, b);
+                      }));
+        });
   if (!in_columns(args))
     return reduce_lines(args.axes, args.x, Extreme<Smallest, T>(),
                         [&](int64_t line, const Extreme<Smallest, T>& found) {

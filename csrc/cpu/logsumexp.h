@@ -1,5 +1,5 @@
 // log(sum e^x) of lines and columns, from the largest element and the sum of the powers of e of
-// the distances from it, which is kept in double.
+// the distances from it, which is kept in double where it may be long.
 #pragma once
 
 #include "cpu/reduce.h"
@@ -37,6 +37,45 @@ struct PowerSum {
   }
   LAMINA_INLINE T logarithm() const { return T(double(top) + log<double>(broadcast(sum))[0]); }
 };
+
+// Of `count` lines that L1 holds, side by side from their largest elements on.
+template <class T>
+LAMINA_INLINE void short_logsumexp(const T* const (&x)[kLanes<T>], int64_t size, int64_t count,
+                                   T* y) {
+  constexpr T kInfinity = T(__builtin_inf());
+  alignas(64) T tops[kLanes<T>];
+  Vec<T> lanes[kLanes<T>];
+  for (int k = 0; k < kLanes<T>; ++k) {
+    Vec<T> most = broadcast(-kInfinity);
+    along_line<T>(size, [&](int64_t i, int64_t some) {
+      const Vec<T> v = load_some(x[k] + i, some, -kInfinity);
+      most = v > most ? v : most;
+    });
+    lanes[k] = most;
+  }
+  const Vec<T> top = fold_each<T>(lanes, [](Vec<T> a, Vec<T> b) { return a > b ? a : b; });
+  const Mask<T> finite = absolute<T>(top) < kInfinity;
+  store(tops, finite ? top : Vec<T>{});
+  for (int k = 0; k < kLanes<T>; ++k) {
+    const Vec<T> shift = broadcast(tops[k]);
+    Vec<T> sum = {};
+    along_line<T>(size, [&](int64_t i, int64_t some) {
+      sum += exp_term<T>(load_some(x[k] + i, some, -kInfinity) - shift);
+    });
+    lanes[k] = sum;
+  }
+  alignas(64) T sums[kLanes<T>];
+  store(sums, fold_each<T>(lanes, [](Vec<T> a, Vec<T> b) { return a + b; }));
+  for (int64_t k = 0; k < count; k += kWide)
+    store_wide(y + k, count - k, load_wide(tops + k) + log<double>(load_wide(sums + k)));
+  if (!any_lane<T>(~finite)) return;
+  for (int64_t k = 0; k < count; ++k)
+    if (!finite[k]) {
+      PowerSum<T> line;
+      line.add(x[k], 0, size);
+      y[k] = line.logarithm();
+    }
+}
 
 template <class T>
 struct PowerSumColumns {

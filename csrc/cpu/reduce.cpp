@@ -1,8 +1,9 @@
 // reduce: sums, norms, products, logarithms of sums of powers, variances (ops/reduce.h).
 //
-// Method        elements become doubles; along a line eight vectors are folded side by side, short
-//               lines four at a time, columns four rows at a time. Variances: mean and squares of
-//               a block that L1 holds, joined with what was before (Chan, Golub & LeVeque 1979).
+// Method        elements become doubles; along a line eight vectors are folded side by side, the
+//               lanes of short lines a vector of lines at a time, columns four rows at a time.
+//               Variances: mean and squares of a block that L1 holds, joined with what was before
+//               (Chan, Golub & LeVeque 1979).
 // Numerics      a line is folded in blocks of kBlock elements, so that the error of doubles does
 //               not grow with its length; float results are rounded once.
 // Floor         one read of the tensor; dgrad: one read and one write, of a sum the write alone.
@@ -18,7 +19,7 @@ using ops::Axes;
 using ops::ReduceArgs;
 using ops::Reduction;
 
-static constexpr int64_t kBlock = 4096;
+static constexpr int64_t kBlock = 4096, kAlone = 256;
 
 struct Add {
   static constexpr double kNone = 0;
@@ -149,33 +150,37 @@ struct FoldedColumns {
   }
 };
 
-// finish(line, value) of lines of `size` elements, `step` apart.
-template <class Join, class Of, int Lines, class T, class Finish>
-LAMINA_INLINE void fold_short(const T* x, int64_t size, int64_t step, const Finish& finish) {
-  Wide chain[Lines][2];
-#pragma GCC unroll 4
-  for (auto& two : chain) two[0] = two[1] = broadcast(Join::kNone);
+// Lines of `size` elements, lane by lane: side by side unless their vectors are chains enough.
+template <class Join, class Of, class T>
+LAMINA_INLINE void fold_short(const T* const (&x)[kWide], int64_t size, Wide (&folded)[kWide]) {
+  if (size >= kAlone) {
+    for (int k = 0; k < kWide; ++k) folded[k] = fold_block<Join>(x[k], size, Of());
+    return;
+  }
+#pragma GCC unroll 8
+  for (Wide& one : folded) one = broadcast(Join::kNone);
+  const auto add = [&](int k, int64_t at) {
+    folded[k] = Join::join(folded[k], Of()(load_wide(x[k] + at)));
+  };
+  const int64_t ahead = kWide * (x[1] - x[0]);
   int64_t i = 0;
   for (; i + 2 * kWide <= size; i += 2 * kWide)
-#pragma GCC unroll 4
-    for (int line = 0; line < Lines; ++line) {
-      __builtin_prefetch(x + (Lines + line) * step + i);  // of the next lines
-#pragma GCC unroll 2
-      for (int c = 0; c < 2; ++c)
-        chain[line][c] =
-            Join::join(chain[line][c], Of()(load_wide(x + line * step + i + c * kWide)));
+#pragma GCC unroll 8
+    for (int k = 0; k < kWide; ++k) {
+      __builtin_prefetch(x[k] + i + ahead);  // of the next lines
+      add(k, i), add(k, i + kWide);
     }
-#pragma GCC unroll 2
-  for (int c = 0; c < 2; ++c, i += kWide)
-    if (i < size)
-#pragma GCC unroll 4
-      for (int line = 0; line < Lines; ++line) {
-        const Wide last = Of()(load_wide(x + line * step + i, size - i));
-        chain[line][c] = Join::join(chain[line][c], first_lanes(last, size - i, Join::kNone));
-      }
-#pragma GCC unroll 4
-  for (int line = 0; line < Lines; ++line)
-    finish(line, fold_lanes<Join>(Join::join(chain[line][0], chain[line][1])));
+  if (i + kWide <= size) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kWide; ++k) add(k, i);
+    i += kWide;
+  }
+  const int64_t left = size - i;
+  if (left > 0)
+#pragma GCC unroll 8
+    for (int k = 0; k < kWide; ++k)
+      folded[k] =
+          Join::join(folded[k], first_lanes(Of()(load_wide(x[k] + i, left)), left, Join::kNone));
 }
 
 // y = root(folded / divisor)
@@ -184,31 +189,29 @@ static void fold(const ReduceArgs<T>& args, bool root = false) {
   const double divisor = args.divisor;
   T* const y = args.result;
   double* const exact = args.centre;
-  const auto finish = [=](int64_t line, double value) {
-    value /= divisor;
-    y[line] = static_cast<T>(root ? __builtin_sqrt(value) : value);
-    if (exact) exact[line] = value;
+  const auto finish = [=](int64_t line, int64_t count, Wide values) {
+    values /= divisor;
+    if (exact) store_first(exact + line, count, values);
+    store_wide(y + line, count, root ? square_root<double>(values) : values);
   };
   if (in_columns(args))
     return reduce_columns<FoldedColumns<Join, Of>>(
         args.axes, args.x, [&](int64_t line, int64_t count, const FoldedColumns<Join, Of>& folded) {
-          for (int64_t j = 0; j < count; ++j) finish(line + j, folded.value[j]);
+          for (int64_t j = 0; j < count; j += kWide)
+            finish(line + j, count - j, load(folded.value + j));
         });
-  const int64_t size = args.axes.m, step = args.axes.outer_step();
-  if (args.axes.n == 1 && args.axes.inner == 1 && size <= kShortLine) {
-    const auto few = [&](int64_t line) {
-      fold_short<Join, Of, kFewLines>(args.x + line * step, size, step,
-                                      [=](int64_t i, double value) { finish(line + i, value); });
-    };
-    const auto one = [&](int64_t line) {
-      fold_short<Join, Of, 1>(args.x + line * step, size, step,
-                              [=](int64_t, double value) { finish(line, value); });
-    };
-    return for_short_lines(args.axes.lines(), size, few, one);
-  }
+  if (in_short_lines(args.axes))
+    return for_short_lines<kWide>(
+        args.axes, args.x, kPiece,
+        [&](const auto& x, int64_t line, int64_t count) [[gnu::always_inline]] {
+          Wide folded[kWide];
+          fold_short<Join, Of>(x, args.axes.m, folded);
+          finish(line, count,
+                 fold_each<double>(folded, [](Wide a, Wide b) { return Join::join(a, b); }));
+        });
   reduce_lines(args.axes, args.x, Folded<Join, Of>(),
                [&](int64_t line, const Folded<Join, Of>& folded) {
-                 finish(line, fold_lanes<Join>(folded.lanes));
+                 finish(line, 1, broadcast(fold_lanes<Join>(folded.lanes)));
                });
 }
 
@@ -306,6 +309,12 @@ static void logsumexp(const ReduceArgs<T>& args) {
           for (int64_t j = 0; j < count; ++j)
             args.result[line + j] = PowerSum<T>{columns.top[j], columns.sum[j]}.logarithm();
         });
+  constexpr int64_t kElements = kPiece / 4, kGroupedLine = kShortLine / 4;  // that L1 holds
+  if (in_short_lines(args.axes) && args.axes.m <= kGroupedLine)
+    return for_short_lines<kLanes<T>>(args.axes, args.x, kElements,
+                                      [&](const auto& x, int64_t line, int64_t count) {
+                                        short_logsumexp(x, args.axes.m, count, args.result + line);
+                                      });
   reduce_lines(args.axes, args.x, PowerSum<T>(), [&](int64_t line, const PowerSum<T>& powers) {
     args.result[line] = powers.logarithm();
   });

@@ -14,6 +14,8 @@
 LAMINA_CPU_NAMESPACE_BEGIN
 
 inline constexpr int64_t kPiece = 65536;     // elements a task
+inline constexpr int64_t kLongRun = 512;     // elements beside which a partial result is little
+inline constexpr int64_t kJoined = 4096;     // partial results a task joins
 inline constexpr int64_t kColumnTasks = 64;  // more are not worth their partial results
 
 using Wide = Vec<double>;
@@ -85,13 +87,25 @@ LAMINA_INLINE Wide first_lanes(Wide v, int64_t n, double other) {
   return lane_numbers<double>() < n ? v : broadcast(other);
 }
 
+template <class State, class Finish>
+static void join_parts(const State* parts, int64_t lines, int64_t pieces, const Finish& finish) {
+  parallel_ranges(lines, ceil_div(kJoined, pieces), [&](int64_t line, int64_t end) {
+    for (; line < end; ++line) {
+      State state = parts[line * pieces];
+      for (int64_t piece = 1; piece < pieces; ++piece) state.join(parts[line * pieces + piece]);
+      finish(line, state);
+    }
+  });
+}
+
 // State: add(first element, its place in the line, count), join(the next piece's State).
-// finish(line, state) of every line.
+// finish(line, state) of every line. Long runs are taken as they lie in memory, whatever their
+// lines: a processor reads one stream.
 template <class State, class T, class Finish>
 static void reduce_lines(const ops::Axes& axes, const T* x, const State& start,
                          const Finish& finish) {
   const int64_t n = axes.n, m = axes.m, lines = axes.lines(), length = axes.length();
-  if (length <= kPiece) {
+  if (length <= kPiece && (n == 1 || m < kLongRun)) {
     const int64_t grain = kPiece / max_of<int64_t>(length, 1);
     return parallel_ranges(lines, grain, [&](int64_t begin, int64_t end) {
       for (int64_t line = begin; line < end && n == 1; ++line) {
@@ -112,39 +126,77 @@ static void reduce_lines(const ops::Axes& axes, const T* x, const State& start,
       }
     });
   }
-  const int64_t cuts = ceil_div(m, kPiece);             // of a run
-  const int64_t rows = max_of<int64_t>(kPiece / m, 1);  // of a piece
-  const int64_t pieces = cuts > 1 ? n * cuts : ceil_div(n, rows);
+  if (m >= kLongRun) {
+    const int64_t cuts = ceil_div(m, kPiece), pieces = n * cuts;  // of a run; of a line
+    const Scratch<State> parts(lines * pieces);
+    parallel_ranges(lines * pieces, max_of<int64_t>(kPiece / m, 1), [&](int64_t part, int64_t end) {
+      int64_t run = part / cuts, cut = part % cuts;
+      int64_t i = run % axes.inner, row = run / axes.inner % n, outer = run / axes.inner / n;
+      for (; part < end; ++part) {
+        const int64_t line = outer * axes.inner + i, from = cut * kPiece;
+        const T* const first =
+            x + outer * axes.outer_step() + row * axes.n_step() + i * axes.inner_step();
+        State state = start;
+        state.add(first + from, row * m + from, min_of(kPiece, m - from));
+        parts[line * pieces + row * cuts + cut] = state;
+        if (++cut < cuts) continue;
+        cut = 0;
+        if (++i < axes.inner) continue;
+        i = 0;
+        if (++row == n) row = 0, ++outer;
+      }
+    });
+    return join_parts(parts.get(), lines, pieces, finish);
+  }
+  const int64_t rows = kPiece / m, pieces = ceil_div(n, rows);  // of a piece; of a line
   const Scratch<State> parts(lines * pieces);
   parallel_for(lines * pieces, [&](int64_t task) {
-    const int64_t line = task / pieces, piece = task % pieces;
+    const int64_t line = task / pieces, begin = task % pieces * rows;
     State state = start;
-    if (cuts > 1) {
-      const int64_t row = piece / cuts, from = piece % cuts * kPiece;
-      state.add(x + axes.at(line, row) + from, row * m + from, min_of(kPiece, m - from));
-    } else {
-      for (int64_t row = piece * rows, end = min_of(n, row + rows); row < end; ++row)
-        state.add(x + axes.at(line, row), row * m, m);
-    }
+    for (int64_t row = begin, end = min_of(n, begin + rows); row < end; ++row)
+      state.add(x + axes.at(line, row), row * m, m);
     parts[task] = state;
   });
-  for (int64_t line = 0; line < lines; ++line) {
-    State state = parts[line * pieces];
-    for (int64_t piece = 1; piece < pieces; ++piece) state.join(parts[line * pieces + piece]);
-    finish(line, state);
-  }
+  join_parts(parts.get(), lines, pieces, finish);
 }
 
-// Short lines one behind the other, a few at a time: no line waits for the sum of another's lanes.
-// few(first line) takes kFewLines, one(line) what is left; both in the same order along a line.
-inline constexpr int64_t kShortLine = 1024, kFewLines = 4;
-template <class Few, class One>
-LAMINA_INLINE void for_short_lines(int64_t lines, int64_t length, const Few& few, const One& one) {
-  const int64_t grain = kPiece / max_of<int64_t>(length, 1) / kFewLines * kFewLines;
-  parallel_ranges(lines, grain, [&](int64_t line, int64_t end) {
-    for (; line + kFewLines <= end; line += kFewLines) few(line);
-    for (; line < end; ++line) one(line);
+// Short lines, `Lines` at a time: body(their first elements, the first line, count), the last one
+// again in the place of lines that are not there. All are folded in the same order.
+inline constexpr int64_t kShortLine = 1024;
+LAMINA_INLINE bool in_short_lines(const ops::Axes& axes) {
+  return axes.n == 1 && axes.m <= kShortLine;
+}
+template <int Lines, class T, class Body>
+LAMINA_INLINE void for_short_lines(const ops::Axes& axes, const T* x, int64_t elements,
+                                   const Body& body) {
+  const int64_t grain = ceil_div(elements, max_of<int64_t>(axes.m, kLanes<T>) * Lines) * Lines;
+  parallel_ranges(axes.lines(), grain, [&](int64_t line, int64_t end) {
+    const int64_t step = axes.inner == 1 ? axes.outer_step() : axes.inner_step();
+    const int64_t turn = axes.outer_step() - axes.inner * step;
+    const T* next = x + axes.at(line, 0);
+    for (int64_t i = line % axes.inner; line < end; line += Lines) {
+      const T* first[Lines];
+      const int64_t count = min_of<int64_t>(Lines, end - line);
+      for (int64_t k = 0; k < count; ++k) {
+        first[k] = next, next += step;
+        if (++i == axes.inner) i = 0, next += turn;
+      }
+      for (int64_t k = count; k < Lines; ++k) first[k] = first[count - 1];
+      body(first, line, count);
+    }
   });
+}
+// The lanes of each vector joined: lane i is that of vector i.
+template <class T, int Half = kLanes<T> / 2, class Join>
+LAMINA_INLINE Vec<T> fold_each(Vec<T>* lines, const Join& join) {
+#pragma GCC unroll 8
+  for (int i = 0; i < Half; ++i)
+    lines[i] = join(interleave<T, false>(lines[i], lines[i + Half]),
+                    interleave<T, true>(lines[i], lines[i + Half]));
+  if constexpr (Half == 1)
+    return lines[0];
+  else
+    return fold_each<T, Half / 2>(lines, join);
 }
 
 // Columns: kWidth of them; start(count), add(x, rows, first row, distance of rows, count), join(the
