@@ -265,6 +265,7 @@ def test_lines(place, shape, dtype):
         for call in (F.softmax, F.log_softmax, lamina.cumsum, lamina.sum, lamina.var):
             check(place, lambda x, f=call, dim=dim: f(x, dim), x)
         check(place, lambda x, dim=dim: lamina.amax(x, dim), x)
+        check(place, lambda x, dim=dim: lamina.logsumexp(x, dim), x)
     check(place, lambda x: F.layer_norm(x, shape[1:]), x)
     check(place, lambda x, w, b: F.group_norm(x, 1, w, b), x, *affine)
     check(place, F.prelu, x, affine[0])

@@ -311,6 +311,21 @@ def test_bits_do_not_depend_on_threads(shape):
             assert_array_equal(one, other, strict=True)
 
 
+@pytest.mark.parametrize("op", ["sum", "norm", "prod", "logsumexp", "amax", "amin"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_lines_do_not_depend_on_their_neighbours(op, dtype):
+    """Short ones are reduced a vector of lines at a time; some lines are infinite or NaN."""
+    for length in (1, 2, 5, 8, 16, 19, 63, 64, 130, 255, 256, 300, 1024, 1025):
+        x = values(3, 13, length + 2, dtype=dtype)[:, 1:-1, 1:-1]
+        x[0, 3, 0], x[1, 4, -1], x[1, 5], x[2, 6, length // 2] = INF, -INF, -INF, np.nan
+        for _ in range(2):
+            together = getattr(lamina, op)(x, dim=-1)
+            assert_array_equal(together, getattr(lamina, op)(x.copy(), dim=-1), strict=True)
+            for place in np.ndindex(together.shape):
+                alone = getattr(lamina, op)(x[place].copy()[None], dim=-1)
+                assert_array_equal(together[place], alone[0], strict=True)
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
 def test_sums_of_large_transposed_arrays(order):
     x = values(40, 50, 60).transpose(order)
