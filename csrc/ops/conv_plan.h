@@ -35,7 +35,8 @@ struct ConvRule {
   // Of all filters as the kernel packs them; null: never kept.
   PackedForm (*packed)(ConvPass, const ConvShape&) = nullptr;
 };
-// Those of conv_plan_cpu.cpp, conv_plan_bf16.cpp, conv_plan_cuda.cpp; null if unknown.
+// Those of conv_plan_cpu.cpp with conv_plan_tiles.cpp, of conv_plan_bf16.cpp and of
+// conv_plan_cuda.cpp; null if unknown.
 const ConvRule* cpu_conv_rule(const std::string& algo);
 const ConvRule* bf16_conv_rule(const std::string& algo);
 const ConvRule* cuda_conv_rule(const std::string& algo);
