@@ -1,8 +1,9 @@
-"""Measures every algorithm of convolution on the suite: how good is the cost rule's choice?
+"""Measures every algorithm of convolution on many layers: how good is the cost rule's choice?
 
     python benchmarks/fit_costs.py times.json --threads 1               # measure, then report
     python benchmarks/fit_costs.py times.json --report                  # report only
     python benchmarks/fit_costs.py times.json --families suite --pass wgrad --layers rn_
+    python benchmarks/fit_costs.py drawn.json --families drawn:11:75    # 75 at random, seed 11
 
 Measured rows are kept in the file: a run that was interrupted goes on. The report, for each pass:
 
@@ -17,6 +18,7 @@ Measured rows are kept in the file: a run that was interrupted goes on. The repo
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import statistics
@@ -29,6 +31,7 @@ import lamina
 import numpy as np
 from lamina import _C
 from lamina.bench.compare import CONV_FAMILIES
+from lamina.bench.drawn_layers import drawn_layers
 from lamina.bench.jobs import geometry_of
 from lamina.bench.layers import ConvLayer
 from lamina.bench.peers import conv_call, load_peers
@@ -110,7 +113,11 @@ def described(row: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
+@functools.cache
 def _pairs(family: str) -> tuple[tuple[ConvLayer, int], ...]:
+    if family.startswith("drawn:"):
+        seed, count = map(int, family.split(":")[1:])
+        return tuple(drawn_layers(seed, count))
     return CONV_FAMILIES[family]
 
 

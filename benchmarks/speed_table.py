@@ -21,6 +21,7 @@ FAMILIES = {
     "held_out": "convolution layers that no rule was fitted to",
     "lines": "convolution along one axis: audio, text",
     "volumes": "convolution of volumes: video, medical images",
+    "drawn": "convolutions put together at random",
     "networks": "whole networks",
     "networks_fused": "whole networks fused for inference, both libraries",
     "pool": "pooling",

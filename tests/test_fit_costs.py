@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lamina.bench.drawn_layers import drawn_layers
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fit_costs.py"
 
@@ -53,3 +54,18 @@ def test_layers_are_measured_once_and_reported(fit_costs, tmp_path, monkeypatch,
     monkeypatch.setattr("sys.argv", [*arguments, "--report"])
     fit_costs.main()
     assert capsys.readouterr().out == printed + printed
+
+
+def test_drawn_layers_are_those_of_their_seed(fit_costs, tmp_path, monkeypatch, capsys):
+    layers = drawn_layers(5, 12)
+    assert layers == drawn_layers(5, 20)[:12] != drawn_layers(6, 12)
+    for layer, batch in layers:
+        assert min(layer.y_shape(batch)) > 0
+        assert layer.c % layer.groups == layer.k % layer.groups == 0
+    path = tmp_path / "drawn.json"
+    family = ["--families", "drawn:5:12", "--layers", "drawn5_3", "--pass", "fprop"]
+    monkeypatch.setattr("sys.argv", ["fit_costs", str(path), *family, "--seconds", "0.001"])
+    fit_costs.main()
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["name"] == f"drawn5_3_b{layers[3][1]}" and "direct" in row["seconds"]
+    assert "== fprop: 1 layers" in capsys.readouterr().out

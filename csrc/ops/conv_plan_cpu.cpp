@@ -52,6 +52,21 @@ double direct_stored(ConvPass pass, const ConvShape& s) {
   const bool scattered = pass == ConvPass::dgrad && s.in[0] > 1 && s.stride[2] > 1;
   return (scattered ? 2 : 1) * kMacsPerResult * results(pass, s);
 }
+// Elements of the padded copies of planes: every band of output rows copies all that its taps span.
+double direct_copies(const ConvShape& s) {
+  constexpr int64_t kBandElements = 1 << 16;
+  int64_t span[3] = {}, remainders[3] = {};
+  for (int axis = 1; axis < 3; ++axis) {
+    span[axis] = std::max<int64_t>(s.kernel[axis] - 1, 0) * s.dilation[axis] / s.stride[axis];
+    remainders[axis] = std::min(
+        s.kernel[axis], s.stride[axis] / greatest_divisor(s.stride[axis], s.dilation[axis]));
+  }
+  const int64_t out = std::max<int64_t>(s.out[1], 1);
+  const int64_t line = remainders[1] * remainders[2] * (s.out[2] + span[2]);
+  const int64_t fit = kBandElements / std::max<int64_t>(s.c_per_group() * line, 1) - span[1];
+  const int64_t rows = std::clamp<int64_t>(fit, 1, out);
+  return static_cast<double>(s.n * s.c * line * ((out + rows - 1) / rows * (rows + span[1])));
+}
 // Vectors of 8 output channels; those left over run four, two and one at a time.
 // Positions come in vectors along a row or, between the rows of the padded copy too, across rows.
 // Filters are read where they lie: beyond L2 that costs, most of all for dgrad, whose neighbours
@@ -105,15 +120,19 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const double idle = lines < 2 ? 2 : lines < 4 ? 1.25 : 1;
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
   // Each plane of a volume of results has its own copy of the planes that it meets.
-  const double met = static_cast<double>(s.kernel[0] * s.out[0] / std::max<int64_t>(s.in[0], 1));
-  double copies = s.kernel[0] > 1 ? 2.5 * std::max(met, 1.0) : 1;
-  if (s.kernel[0] > 1 && pass == ConvPass::dgrad) copies = 1.5 * static_cast<double>(s.kernel[0]);
-  const double copied = static_cast<double>(pass == ConvPass::dgrad ? s.y_elems() : s.x_elems());
-  return macs * static_cast<double>(lanes + lanes % 8 / 2) / static_cast<double>(lanes) * computed /
-             plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
-             ((s.kernel[0] > 1 ? shape : s).kernel_size() == 1 ? 1.4 : per_product * crowded) *
+  double copied = direct_copies(shape);  // by every phase
+  if (pass == ConvPass::dgrad) copied *= static_cast<double>(conv_phases(s));
+  if (s.kernel[0] > 1) {
+    const double met = static_cast<double>(s.kernel[0] * s.out[0] / std::max<int64_t>(s.in[0], 1));
+    copied = pass == ConvPass::dgrad ? 1.5 * static_cast<double>(s.kernel[0] * s.y_elems())
+                                     : 2.5 * std::max(met, 1.0) * static_cast<double>(s.x_elems());
+  }
+  return macs * static_cast<double>(lanes + (lanes % 8 + 1) / 2) / static_cast<double>(lanes) *
+             computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
+             ((s.kernel[0] > 1 ? shape : s).kernel_size() == 1 ? (s.out_size() < 64 ? 2 : 1.4)
+                                                               : per_product * crowded) *
              (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * idle +
-         direct_stored(pass, s) + kMacsPerCopied * copies * copied;
+         direct_stored(pass, s) + kMacsPerCopied * copied;
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
@@ -141,17 +160,21 @@ int64_t im2col_elements(ConvPass, const ConvShape& s) {
   return s.c_per_group() * s.kernel_size() * s.out_size();
 }
 // The col matrix is written once, packed and read, or gathered for dgrad; positions of an image are
-// multiplied in whole vectors.
+// multiplied in whole vectors, and so are rows of the matrix for wgrad, whose result every image
+// adds to.
 double im2col_cost(ConvPass pass, const ConvShape& s) {
-  const double kMacsPerWeight = pass == ConvPass::wgrad ? 0 : 20;
-  const double moves = pass == ConvPass::dgrad ? 12 : 4;
-  const double moved = moves * static_cast<double>(s.n * s.groups * im2col_elements(pass, s));
-  const int64_t positions = std::max<int64_t>(s.out_size(), 1);
-  const double whole =
-      pass == ConvPass::wgrad ? 1 : whole_vectors(positions) / static_cast<double>(positions);
-  return (pass == ConvPass::wgrad ? 1.4 : 1.2) * whole * static_cast<double>(s.macs()) +
-         kMacsPerMove * moved + kMacsPerWeight * static_cast<double>(s.weight_elems()) +
-         kMacsPerGemmResult * results(pass, s) + kMacsPerIm2col;
+  const bool wgrad = pass == ConvPass::wgrad;
+  const double images = static_cast<double>(s.n), products = images * static_cast<double>(s.groups);
+  const double written = products * static_cast<double>(s.c_per_group() * s.kernel_size()) *
+                         static_cast<double>(s.out[0] * s.out[1]) * whole_vectors(s.out[2]);
+  const int64_t lines =
+      std::max<int64_t>(wgrad ? s.c_per_group() * s.kernel_size() : s.out_size(), 1);
+  const double whole = whole_vectors(lines) / static_cast<double>(lines);
+  constexpr double kMacsPerProduct = 150e3;
+  return (wgrad ? 1.4 : 1.2) * whole * static_cast<double>(s.macs()) +
+         kMacsPerMove * (pass == ConvPass::dgrad ? 12 : 4) * written + kMacsPerProduct * products +
+         (wgrad ? 60 * images : 20) * static_cast<double>(s.weight_elems()) +
+         (wgrad ? 0 : kMacsPerGemmResult * results(pass, s)) + kMacsPerIm2col;
 }
 
 // Of all filters, in whole panels of up to 8.
@@ -190,7 +213,10 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
   const int64_t rows = s.c_per_group() * s.kernel_size();
   const double positions = static_cast<double>(s.n * s.out_size());
   const double lanes = static_cast<double>(s.groups) * whole(s.k_per_group(), kVector);
-  return 1.1 * inside_share(s) * lanes * whole(rows, kRows) * positions +
+  const double spaced =
+      s.stride[2] >= 8 ? 40 * std::ceil(static_cast<double>(s.k_per_group()) / 192) : 0;
+  return spaced * static_cast<double>(s.groups * rows) * positions +
+         1.1 * inside_share(s) * lanes * whole(rows, kRows) * positions +
          kMacsPerTransposed * lanes * positions * std::ceil(static_cast<double>(rows) / 288) +
          kMacsPerWeight * static_cast<double>(s.weight_elems());
 }
@@ -225,15 +251,30 @@ double implicit_gemm_columns_cost(const ConvShape& s) {
          kMacsPerColumn * positions * columns * static_cast<double>(s.groups) +
          kMacsPerGemmResult * results(ConvPass::dgrad, s);
 }
+// Of the input that is unrolled for `shape`: vectors of neighbours in a row of results, those of up
+// to 16 channels of a tap together; and of results, which leave row by row.
+double unrolled_cost(const ConvShape& s, double per_element, int64_t filters) {
+  constexpr int64_t kTogether = 16, kBlock = 512;
+  constexpr double kMacsPerRun = 1000;
+  const double rows = static_cast<double>(s.n * s.groups * s.out[0] * s.out[1]);
+  const double taps = static_cast<double>(s.kernel_size());
+  const double blocks = static_cast<double>((filters + kBlock - 1) / kBlock);
+  const double runs =
+      rows * taps * static_cast<double>((s.c_per_group() + kTogether - 1) / kTogether);
+  return blocks * (per_element * rows * whole_vectors(s.out[2]) * taps *
+                       static_cast<double>(s.c_per_group()) +
+                   kMacsPerRun * runs);
+}
 // Products of whole panels of 8 filters; each panel of the unrolled input is packed once for up to
 // 512 of them, and so are the filters.
 double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (pass == ConvPass::wgrad) return implicit_gemm_wgrad_cost(s) + kMacsPerImplicitGemm;
   if (pass == ConvPass::dgrad && in_columns(s))
     return implicit_gemm_columns_cost(s) + kMacsPerImplicitGemm;
-  constexpr int64_t kPanel = 8, kBlock = 512;
-  constexpr double kMacsPerWeight = 17, kMacsPerWeightInParts = 34;
-  const double kMacsPerPacked = pass == ConvPass::fprop && s.stride[2] > 1 ? 34 : 17;
+  constexpr int64_t kPanel = 8;
+  constexpr double kMacsPerWeight = 17, kMacsPerWeightInParts = 34, kMacsPerRow = 250;
+  const double kMacsPerSpaced = s.stride[2] >= 8 ? 50 : s.kernel[0] > 1 ? 34 : 22;
+  const double kMacsPerPacked = pass == ConvPass::fprop && s.stride[2] > 1 ? kMacsPerSpaced : 14;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
       static_cast<double>((filters + kPanel - 1) / kPanel * kPanel) / static_cast<double>(filters);
@@ -241,15 +282,17 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
   if (in_parts(pass, s)) {  // in whole vectors
     macs = 0;
     for_each_part(pass, s, [&](const ConvPart& part) {
-      macs += whole_vectors(part.shape.n * part.shape.out_size()) *
-              static_cast<double>(part.shape.kernel_size() * s.k * s.c_per_group());
+      const ConvShape& of = part.shape;
+      macs += whole_vectors(of.n * of.out_size()) *
+              static_cast<double>(of.kernel_size() * s.k * s.c_per_group());
+      others += unrolled_cost(of, kMacsPerPacked, filters) +
+                kMacsPerRow * static_cast<double>(of.n * of.out[0] * of.out[1] * of.k);
     });
-    others = (kMacsPerWeightInParts - kMacsPerWeight) * static_cast<double>(s.weight_elems());
+    others += (kMacsPerWeightInParts - kMacsPerWeight) * static_cast<double>(s.weight_elems());
+  } else {
+    others = unrolled_cost(forward_shape(pass, s), kMacsPerPacked, filters);
   }
-  const double packed =
-      macs / static_cast<double>(filters) * static_cast<double>((filters + kBlock - 1) / kBlock);
-  return 0.95 * macs * whole + others + kMacsPerPacked * packed +
-         kMacsPerWeight * static_cast<double>(s.weight_elems()) +
+  return 0.95 * macs * whole + others + kMacsPerWeight * static_cast<double>(s.weight_elems()) +
          kMacsPerGemmResult * results(pass, s) + kMacsPerImplicitGemm;
 }
 

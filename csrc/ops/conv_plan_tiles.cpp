@@ -77,8 +77,11 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
                         int64_t columns) {
   const double kMacsPerFilter = pass == ConvPass::wgrad ? 12 : 18;
   // Of a transformed element; 5x5 filters have more of them a pixel, but volumes' lie beyond L2.
-  const bool near = s.kernel[1] == 5 && (pass != ConvPass::wgrad || s.depth_taps == 1);
-  const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (near ? 2 : 1);
+  const bool few = std::min(s.c_per_group(), s.k_per_group()) <= 8;
+  const bool near = s.kernel[1] == 5 && !few && (pass != ConvPass::wgrad || s.depth_taps == 1);
+  const bool dilated = s.dilation[1] > 1 || s.dilation[2] > 1;  // gathered
+  const double kMacsPerTile =
+      (pass == ConvPass::wgrad ? 40 : 24) * (dilated ? 3 : 1) / (near ? 2 : 1);
   const winograd::Tiles tiles(s, rows, columns);
   const double elements = static_cast<double>(tiles.elements);
   const double all = whole_vectors(tiles.all);
@@ -119,8 +122,7 @@ int64_t winograd1d_elements(ConvPass pass, const ConvShape& shape) {
 }
 double winograd1d_cost(ConvPass pass, const ConvShape& shape) {
   // An element of a tile is used for the filters of one part alone; dilated tiles are gathered.
-  const int64_t dilation = shape.kernel[1] > 1 ? shape.dilation[1] : shape.dilation[2];
-  const double once = (pass == ConvPass::wgrad ? 1.35 : 1.2) * (dilation > 1 ? 1.6 : 1);
+  const double once = pass == ConvPass::wgrad ? 1.35 : 1.2;
   return once * in_lines(pass, shape, [&](const auto& s, int64_t rows, int64_t columns) {
            return winograd_cost_of(pass, s, rows, columns);
          });
@@ -155,7 +157,10 @@ PackedForm transformed_lines(ConvPass pass, const ConvShape& s) {
 }
 
 double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
-  const double kMacsPerElement = pass != ConvPass::wgrad ? 8 : vector_lanes() >= 16 ? 12 : 24;
+  const bool many = s.c_per_group() + s.k_per_group() > 192;  // a block's elements leave L1
+  const double kMacsPerElement = pass == ConvPass::wgrad ? (vector_lanes() >= 16 ? 12 : 24)
+                                 : many                  ? 20
+                                                         : 8;
   constexpr double kMacsPerFilter = 30, kMacsPerCall = 1e5;
   const ConvShape shape = forward_shape(pass, s);
   const double blocks = std::ceil(static_cast<double>(shape.out[1]) / 4);
@@ -164,12 +169,30 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
   const double elements = 6 * static_cast<double>(s.n) * blocks * pitch;
   const int64_t lanes = shape.k_per_group();
   const bool wgrad = pass == ConvPass::wgrad;  // over vectors of outputs
+  // A task that few positions of many channels fill reads all filters for them.
+  constexpr double kTaskElements = 32768 / 6, kTile = 48;
+  const double channels = static_cast<double>(s.c_per_group() + s.k_per_group());
+  const double fit =
+      std::max(std::floor(kTaskElements / std::max(channels, 1.0) / std::max(pitch, 1.0)), 1.0);
+  const double whole = fit < blocks ? fit : std::floor(fit / blocks) * blocks;
+  const double positions =
+      std::max(std::min(whole, static_cast<double>(s.n) * blocks) * pitch, 1.0);
+  const double short_tiles = wgrad ? 0 : 0.17 * std::pow(kTile / positions, 2);
   const double padded = wgrad ? whole_vectors(lanes) : static_cast<double>(lanes + lanes % 4);
   // Of wide groups the products cost most, and tiles along both axes have fewer.
   const bool narrow = std::min(s.c_per_group(), s.k_per_group()) < 32;
+  const double line = s.kernel[2] == 1 ? 2 : 1;  // few products for what is transformed
   const double wide = narrow ? 1 : !wgrad ? 1.3 : s.groups == 1 ? 1.6 : 1.15;
+  // A task of wgrad is a block of outputs and inputs: two threads share an even number of them.
+  constexpr int64_t kInputBlock = 16;
+  const int64_t tasks = s.groups * ((lanes + vector_lanes() - 1) / vector_lanes()) *
+                        ((s.c_per_group() + kInputBlock - 1) / kInputBlock);
+  const double idle = wgrad ? static_cast<double>(tasks + tasks % 2) /
+                                  static_cast<double>(std::max<int64_t>(tasks, 1))
+                            : 1;
   return kMacsPerCall + far_results(pass, s) +
-         wide * elements * filters(s) * static_cast<double>(shape.kernel[2]) * padded /
+         idle * (wide + short_tiles) * line * elements * filters(s) *
+             static_cast<double>(shape.kernel[2]) * padded /
              static_cast<double>(std::max<int64_t>(lanes, 1)) +
          kMacsPerElement * elements * static_cast<double>(s.c + s.k) +
          kMacsPerFilter * static_cast<double>(s.weight_elems());

@@ -20,6 +20,7 @@ from rich.table import Table
 
 import lamina
 
+from .drawn_layers import drawn_layers
 from .jobs import ERROR_BOUND, PLAIN_PASSES, conv_expected, make_job, relative_error
 from .layers import FAMILIES, HELD_OUT, LINES, SUITE, TINY, VOLUMES, ConvLayer, PlainLayer
 from .networks import NETWORKS, Network, network_calls
@@ -32,6 +33,7 @@ CONV_FAMILIES = {
     "held_out": HELD_OUT,
     "lines": LINES,
     "volumes": VOLUMES,
+    "drawn": tuple(drawn_layers(seed=2026, count=48)),
     "tiny": TINY,
 }
 # The families of `lamina bench` that are not bound by arithmetic.
