@@ -117,7 +117,7 @@ def described(row: dict[str, Any]) -> dict[str, Any] | None:
 def _pairs(family: str) -> tuple[tuple[ConvLayer, int], ...]:
     if family.startswith("drawn:"):
         seed, count = map(int, family.split(":")[1:])
-        return tuple(drawn_layers(seed, count))
+        return drawn_layers(seed, count)
     return CONV_FAMILIES[family]
 
 

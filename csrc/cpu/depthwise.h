@@ -6,6 +6,8 @@
 // x_first + x_step * (ST * j + t) of x; j is row y_first + y_step * j of y.
 #pragma once
 
+#include <type_traits>
+
 #include "core/threads.h"
 #include "cpu/scratch.h"
 #include "cpu/simd.h"
@@ -62,15 +64,11 @@ LAMINA_INLINE int64_t rows_per_tile(int64_t count) {
 // do.
 inline constexpr int kEdgedRun = 8;
 inline constexpr int kMostRun = kVectorBytes == 64 ? 12 : 8;
-template <int N>
-struct RunLength {
-  static constexpr int value = N;
-};
 template <int RUN = kMostRun, class Body>
 LAMINA_INLINE int64_t with_run(int64_t vectors, const Body& body) {
   if constexpr (RUN > 2)
     if (vectors <= RUN - 2) return with_run<RUN - 2>(vectors, body);
-  body(RunLength<RUN>());
+  body(std::integral_constant<int, RUN>());
   return RUN;
 }
 
@@ -134,9 +132,7 @@ LAMINA_INLINE void with_loads(int64_t from, int64_t to, const Body& body) {
 // body(constant) for the greatest of 7, 5, 3, 2, 1 rows of taps that is not above `left`: what is
 // kept in registers beside the sums.
 template <int N>
-struct TapRows {
-  static constexpr int value = N;
-};
+using TapRows = std::integral_constant<int, N>;
 template <class Body>
 LAMINA_INLINE int64_t with_tap_rows(int64_t left, const Body& body) {
   if (kVectorBytes == 64 && left >= 7) return body(TapRows<kVectorBytes == 64 ? 7 : 1>()), 7;

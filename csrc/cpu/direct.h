@@ -138,13 +138,7 @@ template <class T, int Lanes, int Vectors>
                                           T* tile, bool add) {
   Vec<T> sum[Lanes][Vectors] = {};
   add_terms<T, Lanes, Vectors>(x, term, end, weight, lane_step, sum);
-#pragma GCC unroll 8
-  for (int i = 0; i < Lanes; ++i)
-#pragma GCC unroll 8
-    for (int j = 0; j < Vectors; ++j) {
-      T* place = tile + (i * Vectors + j) * kLanes<T>;
-      store(place, add ? load(place) + sum[i][j] : sum[i][j]);
-    }
+  store_sums<T, Lanes, Vectors>(sum, tile, add);
 }
 
 // Where whole vectors of sums go, bias added and cut off below `least`.

@@ -37,13 +37,7 @@ template <class T, int Count, int Step>
 #pragma GCC unroll 4
       for (int j = 0; j < kOutputVectors; ++j) sum[i][j] += values[i * Step] * factor[j];
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < Count; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < kOutputVectors; ++j) {
-      T* place = tile + (i * kOutputVectors + j) * kLanes<T>;
-      store(place, add ? load(place) + sum[i][j] : sum[i][j]);
-    }
+  store_sums<T, Count, kOutputVectors>(sum, tile, add);
 }
 
 template <class T>

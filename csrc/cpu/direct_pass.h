@@ -48,6 +48,18 @@ struct DirectPass {
   }
 };
 
+// tile[Rows][Vectors] = the sums of a run of terms, or these and what the tile holds.
+template <class T, int Rows, int Vectors>
+LAMINA_INLINE void store_sums(const Vec<T> (&sum)[Rows][Vectors], T* tile, bool add) {
+#pragma GCC unroll 16
+  for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < Vectors; ++j) {
+      T* place = tile + (i * Vectors + j) * kLanes<T>;
+      store(place, add ? load(place) + sum[i][j] : sum[i][j]);
+    }
+}
+
 // The first `count` of a vector of sums into y and positions `step` apart behind it.
 template <class T>
 LAMINA_INLINE void store_epilogue(const DirectPass<T>& pass, Vec<T> sums, T* y, int64_t step,

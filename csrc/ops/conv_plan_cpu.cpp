@@ -251,8 +251,8 @@ double implicit_gemm_columns_cost(const ConvShape& s) {
          kMacsPerColumn * positions * columns * static_cast<double>(s.groups) +
          kMacsPerGemmResult * results(ConvPass::dgrad, s);
 }
-// Of the input that is unrolled for `shape`: vectors of neighbours in a row of results, those of up
-// to 16 channels of a tap together; and of results, which leave row by row.
+// Of the input as it is unrolled for every block of filters: whole vectors of neighbours in a row
+// of results, those of up to 16 channels of a tap together.
 double unrolled_cost(const ConvShape& s, double per_element, int64_t filters) {
   constexpr int64_t kTogether = 16, kBlock = 512;
   constexpr double kMacsPerRun = 1000;

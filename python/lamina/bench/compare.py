@@ -33,7 +33,7 @@ CONV_FAMILIES = {
     "held_out": HELD_OUT,
     "lines": LINES,
     "volumes": VOLUMES,
-    "drawn": tuple(drawn_layers(seed=2026, count=48)),
+    "drawn": drawn_layers(seed=2026, count=48),
     "tiny": TINY,
 }
 # The families of `lamina bench` that are not bound by arithmetic.

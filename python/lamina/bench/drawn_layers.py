@@ -22,7 +22,7 @@ MULTIPLY_ADDS = (1e6, 4e8)  # within these: worth a choice, and soon measured
 MOST_ELEMENTS = 8e6
 
 
-def drawn_layers(seed: int, count: int) -> list[tuple[ConvLayer, int]]:
+def drawn_layers(seed: int, count: int) -> tuple[tuple[ConvLayer, int], ...]:
     """(layer, batch) of two axes, the same for the same seed."""
     draw = random.Random(seed)
     layers: list[tuple[ConvLayer, int]] = []
@@ -30,7 +30,7 @@ def drawn_layers(seed: int, count: int) -> list[tuple[ConvLayer, int]]:
         layer, batch = _any_layer(draw, f"drawn{seed}_{len(layers)}")
         if _fits(layer, batch):
             layers.append((layer, batch))
-    return layers
+    return tuple(layers)
 
 
 def _any_layer(draw: random.Random, name: str) -> tuple[ConvLayer, int]:
