@@ -126,6 +126,14 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
         ),
     ),
     ("direct", cases.ConvCase((3, 12, 61, 60), (62, 6, 7, 7), {"stride": 4, "groups": 2})),
+    # Rows that few taps meet, or none.
+    ("direct", cases.ConvCase((2, 2, 5, 60), (32, 2, 41, 11), {"stride": 2, "padding": (42, 5)})),
+    (
+        "direct",
+        cases.ConvCase(
+            (1, 32, 4, 9, 17), (34, 32, 3, 5, 3), {"padding": (2, 7, 1), "dilation": (2, 3, 1)}
+        ),
+    ),
     ("direct", cases.ConvCase((1, 32, 16, 24, 28), (40, 32, 4, 4, 4), {"stride": 2, "padding": 1})),
     # Gradients of filters along the depth alone; of few inputs, some of whose planes are beyond x.
     (

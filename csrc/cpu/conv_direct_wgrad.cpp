@@ -79,7 +79,7 @@ static void outer_wgrad(const ConvArgs<T>& args, const Segments& cut) {
         for (int64_t row = 0; row < s.out[1]; row += band) {
           const int64_t rows = min_of(band, s.out[1] - row);
           const PhasePlane plane(s, rows);
-          const MetPlanes met(s, o0);
+          const MetTaps met(s, 0, o0);
           for (int64_t i = 0; i < slack; ++i) x[c_count * plane.size + i] = 0;
           for (int64_t c = 0; c < c_count; ++c)
             fill_phase_plane(s, plane, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(), o0,

@@ -39,7 +39,7 @@ struct DirectBand {
 };
 
 template <class T>
-static void find_terms(const DirectPass<T>& pass, const PhasePlane& plane, MetPlanes met,
+static void find_terms(const DirectPass<T>& pass, const PhasePlane& plane, MetTaps met,
                        Term* terms) {
   const ops::ConvShape& s = pass.shape;
   const int64_t area = s.kernel[1] * s.kernel[2], taps = met.count() * area;
@@ -304,7 +304,7 @@ static void direct_convolution(const DirectPass<T>& pass) {
       const int64_t n = image_group / s.groups, g = image_group % s.groups;
       const int64_t rows = min_of(height, s.out[1] - row);
       const PhasePlane plane(s, rows);
-      const MetPlanes met(s, o0);
+      const MetTaps met(s, 0, o0);
       for (int64_t j = 0; j < slack; ++j) x[channels * plane.size + j] = 0;
       for (int64_t c = 0; c < channels; ++c)
         fill_phase_plane(s, plane, pass.x + (n * s.c + g * channels + c) * s.in_size(), o0, row,

@@ -178,7 +178,7 @@ static void outputs_convolution(const DirectPass<T>& pass) {
   constexpr int64_t kWidth = kOutputWidth<T>;
   const ops::ConvShape& s = pass.shape;
   const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), taps = s.kernel_size();
-  const int64_t area = s.kernel[1] * s.kernel[2], packed_blocks = ceil_div(lanes, kWidth);
+  const int64_t packed_blocks = ceil_div(lanes, kWidth);
   const OutputsTile<T> sums(s);
   const OutputUnits cut(s, kWidth);
   Scratch<T> filters(s.groups * packed_blocks * channels * taps * kWidth);
@@ -203,19 +203,18 @@ static void outputs_convolution(const DirectPass<T>& pass) {
         Scratch<T> copied(cut.in_place ? 0 : channels * channel + kLanes<T>);
         Scratch<T> tile(sums.count * kWidth);
         Scratch<Term> term(channels * taps);
-        MetPlanes found(s);  // by the terms
-        const auto find_terms = [&](MetPlanes met) {
+        MetTaps met_planes(s, 0), met_rows(s, 1);  // by the terms
+        const auto find_terms = [&] {
           Term* next = term.get();
           for (int64_t c = 0; c < channels; ++c)
-            for (int64_t r0 = met.first; r0 < met.last; ++r0)
-              for (int64_t r1 = 0; r1 < s.kernel[1]; ++r1)
+            for (int64_t r0 = met_planes.first; r0 < met_planes.last; ++r0)
+              for (int64_t r1 = met_rows.first; r1 < met_rows.last; ++r1)
                 for (int64_t r2 = 0; r2 < s.kernel[2]; ++r2)
                   *next++ = {c * channel + r0 * s.dilation[0] * plane + r1 * s.dilation[1] * pitch +
                                  r2 * s.dilation[2],
                              (c * taps + (r0 * s.kernel[1] + r1) * s.kernel[2] + r2) * kWidth};
-          found = met;
         };
-        find_terms(found);
+        find_terms();
         for (int64_t unit = begin; unit < end; ++unit) {
           const int64_t first = unit % cut.blocks * cut.block;
           const int64_t row = unit / cut.blocks % cut.bands * cut.rows;
@@ -230,7 +229,7 @@ static void outputs_convolution(const DirectPass<T>& pass) {
             place = (o0 * s.stride[0] - s.pad[0]) * plane + (row * s.stride[1] - s.pad[1]) * pitch -
                     s.pad[2];
           } else {
-            const MetPlanes met(window, o0 * s.stride[0]);
+            const MetTaps met(window, 0, o0 * s.stride[0]);
             for (int64_t c = 0; c < channels; ++c)
               fill_phase_plane(window, copy, x + c * s.in_size(), o0 * s.stride[0],
                                row * s.stride[1], met, &copied[c * channel]);
@@ -238,33 +237,40 @@ static void outputs_convolution(const DirectPass<T>& pass) {
           }
           const int64_t last = min_of(lanes, first + cut.block);
           for (int64_t p = 0; p < planes; ++p) {
-            const MetPlanes met(s, o0 + p);
-            if (met.first != found.first || met.last != found.last) find_terms(met);
-            const int64_t terms = channels * met.count() * area;
             const T* const of_plane = x + (place + p * s.stride[0] * plane);
             T* y = pass.y + (n * s.k + g * lanes) * y_plane + pass.y_offset[2] +
                    ((pass.y_offset[0] + (o0 + p) * pass.y_step[0]) * pass.y_size[1] +
                     pass.y_offset[1] + row * pass.y_step[1]) *
                        pass.y_size[2];
-            for (int64_t k = first; k < last; k += kWidth) {
-              const T* weight =
-                  &filters[(g * packed_blocks + k / kWidth) * channels * taps * kWidth];
-              const T* bias = pass.bias ? pass.bias + g * lanes + k : nullptr;
-              for (int64_t h = 0; h < rows; ++h)
-                for (int64_t at = 0; at < s.out[2]; at += sums.count) {
-                  const int64_t column = min_of(at, s.out[2] - sums.count);
-                  const T* values = of_plane + h * s.stride[1] * pitch + column * s.stride[2];
-                  int64_t i = 0;
-                  do {
-                    const int64_t stop = min_of(i + run, terms);
-                    sums.run(values, &term[i], &term[stop], weight, tile.get(), i > 0);
-                    i = stop;
-                  } while (i < terms);
-                  store_outputs(pass, tile.get(), sums.count, bias, min_of(kWidth, last - k),
-                                y_plane,
-                                y + k * y_plane + h * pass.y_step[1] * pass.y_size[2] +
-                                    column * pass.y_step[2]);
-                }
+            for (int64_t h0 = 0, h1 = 0; h0 < rows; h0 = h1) {  // that meet the same taps
+              const MetTaps in_planes(s, 0, o0 + p), in_rows(s, 1, row + h0);
+              while (++h1 < rows && MetTaps(s, 1, row + h1) == in_rows) {
+              }
+              if (!(in_planes == met_planes && in_rows == met_rows)) {
+                met_planes = in_planes, met_rows = in_rows;
+                find_terms();
+              }
+              const int64_t terms = channels * met_planes.count() * met_rows.count() * s.kernel[2];
+              for (int64_t k = first; k < last; k += kWidth) {
+                const T* weight =
+                    &filters[(g * packed_blocks + k / kWidth) * channels * taps * kWidth];
+                const T* bias = pass.bias ? pass.bias + g * lanes + k : nullptr;
+                for (int64_t h = h0; h < h1; ++h)
+                  for (int64_t at = 0; at < s.out[2]; at += sums.count) {
+                    const int64_t column = min_of(at, s.out[2] - sums.count);
+                    const T* values = of_plane + h * s.stride[1] * pitch + column * s.stride[2];
+                    int64_t i = 0;
+                    do {
+                      const int64_t stop = min_of(i + run, terms);
+                      sums.run(values, &term[i], &term[stop], weight, tile.get(), i > 0);
+                      i = stop;
+                    } while (i < terms);
+                    store_outputs(pass, tile.get(), sums.count, bias, min_of(kWidth, last - k),
+                                  y_plane,
+                                  y + k * y_plane + h * pass.y_step[1] * pass.y_size[2] +
+                                      column * pass.y_step[2]);
+                  }
+              }
             }
           }
         }

@@ -88,7 +88,7 @@ static void direct_wgrad(const ops::ConvArgs<T>& args) {
           const int64_t length = ceil_div(rows * plane.pitch, kLanes<T>) * kLanes<T>;
           for (int64_t c = 0; c < c_count; ++c)
             fill_phase_plane(s, plane, args.x + (n * s.c + g * channels + c0 + c) * s.in_size(), o0,
-                             row, MetPlanes(s), &x[c * plane.size]);
+                             row, MetTaps(s, 0), &x[c * plane.size]);
           for (int64_t j = 0; j < plane.slack + kLanes<T>; ++j) x[c_count * plane.size + j] = 0;
           for (int64_t r = 0; r < taps; ++r)
             tap[r] = {plane.offset(s, r / (s.kernel[1] * s.kernel[2]),

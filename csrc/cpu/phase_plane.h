@@ -131,15 +131,18 @@ static void fill_remainder(const ops::ConvShape& s, const PhasePlane& plane, int
   }
 }
 
-// The taps along the depth that meet planes of x.
-struct MetPlanes {
+// The taps along an axis that meet x and not its padding.
+struct MetTaps {
   int64_t first = 0, last;
 
-  LAMINA_INLINE explicit MetPlanes(const ops::ConvShape& s) : last(s.kernel[0]) {}  // and others
-  LAMINA_INLINE MetPlanes(const ops::ConvShape& s, int64_t o0) : MetPlanes(s) {
-    const int64_t i0 = o0 * s.stride[0] - s.pad[0];
-    while (first < last && i0 + first * s.dilation[0] < 0) ++first;
-    while (first < last && i0 + (last - 1) * s.dilation[0] >= s.in[0]) --last;
+  LAMINA_INLINE MetTaps(const ops::ConvShape& s, int axis) : last(s.kernel[axis]) {}  // all
+  LAMINA_INLINE MetTaps(const ops::ConvShape& s, int axis, int64_t output) : MetTaps(s, axis) {
+    const int64_t i = output * s.stride[axis] - s.pad[axis];
+    while (first < last && i + first * s.dilation[axis] < 0) ++first;
+    while (first < last && i + (last - 1) * s.dilation[axis] >= s.in[axis]) --last;
+  }
+  LAMINA_INLINE bool operator==(const MetTaps& other) const {
+    return first == other.first && last == other.last;
   }
   LAMINA_INLINE int64_t count() const { return last - first; }
 };
@@ -148,7 +151,7 @@ struct MetPlanes {
 // that are not `met`, and may write zeros to a vector behind it; x [in] is the channel.
 template <class T>
 static void fill_phase_plane(const ops::ConvShape& s, const PhasePlane& plane, const T* x,
-                             int64_t o0, int64_t row, MetPlanes met, T* rows) {
+                             int64_t o0, int64_t row, MetTaps met, T* rows) {
   rows += met.first * plane.remainders[0] * plane.remainders[1] * plane.height * plane.pitch;
   for (int64_t r0 = met.first; r0 < met.last; ++r0) {
     const int64_t i0 = o0 * s.stride[0] - s.pad[0] + r0 * s.dilation[0];
