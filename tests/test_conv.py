@@ -131,7 +131,7 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
     (
         "direct",
         cases.ConvCase(
-            (1, 32, 4, 9, 17), (34, 32, 3, 5, 3), {"padding": (2, 7, 1), "dilation": (2, 3, 1)}
+            (1, 32, 4, 9, 28), (62, 32, 3, 5, 3), {"padding": (2, 7, 1), "dilation": (2, 3, 1)}
         ),
     ),
     ("direct", cases.ConvCase((1, 32, 16, 24, 28), (40, 32, 4, 4, 4), {"stride": 2, "padding": 1})),
