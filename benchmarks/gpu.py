@@ -21,8 +21,7 @@ from typing import Any
 import lamina
 import numpy as np
 from lamina import _C
-from lamina import functional as F
-from lamina.bench.definitions import DEFINITIONS
+from lamina.bench.definitions import DEFINITIONS, LAMINA, Namespace
 from lamina.bench.layers import FAMILIES, ConvLayer, PlainLayer
 from lamina.functional.conv import Geometry, conv_shape
 
@@ -154,16 +153,6 @@ def conv_rows(cupy: Any, torch: Any, timer: Any, layer: ConvLayer, batch: int) -
 # ---- everything else
 
 
-class TorchFunctions:
-    """torch.nn.functional, and torch itself for the recurrent cells."""
-
-    def __init__(self, torch: Any) -> None:
-        self.torch = torch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.torch.nn.functional, name, None) or getattr(self.torch, name)
-
-
 def plain_rows(cupy: Any, torch: Any, timer: Any, layer: PlainLayer, batch: int) -> list[dict]:
     """Forward, and forward with backward."""
     rng = np.random.default_rng(0)
@@ -189,12 +178,15 @@ def plain_rows(cupy: Any, torch: Any, timer: Any, layer: PlainLayer, batch: int)
     for pass_ in ("fprop", "train"):
         train = pass_ == "train"
         ours = lambda train=train: [lamina.Tensor(a, requires_grad=train) for a in device]  # noqa: E731
-        candidates = {"lamina": candidate(F, ours, cupy.asarray(seed), train)}
+        candidates = {"lamina": candidate(LAMINA, ours, cupy.asarray(seed), train)}
         if torch is not None and definition.peer:
             tensors = [torch.from_numpy(a).cuda() for a in host]
             theirs = lambda train=train, t=tensors: [a.detach().requires_grad_(train) for a in t]  # noqa: E731
             candidates["torch"] = candidate(
-                TorchFunctions(torch), theirs, torch.from_numpy(seed).cuda(), train
+                Namespace(torch.nn.functional, torch),
+                theirs,
+                torch.from_numpy(seed).cuda(),
+                train,
             )
         errors = {}
         for name, run in candidates.items():

@@ -20,8 +20,7 @@ from typing import Any, NamedTuple
 import lamina
 import numpy as np
 from lamina import _C, simt
-from lamina import functional as F
-from lamina.bench.definitions import DEFINITIONS
+from lamina.bench.definitions import DEFINITIONS, LAMINA
 from lamina.functional.conv import Geometry, conv_shape, output_size
 from lamina.known import Known
 
@@ -176,7 +175,7 @@ def plain_reports() -> dict[str, tuple[simt.Report, float, str]]:
         with by_kernel(found), lamina.set_float32_precision("high" if tf32 else "highest"):
             train = name not in WITHOUT_GRADIENT
             inputs = [lamina.tensor(a, requires_grad=True) if train else a for a in arrays]
-            y = definition.call(F, "auto", *inputs)
+            y = definition.call(LAMINA, "auto", *inputs)
             if train:
                 y.backward(rng.normal(size=y.shape).astype(np.float32))
         flops = definition.work * arrays[0].size

@@ -13,9 +13,8 @@ from rich.table import Table
 import lamina
 
 from .. import _C
-from .. import functional as F
 from ..runtime import Kernel
-from .definitions import Definition, definitions_of
+from .definitions import LAMINA, Definition, definitions_of
 
 # A rounding error grows like the square root of a sum's length: 16 eps covers the sums here.
 FORWARD_BOUND = 16 * float(np.finfo(np.float32).eps)
@@ -41,7 +40,7 @@ def _expect(kernel: Kernel) -> None:
 def _forward_error(kernel: Kernel, definition: Definition) -> float:
     """Largest difference from the formula, relative to its largest value."""
     single = [x.astype(np.float32) for x in definition.inputs()]
-    y = np.asarray(definition.call(F, kernel.algo, *single))
+    y = np.asarray(definition.call(LAMINA, kernel.algo, *single))
     _expect(kernel)
     expected = definition.formula(*(x.astype(np.float64) for x in single))
     if y.shape != expected.shape:
@@ -62,7 +61,7 @@ def _gradient_error(kernel: Kernel, definition: Definition) -> float:
         inputs = [x.astype(np.float32) for x in inputs]
     chosen = _differentiated(kernel, len(inputs))
     tensors = [lamina.tensor(x, requires_grad=c) for x, c in zip(inputs, chosen, strict=True)]
-    y = definition.call(F, kernel.algo, *tensors)
+    y = definition.call(LAMINA, kernel.algo, *tensors)
     rng = np.random.default_rng(1)
     grad_y = rng.normal(size=y.shape)
     directions = [rng.normal(size=x.shape) * c for x, c in zip(inputs, chosen, strict=True)]

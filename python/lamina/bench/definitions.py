@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .. import operations, ops
+from .. import functional, operations, ops
 from ..functional._update import optimizer_step
 from ..random import manual_seed
 
@@ -17,8 +17,25 @@ Array = np.ndarray
 _erf = np.vectorize(math.erf)
 
 
+class Namespace:
+    """The functions of several modules: of a name, that of the first module that has it."""
+
+    def __init__(self, *modules: Any) -> None:
+        self._modules = modules
+
+    def __getattr__(self, name: str) -> Any:
+        for module in self._modules:
+            if (found := getattr(module, name, None)) is not None:
+                setattr(self, name, found)  # asked for once: calls are timed
+                return found
+        raise AttributeError(name)
+
+
+LAMINA = Namespace(functional, operations)
+
+
 class Definition(NamedTuple):
-    """`call(F, algo, *inputs)` is the function of a module F, `formula(*inputs)` its definition.
+    """`call(F, algo, *inputs)` is the function of a namespace F, `formula(*inputs)` its definition.
 
     op: the registry's name of the operation; empty where the table's key is that name.
     cpu_op: the same on the backends ref and cpu, where they have a kernel of their own for it.
@@ -295,7 +312,7 @@ def _reduction(
         given = (*arguments, dim) if dim is not None or arguments else ()
 
         def call(F: Any, algo: str, x: Any) -> Any:
-            y = getattr(F, name, getattr(operations, name))(x, *given)
+            y = getattr(F, name)(x, *given)
             return y[0] if name == "max" else y
 
         shape = (3, 5, 7, 9)[: 4 if isinstance(dim, tuple) else 2]
@@ -517,7 +534,7 @@ DEFINITIONS: dict[str, Definition] = {
         "row_distance",
     ),
     "rsqrt": Definition(
-        lambda F, algo, x: getattr(F, "rsqrt", operations.rsqrt)(x * x),
+        lambda F, algo, x: F.rsqrt(x * x),
         *(lambda x: 1 / np.abs(x), ((5, 37),), "elementwise", 2),
     ),
     "adam": Definition(_call_adam, _adam, ((5, 37),) * 4, "optimizer_step", 14, peer=False),
@@ -533,7 +550,7 @@ DEFINITIONS: dict[str, Definition] = {
     **_reduction("max", "extreme", np.max),
     **{
         f"cumsum.{name}": Definition(
-            lambda F, algo, x, dim=dim: getattr(F, "cumsum", operations.cumsum)(x, dim),
+            lambda F, algo, x, dim=dim: F.cumsum(x, dim),
             lambda x, dim=dim: x.cumsum(dim),
             ((5, 37),),
             "cumsum",

@@ -10,9 +10,8 @@ import numpy as np
 import lamina
 
 from .. import _C
-from .. import functional as F
 from ..functional.conv import Geometry, conv_shape
-from .definitions import DEFINITIONS, Definition
+from .definitions import DEFINITIONS, LAMINA, Definition, Namespace
 from .layers import ConvLayer, PlainLayer
 from .timing import Within
 
@@ -46,17 +45,6 @@ def relative_error(y: np.ndarray, expected: np.ndarray) -> float:
 def passes_of(layer: ConvLayer | PlainLayer) -> tuple[str, ...]:
     """The passes that a layer of this kind has."""
     return CONV_PASSES if isinstance(layer, ConvLayer) else PLAIN_PASSES
-
-
-class _Torch:
-    """torch.nn.functional, and torch itself for the recurrent cells."""
-
-    def __getattr__(self, name: str) -> Any:
-        import torch
-
-        found = getattr(torch.nn.functional, name, None) or getattr(torch, name)
-        setattr(self, name, found)  # asked for once: calls are timed
-        return found
 
 
 def _import_torch() -> Any:
@@ -274,14 +262,15 @@ def plain_job(layer: PlainLayer, pass_: str, batch: int, ref: bool, torch: bool)
         if kernel.backend not in (("ref", "cpu") if ref else ("cpu",)):  # what this CPU is timed on
             continue
         run = _candidate(
-            lambda *inputs: definition.call(F, "auto", *inputs),
+            lambda *inputs: definition.call(LAMINA, "auto", *inputs),
             lambda: [lamina.Tensor(a, requires_grad=train) for a in arrays],
             grad_y,
             train,
         )
         candidates[f"{kernel.backend}.{kernel.algo}"] = _on(kernel.backend, run)
     if torch and definition.peer:
-        peer, space = _import_torch(), _Torch()
+        peer = _import_torch()
+        space = Namespace(peer.nn.functional, peer)
         candidates["torch"] = _candidate(
             lambda *inputs: definition.call(space, "auto", *inputs),
             lambda: [peer.from_numpy(a).requires_grad_(train) for a in arrays],

@@ -16,9 +16,8 @@ from rich.table import Table
 import lamina
 
 from .. import _C, simt
-from .. import functional as F
 from ..functional.conv import Geometry, conv_shape, output_size
-from .definitions import DEFINITIONS, Definition
+from .definitions import DEFINITIONS, LAMINA, Definition
 from .jobs import geometry_of
 from .layers import FAMILIES, ConvLayer, PlainLayer
 from .plan import parse_geometry
@@ -178,7 +177,7 @@ def definition_subject(
 
     def run() -> None:
         inputs = [lamina.tensor(a, requires_grad=train) for a in arrays]
-        y = definition.call(F, algo, *inputs)
+        y = definition.call(LAMINA, algo, *inputs)
         if train:
             y.backward(grad_y)
 
