@@ -79,7 +79,9 @@ DTYPES = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
 @DTYPES
 @pytest.mark.parametrize(
-    "shape", [(33, 17), (300, 1030), (700, 3), (70, 53, 2), (40, 9, 29), (2, 3, 7, 7)], ids=str
+    "shape",
+    [(33, 17), (300, 1030), (700, 3), (70, 53, 2), (40, 9, 29), (2, 3, 7, 7), (1, 2, 17001)],
+    ids=str,
 )
 @pytest.mark.parametrize("training", [True, False])
 def test_batch_norm(place, shape, training, dtype):

@@ -294,8 +294,9 @@ def test_layers_take_in_the_activation_behind_them():
     )
 
 
-def test_same_bits_for_any_thread_count():
-    x = cases.reals((4, 6, 33, 7), 1)
+@pytest.mark.parametrize("shape", [(4, 6, 33, 7), (5, 3, 50, 60)], ids=str)
+def test_same_bits_for_any_thread_count(shape):
+    x = cases.reals(shape, 1)
     results = []
     for threads in (1, 2, 3, 8):
         lamina.set_num_threads(threads)
@@ -309,6 +310,7 @@ def test_same_bits_for_any_thread_count():
 
 # [n, c, inner]: planes of whole vectors and not, for a warp, a block and several blocks; columns.
 PLANES = [(2, 3, 49), (3, 2, 64), (2, 2, 600), (2, 2, 516), (1, 2, 9001), (1, 2, 16400)]
+PLANES += [(3, 2, 9001), (25, 16, 83)]  # channels that tasks of a CPU share
 PLANES += [(30, 5, 1), (1100, 3, 1), (37, 300, 1)]
 DTYPES = ["float32", "float64", "float16", "bfloat16"]
 
@@ -380,6 +382,19 @@ def skip_if_slow(backend, channels):
 ROWS = [(2, 2, 3, 49), (1, 2, 8, 64), (2, 1, 3, 1501), (1, 2, 3, 3000), (1, 1, 2, 8200)]
 ROWS += [(3, 1, 12, 1), (3, 2, 48, 1), (2, 1, 1024, 1), (2, 3, 501, 1), (1, 1, 9001, 1)]
 ROWS += [(1, 1, 9008, 1), (1100, 1, 7, 1), (600, 1, 100, 1)]
+
+
+@pytest.mark.parametrize("shape", [(3, 4, 9001), (25, 12, 83)], ids=str)
+def test_shared_channels_keep_nan_and_digits_to_themselves(shape):
+    """Channel 0 has a NaN; the first elements of channel 1 lie far from the others."""
+    x = cases.reals(shape, 1)
+    x[:, 1] += 1000
+    x[0, 1, :300] = 0
+    x[1, 0, 50] = np.nan
+    y = F.batch_norm(x, None, None, training=True)
+    assert np.isnan(y[:, 0]).all()
+    expected = reference.batch_norm(x.astype(float), None, None, None, None, True)[0]
+    assert_allclose(y[:, 1:], expected[:, 1:], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

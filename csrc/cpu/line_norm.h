@@ -102,25 +102,25 @@ LAMINA_INLINE void affine_line(const T* x, T mean, T scale, T shift, T* result, 
 }
 
 // result = grad_y * slope - ((x - mean) * dot + sum), where own(i, count, centred) is grad_y.
-// Meanwhile asks for half as many elements at two other places.
-template <class T, class Slope>
+// Meanwhile asks for the elements at two other places, one for every Pace.
+template <int Pace = 2, class T, class Slope>
 LAMINA_INLINE void gradient_line(const T* x, T slope, T mean, T dot, T sum, T* result, int64_t size,
                                  bool streamed, const T* wanted, const T* wanted_too,
                                  const Slope& own) {
   write_line(result, size, streamed, [&](int64_t i, int64_t count) {
-    __builtin_prefetch(wanted + i / 2);
-    __builtin_prefetch(wanted_too + i / 2);
+    __builtin_prefetch(wanted + i / Pace);
+    __builtin_prefetch(wanted_too + i / Pace);
     const Vec<T> centred = load_first(x + i, count) - mean;
     return own(i, count, centred) * slope - (centred * dot + sum);
   });
 }
 
 // result = grad_y * slope, likewise.
-template <class T, class Slope>
+template <int Pace = 2, class T, class Slope>
 LAMINA_INLINE void fixed_gradient_line(const T* x, T slope, T mean, T* result, int64_t size,
                                        bool streamed, const T* wanted, const Slope& own) {
   write_line(result, size, streamed, [&](int64_t i, int64_t count) {
-    __builtin_prefetch(wanted + i / 2);
+    __builtin_prefetch(wanted + i / Pace);
     return own(i, count, load_first(x + i, count) - mean) * slope;
   });
 }
