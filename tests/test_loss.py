@@ -434,6 +434,21 @@ def test_class_losses_like_torch(shape, dtype, reduction, weighted):
                     np.testing.assert_allclose(mine.grad.numpy(), other.grad.numpy(), **close)
 
 
+@pytest.mark.parametrize("shape", [(140_000, 32), (3, 21, 70_000)], ids=str)
+def test_nll_loss_beyond_the_caches(shape):
+    """Targets name places that are asked for ahead, those that are ignored or no class, too."""
+    numbers, positions = np.random.default_rng(2), (shape[0], *shape[2:])
+    x = numbers.standard_normal(shape, np.float32)
+    target = numbers.integers(0, shape[1], positions)
+    target.flat[::7] = -(2**30)
+    loss = F.nll_loss(x, target, ignore_index=-(2**30), reduction="none")
+    picked = np.take_along_axis(x, np.maximum(target, 0)[:, None], 1)[:, 0]
+    np.testing.assert_array_equal(loss, np.where(target < 0, 0, -picked))
+    target.flat[100] = 2**62
+    with pytest.raises(ValueError, match=str(2**62)):
+        F.nll_loss(x, target, ignore_index=-(2**30))
+
+
 def test_nll_loss_refuses_what_is_no_class():
     x, target = np.zeros((2, 3, 20000), np.float32), np.zeros((2, 20000), int)
     for _ in range(2):

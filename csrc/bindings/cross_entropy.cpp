@@ -2,6 +2,7 @@
 #include <array>
 #include <atomic>
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include "bindings/calls.h"
@@ -17,7 +18,8 @@ LAMINA_ARGS(CrossEntropyArgs)
 namespace lamina::bindings {
 namespace {
 
-constexpr int64_t kGrain = 16384;  // elements a task
+constexpr int64_t kGrain = 16384;                     // elements a task
+constexpr int64_t kBeyondCaches = int64_t{16} << 20;  // bytes
 
 // bad [1], -1 before, becomes the first position with a target outside the classes, if there is
 // one.
@@ -43,9 +45,20 @@ void cross_entropy(const Array& x, const Array& target, const std::optional<Arra
 
 // Calls body(position, place in [n][c][inner], class) for all targets [n][inner], place -1 for
 // those ignored. Returns the first position whose target is no class, which is left out, or -1.
-template <class Body>
-int64_t for_each_target(const int64_t* targets, int64_t n, int64_t c, int64_t inner,
+// Places in `values`, if they are no nullptr, are asked for before: the hardware does not see them
+// coming.
+template <class Values, class Body>
+int64_t for_each_target(const int64_t* targets, Values values, int64_t n, int64_t c, int64_t inner,
                         int64_t ignore_index, const Body& body) {
+  constexpr int64_t kAhead = 64;
+  const auto ask = [=]([[maybe_unused]] int64_t line, [[maybe_unused]] int64_t i,
+                       [[maybe_unused]] int64_t t) {
+    if constexpr (!std::is_null_pointer_v<Values>) {
+      const uint64_t place = (uint64_t(line * c) + uint64_t(t)) * uint64_t(inner) + uint64_t(i);
+      __builtin_prefetch(
+          reinterpret_cast<const void*>(uintptr_t(values) + place * sizeof(*values)));
+    }
+  };
   std::atomic<int64_t> bad{-1};
   const auto note = [&](int64_t position) {
     int64_t before = bad;
@@ -56,6 +69,12 @@ int64_t for_each_target(const int64_t* targets, int64_t n, int64_t c, int64_t in
     int64_t line = begin / inner, i = begin - line * inner;
     for (int64_t position = begin; position < end; ++position) {
       const int64_t t = targets[position];
+      if (!std::is_null_pointer_v<Values> && position + kAhead < end) {
+        if (inner == 1)
+          ask(position + kAhead, 0, targets[position + kAhead]);
+        else if (i + kAhead < inner)
+          ask(line, i + kAhead, targets[position + kAhead]);
+      }
       if (t == ignore_index)
         body(position, int64_t{-1}, t);
       else if (t < 0 || t >= c)
@@ -85,7 +104,9 @@ int64_t nll(const std::optional<Array>& x, const Array& target, const std::optio
       const auto put = [=](int64_t position, int64_t place, int64_t t) {
         losses[position] = place < 0 ? T(0) : -factor(t) * logs[place];
       };
-      bad = for_each_target(targets, n, c, inner, ignore_index, put);
+      bad = size * int64_t{sizeof(T)} >= kBeyondCaches
+                ? for_each_target(targets, logs, n, c, inner, ignore_index, put)
+                : for_each_target(targets, nullptr, n, c, inner, ignore_index, put);
       return;
     }
     const T* const grads = checked_data<T>(*grad_loss, "grad_loss", n * inner);
@@ -96,7 +117,7 @@ int64_t nll(const std::optional<Array>& x, const Array& target, const std::optio
     const auto put = [=](int64_t position, int64_t place, int64_t t) {
       if (place >= 0) grad_x[place] = -factor(t) * grads[position];
     };
-    bad = for_each_target(targets, n, c, inner, ignore_index, put);
+    bad = for_each_target(targets, nullptr, n, c, inner, ignore_index, put);
   });
   return bad;
 }
