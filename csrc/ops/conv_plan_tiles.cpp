@@ -79,10 +79,13 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   // Of a transformed element; 5x5 filters have more of them a pixel, but volumes' lie beyond L2.
   const bool few = std::min(s.c_per_group(), s.k_per_group()) <= 8;
   const bool near = s.kernel[1] == 5 && !few && (pass != ConvPass::wgrad || s.depth_taps == 1);
-  const bool dilated = s.dilation[1] > 1 || s.dilation[2] > 1;  // gathered
-  const double kMacsPerTile =
-      (pass == ConvPass::wgrad ? 40 : 24) * (dilated ? 3 : 1) / (near ? 2 : 1);
+  const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (near ? 2 : 1);
   const winograd::Tiles tiles(s, rows, columns);
+  // The tiles of a row of a phase are gathered line by line, be they ever so few.
+  constexpr double kMacsPerLine = 370;
+  const double rows_of_tiles = static_cast<double>(tiles.all / std::max<int64_t>(tiles.tiles_w, 1));
+  const double lines =
+      s.dilation[2] > 1 ? rows_of_tiles * static_cast<double>(2 * rows + s.kernel[1] - 1) : 0;
   const double elements = static_cast<double>(tiles.elements);
   const double all = whole_vectors(tiles.all);
   // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
@@ -93,8 +96,9 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   const bool far = pass == ConvPass::wgrad && s.kernel[1] == 5 && s.k_per_group() > kFewOutputs &&
                    panel > kInL2 && tiles.all <= winograd::Blocks(s, rows, columns).block;
   return (far ? 2 : 1) * elements *
-         (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
-          kMacsPerTile * all * static_cast<double>(s.c + s.k));
+             (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
+              kMacsPerTile * all * static_cast<double>(s.c + s.k)) +
+         kMacsPerLine * lines * static_cast<double>(s.c + s.k);
 }
 
 template <int ROWS, int COLUMNS>
