@@ -177,15 +177,18 @@ struct RowGroup {
 template <class T>
 static void store_weights(const T* sums, int64_t width, int64_t taps, int64_t channels,
                           int64_t outputs, int64_t output_step, T* grad_weight) {
-  for (int64_t t = 0; t < taps; ++t, sums += channels * width)
-    for (int64_t c = 0; c < channels; c += kLanes<T>) {
-      Vec<T> square[kLanes<T>];
-      for (int i = 0; i < kLanes<T>; ++i)
-        square[i] = c + i < channels ? load(sums + (c + i) * width) : Vec<T>{};
-      transpose<T>(square);
-      for (int64_t k = 0; k < min_of<int64_t>(outputs, kLanes<T>); ++k)
-        store_spaced(grad_weight + k * output_step + c * taps + t, taps, channels - c, square[k]);
+  int64_t c = 0, t = 0;
+  for (int64_t i = 0; i < channels * taps; i += kLanes<T>) {
+    const int64_t count = min_of<int64_t>(kLanes<T>, channels * taps - i);
+    Vec<T> square[kLanes<T>];
+    for (int j = 0; j < kLanes<T>; ++j) {
+      square[j] = j < count ? load(sums + (t * channels + c) * width) : Vec<T>{};
+      if (++t == taps) t = 0, ++c;
     }
+    transpose<T>(square);
+    for (int64_t k = 0; k < min_of<int64_t>(outputs, kLanes<T>); ++k)
+      store_first(grad_weight + k * output_step + i, count, square[k]);
+  }
 }
 
 // A position of a 1x1 filter is a position of a plane.

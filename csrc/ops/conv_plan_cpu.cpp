@@ -206,7 +206,7 @@ PackedForm packed_panels(ConvPass pass, const ConvShape& s) {
 // Vectors of filters; grad_y is transposed once for every 288 rows of the unrolled input.
 double implicit_gemm_wgrad_cost(const ConvShape& s) {
   constexpr int64_t kVector = 16, kRows = 8;
-  constexpr double kMacsPerTransposed = 12, kMacsPerWeight = 100;
+  constexpr double kMacsPerTransposed = 12, kMacsPerWeight = 75;
   const auto whole = [](int64_t count, int64_t unit) {
     return static_cast<double>((count + unit - 1) / unit * unit);
   };

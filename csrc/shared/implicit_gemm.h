@@ -59,6 +59,9 @@ struct ImplicitGemmGradient {
     if (most > bands) most = bands;
     most = at_least_one(most);
     while (tasks(s) * most < kTasks && channels > fewest) channels = eights(channels / 2);
+    // Blocks of fewer outputs pad the same inputs.
+    while (tasks(s) * most < kFewTasks && outputs > kLeastOutputs)
+      outputs = ceil(outputs / 2, kLeastOutputs) * kLeastOutputs;
     if (tasks(s) > 0 && tasks(s) < kTasks) parts = ceil(kTasks, tasks(s));
     if (parts > most) parts = most;
   }
@@ -69,7 +72,7 @@ struct ImplicitGemmGradient {
  private:
   static constexpr int64_t kBlockRows = 288, kLeastRows = 64;  // channels times taps
   static constexpr int64_t kBlockOutputs = 192, kBandPositions = 256, kLeastPositions = 1024;
-  static constexpr int64_t kTasks = 16;
+  static constexpr int64_t kTasks = 16, kFewTasks = 4, kLeastOutputs = 48;
 
   static constexpr int64_t ceil(int64_t a, int64_t b) { return (a + b - 1) / b; }
   static constexpr int64_t eights(int64_t count) { return ceil(at_least_one(count), 8) * 8; }
