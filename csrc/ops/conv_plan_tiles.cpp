@@ -81,11 +81,19 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   const bool near = s.kernel[1] == 5 && !few && (pass != ConvPass::wgrad || s.depth_taps == 1);
   const double kMacsPerTile = (pass == ConvPass::wgrad ? 40 : 24) / (near ? 2 : 1);
   const winograd::Tiles tiles(s, rows, columns);
-  // The tiles of a row of a phase are gathered line by line, be they ever so few.
+  // Dilated tiles are gathered: lines of a row of tiles of a phase, be it ever so short, and more
+  // elements of the inputs than are stored.
   constexpr double kMacsPerLine = 370;
-  const double rows_of_tiles = static_cast<double>(tiles.all / std::max<int64_t>(tiles.tiles_w, 1));
-  const double lines =
-      s.dilation[2] > 1 ? rows_of_tiles * static_cast<double>(2 * rows + s.kernel[1] - 1) : 0;
+  const double inputs = static_cast<double>(s.c), outputs = static_cast<double>(s.k);
+  const bool one_axis = std::min(s.kernel[1], s.kernel[2]) == 1;
+  double moved = inputs + outputs, lines = 0;
+  if (one_axis && std::max(s.dilation[1], s.dilation[2]) > 1) {
+    moved *= 3;
+  } else if (s.dilation[2] > 1) {
+    moved += inputs;
+    lines = static_cast<double>(tiles.all / std::max<int64_t>(tiles.tiles_w, 1)) *
+            static_cast<double>(2 * rows + s.kernel[1] - 1);
+  }
   const double elements = static_cast<double>(tiles.elements);
   const double all = whole_vectors(tiles.all);
   // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
@@ -97,8 +105,8 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
                    panel > kInL2 && tiles.all <= winograd::Blocks(s, rows, columns).block;
   return (far ? 2 : 1) * elements *
              (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
-              kMacsPerTile * all * static_cast<double>(s.c + s.k)) +
-         kMacsPerLine * lines * static_cast<double>(s.c + s.k);
+              kMacsPerTile * all * moved) +
+         kMacsPerLine * lines * (inputs + outputs);
 }
 
 template <int ROWS, int COLUMNS>
