@@ -294,16 +294,20 @@ template <class T, int Most, int Run>
 static void outer_rows(const ConvArgs<T>& args) {
   const ConvShape& s = args.shape;
   const int64_t channels = s.c_per_group(), lanes = s.k_per_group(), width = s.out[2];
-  const int64_t c_blocks = ceil_div(channels, kInputBlock), k_blocks = ceil_div(lanes, kLanes<T>);
+  const int64_t k_blocks = ceil_div(lanes, kLanes<T>);
+  // Fewer inputs of a single task: others transform grad_y, too.
+  int64_t c_block = kInputBlock;
+  while (c_block > 4 && s.groups * k_blocks * ceil_div(channels, c_block) == 1) c_block /= 2;
+  const int64_t c_blocks = ceil_div(channels, c_block);
   const int64_t pitch = width + Run - 1, blocks = ceil_div(s.out[1], kRows);
-  const int64_t elements = min_of(channels, kInputBlock) * pitch + width * kLanes<T>;
+  const int64_t elements = min_of(channels, c_block) * pitch + width * kLanes<T>;
   const int64_t fit = kTaskBytes / (kElements * static_cast<int64_t>(sizeof(T)) * elements + 1);
   const int64_t bands = ceil_div(blocks, max_of<int64_t>(fit, 1));
   const int64_t band = bands ? ceil_div(blocks, bands) : 0;
   parallel_for(s.groups * k_blocks * c_blocks, [&](int64_t task) {
-    const int64_t c0 = task % c_blocks * kInputBlock, k0 = task / c_blocks % k_blocks * kLanes<T>;
+    const int64_t c0 = task % c_blocks * c_block, k0 = task / c_blocks % k_blocks * kLanes<T>;
     const int64_t g = task / (c_blocks * k_blocks);
-    const int64_t c_count = min_of(channels - c0, kInputBlock);
+    const int64_t c_count = min_of(channels - c0, c_block);
     const int64_t k_count = min_of<int64_t>(lanes - k0, kLanes<T>);
     const int64_t v_step = c_count * band * pitch + kLanes<T> + kSkew;
     const int64_t z_step = band * width * kLanes<T>, sums_step = c_count * Run * kLanes<T>;

@@ -196,9 +196,10 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
   const double line = s.kernel[2] == 1 ? 2 : 1;  // few products for what is transformed
   const double wide = narrow ? 1 : !wgrad ? 1.3 : s.groups == 1 ? 1.6 : 1.15;
   // A task of wgrad is a block of outputs and inputs: two threads share an even number of them.
-  constexpr int64_t kInputBlock = 16;
-  const int64_t tasks = s.groups * ((lanes + vector_lanes() - 1) / vector_lanes()) *
-                        ((s.c_per_group() + kInputBlock - 1) / kInputBlock);
+  constexpr int64_t kInputBlock = 16, kLeastBlock = 4;
+  int64_t tasks = s.groups * ((lanes + vector_lanes() - 1) / vector_lanes()) *
+                  ((s.c_per_group() + kInputBlock - 1) / kInputBlock);
+  if (tasks == 1 && s.c_per_group() > kLeastBlock) tasks = 2;  // blocks of fewer inputs
   const double idle = wgrad ? static_cast<double>(tasks + tasks % 2) /
                                   static_cast<double>(std::max<int64_t>(tasks, 1))
                             : 1;
