@@ -4,6 +4,7 @@
     python benchmarks/fit_costs.py times.json --report                  # report only
     python benchmarks/fit_costs.py times.json --families suite --pass wgrad --layers rn_
     python benchmarks/fit_costs.py drawn.json --families drawn:11:75    # 75 at random, seed 11
+    python benchmarks/fit_costs.py lines.json --families drawn_lines:11:75 drawn_volumes:11:75
 
 Measured rows are kept in the file: a run that was interrupted goes on. The report, for each pass:
 
@@ -31,7 +32,7 @@ import lamina
 import numpy as np
 from lamina import _C
 from lamina.bench.compare import CONV_FAMILIES
-from lamina.bench.drawn_layers import drawn_layers
+from lamina.bench.drawn_layers import DRAWN, drawn_layers
 from lamina.bench.jobs import geometry_of
 from lamina.bench.layers import ConvLayer
 from lamina.bench.peers import conv_call, load_peers
@@ -115,9 +116,10 @@ def described(row: dict[str, Any]) -> dict[str, Any] | None:
 
 @functools.cache
 def _pairs(family: str) -> tuple[tuple[ConvLayer, int], ...]:
-    if family.startswith("drawn:"):
-        seed, count = map(int, family.split(":")[1:])
-        return drawn_layers(seed, count)
+    name, *numbers = family.split(":")
+    if numbers:
+        seed, count = map(int, numbers)
+        return drawn_layers(seed, count, DRAWN[name])
     return CONV_FAMILIES[family]
 
 

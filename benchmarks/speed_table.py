@@ -22,6 +22,8 @@ FAMILIES = {
     "lines": "convolution along one axis: audio, text",
     "volumes": "convolution of volumes: video, medical images",
     "drawn": "convolutions put together at random",
+    "drawn_lines": "such convolutions along one axis",
+    "drawn_volumes": "such convolutions of volumes",
     "networks": "whole networks",
     "networks_fused": "whole networks fused for inference, both libraries",
     "pool": "pooling",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lamina.bench.drawn_layers import drawn_layers
+from lamina.bench.drawn_layers import DRAWN, drawn_layers
+from lamina.bench.layers import ConvLayer
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fit_costs.py"
 
@@ -56,16 +57,27 @@ def test_layers_are_measured_once_and_reported(fit_costs, tmp_path, monkeypatch,
     assert capsys.readouterr().out == printed + printed
 
 
-def test_drawn_layers_are_those_of_their_seed(fit_costs, tmp_path, monkeypatch, capsys):
-    layers = drawn_layers(5, 12)
-    assert layers == drawn_layers(5, 20)[:12] != drawn_layers(6, 12)
+@pytest.mark.parametrize("family", DRAWN)
+def test_drawn_layers_are_those_of_their_seed(family, fit_costs, tmp_path, monkeypatch, capsys):
+    axes = DRAWN[family]
+    layers = drawn_layers(5, 12, axes)
+    assert layers == drawn_layers(5, 20, axes)[:12] != drawn_layers(6, 12, axes)
     for layer, batch in layers:
-        assert min(layer.y_shape(batch)) > 0
+        assert layer.axes == axes and min(layer.y_shape(batch)) > 0
         assert layer.c % layer.groups == layer.k % layer.groups == 0
-    path = tmp_path / "drawn.json"
-    family = ["--families", "drawn:5:12", "--layers", "drawn5_3", "--pass", "fprop"]
+    path, name = tmp_path / "drawn.json", layers[3][0].name
+    family = ["--families", f"{family}:5:12", "--layers", name, "--pass", "fprop"]
     monkeypatch.setattr("sys.argv", ["fit_costs", str(path), *family, "--seconds", "0.001"])
     fit_costs.main()
     (row,) = json.loads(path.read_text())["rows"]
-    assert row["name"] == f"drawn5_3_b{layers[3][1]}" and "direct" in row["seconds"]
+    assert row["name"] == f"{name}_b{layers[3][1]}" and "direct" in row["seconds"]
     assert "== fprop: 1 layers" in capsys.readouterr().out
+
+
+def test_drawn_layers_are_those_of_the_reports():
+    last = [drawn_layers(2026, 48)[-1], *(drawn_layers(2026, 24, axes)[-1] for axes in (1, 3))]
+    assert last == [
+        (ConvLayer("drawn2026_47", 128, (10, 20), 32, (5, 5), 1, (6, 6), 8, dilation=3), 16),
+        (ConvLayer("line2026_23", 256, (750,), 256, (1,), 1, (0,)), 4),
+        (ConvLayer("volume2026_23", 32, (4, 14, 7), 256, (3, 7, 7), 2, (1, 3, 3)), 2),
+    ]

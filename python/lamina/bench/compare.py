@@ -34,6 +34,8 @@ CONV_FAMILIES = {
     "lines": LINES,
     "volumes": VOLUMES,
     "drawn": drawn_layers(seed=2026, count=48),
+    "drawn_lines": drawn_layers(seed=2026, count=24, axes=1),
+    "drawn_volumes": drawn_layers(seed=2026, count=24, axes=3),
     "tiny": TINY,
 }
 # The families of `lamina bench` that are not bound by arithmetic.
