@@ -47,10 +47,7 @@ def convolutions(draw):
     return (n, c, *size), (k, c // groups, *kernel), options
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
-@given(convolutions())
-def test_every_kernel_on_any_geometry(convolution):
-    x_shape, weight_shape, options = convolution
+def check_every_kernel(x_shape, weight_shape, options):
     x, weight = cases.integers(x_shape, 1), cases.integers(weight_shape, 2)
     bias = cases.integers(weight_shape[:1], 3)
     function = getattr(F, f"conv{len(x_shape) - 2}d")
@@ -75,6 +72,31 @@ def test_every_kernel_on_any_geometry(convolution):
             if kernel.algo in cases.ROUNDING:  # integers are 1 apart
                 actual = np.rint(actual)
             assert_array_equal(actual, wanted, err_msg=str(kernel))
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(convolutions())
+def test_every_kernel_on_any_geometry(convolution):
+    check_every_kernel(*convolution)
+
+
+STILL = {  # the filter stands still along neighbouring axes
+    "planes": ((2, 3, 9, 4, 3), (6, 3, 3, 1, 1), {"padding": (1, 0, 0)}),
+    "depthwise": ((1, 4, 8, 5, 7), (4, 1, 5, 1, 1), {"padding": (2, 0, 0), "groups": 4}),
+    "strided": ((1, 3, 9, 4, 5), (8, 3, 3, 1, 1), {"stride": (2, 1, 1), "dilation": (2, 3, 3)}),
+    "columns": ((2, 5, 3, 4, 7), (6, 5, 1, 1, 3), {"padding": (0, 0, 1), "dilation": (1, 1, 2)}),
+    "points": ((2, 3, 5, 2, 3), (4, 3, 1, 1, 1), {}),
+    "points of long rows": ((1, 3, 3, 2, 70), (4, 3, 1, 1, 1), {}),
+    "padded behind": ((2, 3, 6, 5, 4), (4, 3, 3, 1, 1), {"padding": ((1, 1), (0, 1), (0, 0))}),
+    "rows without outputs": ((2, 4, 7, 6, 21), (9, 4, 1, 1, 1), {"stride": 2}),
+    "planes without outputs": ((2, 4, 6, 9, 5), (8, 2, 2, 1, 2), {"stride": 3, "groups": 2}),
+    "an image's": ((3, 4, 9, 37), (9, 4, 1, 1), {"stride": 4, "padding": 2}),
+}
+
+
+@pytest.mark.parametrize("case", STILL)
+def test_filters_that_stand_still(case):
+    check_every_kernel(*STILL[case])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -144,3 +166,26 @@ def test_depthwise_rows_alone(rows, width, kernel, stride, dilation, padding):
         expected = run()
     for result, exact in zip(results, expected, strict=True):
         assert_array_equal(result, exact)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_rows_that_meet_no_output_have_the_bias_and_the_residual(activation):
+    grad_y, weight = cases.integers((2, 5, 4, 3, 4), 1), cases.integers((5, 3, 1, 1, 1), 2)
+    bias = cases.integers((3,), 3)
+    y = F.conv_transpose3d(grad_y, weight, bias, stride=(3, 2, 2), algo="implicit_gemm")
+    shape = (2, 3, 10, 5, 7)
+    exact = reference.conv_dgrad(grad_y, weight, shape, stride=(3, 2, 2))
+    exact = exact + bias[:, None, None, None]
+    assert_array_equal(y, exact)
+    residual = cases.integers(shape, 4)
+    y = F.conv_transpose3d(
+        grad_y,
+        weight,
+        bias,
+        (3, 2, 2),
+        algo="implicit_gemm",
+        activation=activation,
+        residual=residual,
+    )
+    exact = exact + residual
+    assert_array_equal(y, np.maximum(exact, 0) if activation == "relu" else exact)

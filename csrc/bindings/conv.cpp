@@ -22,6 +22,29 @@ using ops::ConvShape;
 using Triple = std::array<int64_t, 3>;
 using Operand = std::optional<Array>;
 
+// Along an axis where the filter stands still the results are the input's positions.
+bool still(const ConvShape& s, int axis) {
+  return s.kernel[axis] == 1 && s.stride[axis] == 1 && s.pad[axis] == 0 &&
+         s.out[axis] == s.in[axis];
+}
+// A volume as an image where the filter stands still along two neighbouring axes, which are one
+// then: rows of planes for filters of one column, of (time, 1, 1), have no short ends. Of a filter
+// of one tap rows stay as they are if they are long: kernels share out rows. Nor is it worth while
+// where the filter strides over planes: those of the gradient's phases do well.
+ConvShape in_fewer_axes(ConvShape s) {
+  constexpr int64_t kLong = 64;
+  const bool rows_stay = still(s, 0) && still(s, 1) && s.in[2] >= kLong;
+  const int axis = still(s, 2) && !rows_stay ? 1 : 0;
+  if (s.in[0] == 1 || s.stride[0] > 1 || !still(s, axis) || !still(s, axis + 1)) return s;
+  s.in[axis + 1] *= s.in[axis], s.out[axis + 1] *= s.out[axis];
+  for (int64_t* const of : {s.in, s.kernel, s.out, s.stride, s.pad, s.dilation}) {
+    if (axis > 0) of[1] = of[0];
+    of[0] = of == s.pad ? 0 : 1;
+  }
+  s.dilation[axis + 1] = 1;
+  return s;
+}
+
 ConvShape make_shape(int64_t n, int64_t c, int64_t k, int64_t groups, const Triple& in,
                      const Triple& kernel, const Triple& out, const Triple& stride,
                      const Triple& pad, const Triple& dilation) {
@@ -32,7 +55,7 @@ ConvShape make_shape(int64_t n, int64_t c, int64_t k, int64_t groups, const Trip
     shape.stride[axis] = stride[axis], shape.pad[axis] = pad[axis];
     shape.dilation[axis] = dilation[axis];
   }
-  return shape;
+  return in_fewer_axes(shape);
 }
 
 ConvPass pass_of(const std::string& name) {
