@@ -186,8 +186,7 @@ class GradientRows {
     while (row_ < rows_end_) {
       const Row row = this->row(row_);
       if (row.last > end_) break;
-      store_row(row);
-      ++row_;
+      store_row(row, count_bare(row));
     }
     if (row_ == rows_end_) return;
     const int64_t first = min_of(row(row_).first, end_), kept = end_ - first;
@@ -229,7 +228,17 @@ class GradientRows {
     int64_t place, inside;
   };
 
-  void store_row(const Row& row) {
+  // Goes on to the next row, past those behind `row` in its image that meet no output.
+  int64_t count_bare(const Row& row) {
+    const int64_t next = ++row_;
+    if (segments_ > 1) return 0;
+    while (row_ < rows_end_ && this->row(row_).image == row.image && this->row(row_).last == 0)
+      ++row_;
+    return row_ - next;
+  }
+
+  // A row and `bare` ones behind it.
+  void store_row(const Row& row, int64_t bare) {
     int64_t lines = 0, count = 0;  // lines of taps that fall on outputs
     for (int64_t r0 = 0; r0 < s_.kernel[0]; ++r0) {
       const int64_t at0 = row.i0 + s_.pad[0] - r0 * s_.dilation[0], o0 = at0 / s_.stride[0];
@@ -249,11 +258,11 @@ class GradientRows {
     }
     starts_[s_.stride[2]] = count;
     const bool plain = !args_.bias && args_.epilogue.empty();
-    plain ? store_channels<true>(row) : store_channels<false>(row);
+    plain ? store_channels<true>(row, bare) : store_channels<false>(row, bare);
   }
 
   template <bool Plain>
-  void store_channels(const Row& row) {
+  void store_channels(const Row& row, int64_t bare) {
     const Source* const sources = sources_.get();
     const int64_t *const starts = starts_.get(), width = s_.in[2];
     const int64_t from = row.from, to = min_of(row.to, vectors_);
@@ -272,8 +281,8 @@ class GradientRows {
           sum += inside[sources[i].inside + v].load(columns + sources[i].place + v * kLanes<T>);
         return sum;
       };
-      const auto put = [&](int64_t at, Vec<T> sum) {
-        const int64_t some = width - at;
+      const auto put = [&](int64_t at, Vec<T> sum, int64_t end) {
+        const int64_t some = end - at;
         if (some <= 0) return;
         if constexpr (!Plain) {
           sum += args_.bias ? args_.bias[channel_ + c] : T(0);
@@ -287,11 +296,11 @@ class GradientRows {
         const int64_t at = stride * v * kLanes<T>;
         const Vec<T> sum = gather(0, v);
         if (stride == 1) {
-          put(at, sum);
+          put(at, sum, width);
         } else if (stride == 2) {
           const Vec<T> odd = gather(1, v);
-          put(at, interleave<T, false>(sum, odd));
-          put(at + kLanes<T>, interleave<T, true>(sum, odd));
+          put(at, interleave<T, false>(sum, odd), width);
+          put(at + kLanes<T>, interleave<T, true>(sum, odd), width);
         } else {
           store_spaced(line + at, stride, kLanes<T>, sum);
           for (int64_t e = 1; e < stride; ++e)
@@ -300,7 +309,9 @@ class GradientRows {
       }
       const int64_t end = min_of(width, to * stride * kLanes<T>);
       for (int64_t at = from * stride * kLanes<T>; stride > 2 && at < end; at += kLanes<T>)
-        put(at, load(line + at));
+        put(at, load(line + at), width);
+      for (int64_t at = width, all = width * (1 + bare); at < all; at += kLanes<T>)
+        put(at, Vec<T>{}, all);
     }
   }
 
