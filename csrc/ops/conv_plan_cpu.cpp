@@ -44,13 +44,28 @@ bool leaves_at_once(ConvPass pass, const ConvShape& s) {
   return pass == ConvPass::fprop && s.out[2] >= vector_lanes() &&
          s.c_per_group() * s.kernel_size() <= kRunTerms;
 }
+// Outputs that meet the same taps of an axis, and phases of a gradient that any tap meets.
+int64_t tap_steps(const ConvShape& s, int axis) {
+  return s.stride[axis] / greatest_divisor(s.stride[axis], s.dilation[axis]);
+}
+int64_t met_phases(const ConvShape& s) {
+  int64_t count = 1;
+  for (int axis = 0; axis < 3; ++axis) count *= std::min(s.kernel[axis], tap_steps(s, axis));
+  return count;
+}
 double direct_stored(ConvPass pass, const ConvShape& s) {
   const double kMacsPerResult = !leaves_at_once(pass, s)         ? 25
                                 : s.out[2] % vector_lanes() == 0 ? 8
                                                                  : 12;
   // Phases of a volume write every other element of many rows.
   const bool scattered = pass == ConvPass::dgrad && s.in[0] > 1 && s.stride[2] > 1;
-  return (scattered ? 2 : 1) * kMacsPerResult * results(pass, s);
+  const double met = static_cast<double>(met_phases(s)) / static_cast<double>(conv_phases(s));
+  return (scattered ? 2 * met : 1) * kMacsPerResult * results(pass, s);
+}
+// Planes of a volume that lie in the padding are left out; the factors below hold where few do.
+double met_share(const ConvShape& s) {
+  constexpr double kUsual = 0.95;
+  return std::min(inside_share(s, 0) / kUsual, 1.0);
 }
 // Elements of the padded copies of planes: every band of output rows copies all that its taps span.
 double direct_copies(const ConvShape& s) {
@@ -58,14 +73,30 @@ double direct_copies(const ConvShape& s) {
   int64_t span[3] = {}, remainders[3] = {};
   for (int axis = 1; axis < 3; ++axis) {
     span[axis] = std::max<int64_t>(s.kernel[axis] - 1, 0) * s.dilation[axis] / s.stride[axis];
-    remainders[axis] = std::min(
-        s.kernel[axis], s.stride[axis] / greatest_divisor(s.stride[axis], s.dilation[axis]));
+    remainders[axis] = std::min(s.kernel[axis], tap_steps(s, axis));
   }
   const int64_t out = std::max<int64_t>(s.out[1], 1);
   const int64_t line = remainders[1] * remainders[2] * (s.out[2] + span[2]);
   const int64_t fit = kBandElements / std::max<int64_t>(s.c_per_group() * line, 1) - span[1];
   const int64_t rows = std::clamp<int64_t>(fit, 1, out);
   return static_cast<double>(s.n * s.c * line * ((out + rows - 1) / rows * (rows + span[1])));
+}
+// Rows that are copied, and those of results that leave through a tile: in the planes of a volume
+// they are short.
+double direct_short_rows(ConvPass pass, const ConvShape& s) {
+  constexpr double kMacsPerRow = 300, kMacsPerSplitRow = 600, kLong = 32;
+  const bool wide = leaves_at_once(pass, s), dgrad = pass == ConvPass::dgrad;
+  const ConvShape shape = dgrad ? conv_phase(s, 0).shape : s;
+  const double share = 1 - static_cast<double>(shape.out[2]) / kLong;
+  if (s.in[0] == 1 || share <= 0) return 0;
+  int64_t lines = 1;
+  for (int axis = 1; axis < 3; ++axis) lines *= std::min(s.kernel[axis], tap_steps(s, axis));
+  const double planes = static_cast<double>((dgrad ? s.in[0] : s.out[0]) * s.kernel[0]);
+  const double copied = inside_share(s, 0) * planes * static_cast<double>(shape.c * lines);
+  const double stored = static_cast<double>(shape.k * (dgrad ? s.in[0] * s.stride[2] : s.out[0]));
+  return share * static_cast<double>(s.n * shape.out[1]) *
+         ((shape.stride[2] > 1 ? kMacsPerSplitRow : kMacsPerRow) * copied +
+          (wide ? 0 : kMacsPerRow * (dgrad ? static_cast<double>(s.stride[1]) : 1) * stored));
 }
 // Vectors of 8 output channels; those left over run four, two and one at a time.
 // Positions come in vectors along a row or, between the rows of the padded copy too, across rows.
@@ -76,7 +107,8 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   // Where grad_y has few positions, most taps of a result meet the padding.
   constexpr int64_t kDeep = 32;
   const bool few = 4 * s.out_size() <= s.in_size() && s.k_per_group() >= kDeep;
-  const double macs = few ? computed_macs(pass, s) : static_cast<double>(s.macs());
+  const double macs = few ? computed_macs(pass, s) * met_share(forward_shape(pass, s))
+                          : static_cast<double>(s.macs()) * met_share(s);
   const bool neighbours = s.dilation[2] == greatest_divisor(s.stride[2], s.dilation[2]) &&
                           s.kernel[2] > s.stride[2] / s.dilation[2];
   if (pass == ConvPass::wgrad && neighbours && 2 * s.k_per_group() >= vector_lanes()) {
@@ -120,8 +152,10 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
   const double idle = lines < 2 ? 2 : lines < 4 ? 1.25 : 1;
   const double kMacsPerCopied = stride == 1 || stride == 2 || stride == 4 ? 10 : 50;
   // Each plane of a volume of results has its own copy of the planes that it meets.
-  double copied = direct_copies(shape);  // by every phase
-  if (pass == ConvPass::dgrad) copied *= static_cast<double>(conv_phases(s));
+  double copied = direct_copies(shape) * static_cast<double>(shape.out[0]);  // by every phase
+  const bool line = s.in[0] == 1 && s.in[1] == 1;
+  const int64_t phases = line ? conv_phases(s) : met_phases(s);
+  if (pass == ConvPass::dgrad) copied *= static_cast<double>(phases);
   if (s.kernel[0] > 1) {
     const double met = static_cast<double>(s.kernel[0] * s.out[0] / std::max<int64_t>(s.in[0], 1));
     copied = pass == ConvPass::dgrad ? 1.5 * static_cast<double>(s.kernel[0] * s.y_elems())
@@ -131,8 +165,8 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
              computed / plane * (far ? (pass == ConvPass::dgrad ? 3 : 1.15) : 1) *
              ((s.kernel[0] > 1 ? shape : s).kernel_size() == 1 ? (s.out_size() < 64 ? 2 : 1.4)
                                                                : per_product * crowded) *
-             (conv_phases(s) > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * idle +
-         direct_stored(pass, s) + kMacsPerCopied * copied;
+             (phases > 1 && pass == ConvPass::dgrad ? 1.5 : 1) * idle +
+         direct_stored(pass, s) + direct_short_rows(pass, s) + kMacsPerCopied * copied;
 }
 
 std::string needs_depthwise(ConvPass, const ConvShape& s) {
@@ -170,9 +204,15 @@ double im2col_cost(ConvPass pass, const ConvShape& s) {
   const int64_t lines =
       std::max<int64_t>(wgrad ? s.c_per_group() * s.kernel_size() : s.out_size(), 1);
   const double whole = whole_vectors(lines) / static_cast<double>(lines);
-  constexpr double kMacsPerProduct = 150e3;
+  constexpr double kMacsPerProduct = 150e3, kMacsPerSplitRow = 600;
+  const bool split = pass == ConvPass::fprop && s.in[0] > 1 &&
+                     s.stride[2] > 1;  // short rows of every other element
+  const double rows = split ? products * static_cast<double>(im2col_elements(pass, s)) /
+                                  static_cast<double>(std::max<int64_t>(s.out[2], 1))
+                            : 0;
   return (wgrad ? 1.4 : 1.2) * whole * static_cast<double>(s.macs()) +
-         kMacsPerMove * (pass == ConvPass::dgrad ? 12 : 4) * written + kMacsPerProduct * products +
+         kMacsPerMove * (pass == ConvPass::dgrad ? 12 : 4) * written + kMacsPerSplitRow * rows +
+         kMacsPerProduct * products +
          (wgrad ? 60 * images : 20) * static_cast<double>(s.weight_elems()) +
          (wgrad ? 0 : kMacsPerGemmResult * results(pass, s)) + kMacsPerIm2col;
 }
@@ -216,7 +256,7 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
   const double spaced =
       s.stride[2] >= 8 ? 40 * std::ceil(static_cast<double>(s.k_per_group()) / 192) : 0;
   return spaced * static_cast<double>(s.groups * rows) * positions +
-         1.1 * inside_share(s) * lanes * whole(rows, kRows) * positions +
+         1.1 * inside_share(s, 1) * inside_share(s, 2) * lanes * whole(rows, kRows) * positions +
          kMacsPerTransposed * lanes * positions * std::ceil(static_cast<double>(rows) / 288) +
          kMacsPerWeight * static_cast<double>(s.weight_elems());
 }

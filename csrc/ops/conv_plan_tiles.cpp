@@ -96,6 +96,10 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   }
   const double elements = static_cast<double>(tiles.elements);
   const double all = whole_vectors(tiles.all);
+  // Rows of tiles are short in the planes of a volume.
+  const double kMacsPerRun =
+      s.depth_in > 1 ? 100 * static_cast<double>(std::max<int64_t>(16 - tiles.tiles_w, 0)) : 0;
+  const double runs = static_cast<double>(s.n * tiles.phases_h * tiles.tiles_h * tiles.phases_w);
   // wgrad multiplies panels of up to 48 inputs of a group; narrow ones leave the units idle.
   const double narrow = pass == ConvPass::wgrad && s.c_per_group() <= 16 ? 2 : 1;
   // 36 elements of a panel of inputs, all tiles as one block, beyond L2: read again and again.
@@ -106,7 +110,7 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   return (far ? 2 : 1) * elements *
              (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
               kMacsPerTile * all * moved) +
-         kMacsPerLine * lines * (inputs + outputs);
+         (kMacsPerLine * lines + kMacsPerRun * runs) * (inputs + outputs);
 }
 
 template <int ROWS, int COLUMNS>
