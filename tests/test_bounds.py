@@ -154,6 +154,17 @@ def test_convolution_of_volumes_over_vectors_of_outputs(place, padding, dtype):
 
 
 @DTYPES
+def test_convolution_of_volumes_over_vectors_of_inputs(place, dtype):
+    def call(x, weight, bias):
+        return F.conv3d(x, weight, bias, 2, 1, algo="direct")
+
+    check(
+        *(place, call, cases.reals((1, 37, 13, 13, 13), 1, dtype)),
+        *(cases.reals((3, 37, 3, 3, 3), 2, dtype), cases.reals((3,), 3, dtype)),
+    )
+
+
+@DTYPES
 @pytest.mark.parametrize("width", [5, 16, 67])
 def test_convolution_along_the_depth(place, width, dtype):
     def call(x, weight):

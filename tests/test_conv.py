@@ -135,6 +135,19 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
         ),
     ),
     ("direct", cases.ConvCase((1, 32, 16, 24, 28), (40, 32, 4, 4, 4), {"stride": 2, "padding": 1})),
+    # Vectors of input channels: some in the last vector, rows of taps and single ones, groups.
+    (
+        "direct",
+        cases.ConvCase((2, 40, 9, 14, 13), (6, 40, 3, 4, 3), {"stride": 2, "padding": (2, 2, 1)}),
+    ),
+    (
+        "direct",
+        cases.ConvCase(
+            (1, 72, 12, 20, 14),
+            (10, 36, 2, 3, 3),
+            {"stride": (1, 2, 2), "dilation": (1, 2, 2), "padding": (1, 0, 2), "groups": 2},
+        ),
+    ),
     # Gradients of filters along the depth alone; of few inputs, some of whose planes are beyond x.
     (
         "direct",

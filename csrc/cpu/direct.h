@@ -10,6 +10,7 @@
 // Floor         the FMA peak, or the result at the bandwidth of streaming stores.
 #pragma once
 
+#include "cpu/direct_inputs.h"
 #include "cpu/direct_outputs.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -349,6 +350,7 @@ static void direct_fprop(const ops::ConvArgs<T>& args) {
     pass.kernel[axis] = s.kernel[axis], pass.tap_step[axis] = 1;
     pass.y_size[axis] = s.out[axis], pass.y_step[axis] = 1;
   }
+  if (prefers_inputs(s, kLanes<float>)) return inputs_convolution(pass);
   direct_convolution<T, Lanes, Vectors>(pass);
 }
 

@@ -223,7 +223,7 @@ LAMINA_INLINE Vec<T> plane_sums(const T* x, int64_t size, int64_t count, bool fa
       for (int v = 0; v < WHOLE; ++v) lanes[k] += load(plane + v * kLanes<T>);
     }
   }
-  return fold_each<T, Sum<T>>(lanes);
+  return fold_each<T>(lanes, [](Vec<T> a, Vec<T> b) { return Sum<T>::join(a, b); });
 }
 
 template <class T, int WHOLE>

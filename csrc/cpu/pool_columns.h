@@ -8,18 +8,6 @@
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
-// The lanes of v[k] folded in lane k, as a fixed tree.
-template <class T, class Fold>
-LAMINA_INLINE Vec<T> fold_each(Vec<T> (&v)[kLanes<T>]) {
-#pragma GCC unroll 4
-  for (int half = kLanes<T> / 2; half > 0; half /= 2)
-#pragma GCC unroll 8
-    for (int k = 0; k < half; ++k)
-      v[k] = Fold::join(interleave<T, false>(v[k], v[k + half]),
-                        interleave<T, true>(v[k], v[k + half]));
-  return v[0];
-}
-
 // A tap of a vector of outputs: its columns, and which outputs have it.
 template <class T>
 struct Tap {
@@ -125,7 +113,10 @@ static void fold_runs(const PoolArgs<T>& args, const Finish& finish) {
         int64_t held = 0;
         auto write = [&] {
           for (int64_t k = held; k < kLanes<T>; ++k) folded[k] = broadcast<T>(Fold::kNothing);
-          store_first<T>(y, held, finish(fold_each<T, Fold>(folded), load(divisor)));
+          store_first<T>(
+              y, held,
+              finish(fold_each<T>(folded, [](Vec<T> a, Vec<T> b) { return Fold::join(a, b); }),
+                     load(divisor)));
           y += held, held = 0;
         };
         rows([&](int64_t plane, int64_t o0, int64_t o1) {

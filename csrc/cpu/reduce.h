@@ -186,18 +186,6 @@ LAMINA_INLINE void for_short_lines(const ops::Axes& axes, const T* x, int64_t el
     }
   });
 }
-// The lanes of each vector joined: lane i is that of vector i.
-template <class T, int Half = kLanes<T> / 2, class Join>
-LAMINA_INLINE Vec<T> fold_each(Vec<T>* lines, const Join& join) {
-#pragma GCC unroll 8
-  for (int i = 0; i < Half; ++i)
-    lines[i] = join(interleave<T, false>(lines[i], lines[i + Half]),
-                    interleave<T, true>(lines[i], lines[i + Half]));
-  if constexpr (Half == 1)
-    return lines[0];
-  else
-    return fold_each<T, Half / 2>(lines, join);
-}
 
 // Columns: kWidth of them; start(count), add(x, rows, first row, distance of rows, count), join(the
 // next block's, count). finish(line of the first column, count, columns).

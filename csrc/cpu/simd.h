@@ -441,6 +441,18 @@ LAMINA_INLINE void transpose_square(Vec<float> (&lines)[8]) {
   }
 }
 #endif
+// The lanes of each vector joined: lane i is that of vector i.
+template <class T, int Half = kLanes<T> / 2, class Join>
+LAMINA_INLINE Vec<T> fold_each(Vec<T>* lines, const Join& join) {
+#pragma GCC unroll 8
+  for (int i = 0; i < Half; ++i)
+    lines[i] = join(interleave<T, false>(lines[i], lines[i + Half]),
+                    interleave<T, true>(lines[i], lines[i + Half]));
+  if constexpr (Half == 1)
+    return lines[0];
+  else
+    return fold_each<T, Half / 2>(lines, join);
+}
 // The lines' elements column by column, one behind the other: log2(Count) rounds of perfect
 // shuffles. As many lines as lanes: square[i][j] becomes square[j][i].
 template <class T, int Count>

@@ -6,6 +6,7 @@
 #include "ops/conv_costs.h"
 #include "shared/conv_parts.h"
 #include "shared/conv_phase.h"
+#include "shared/direct_inputs.h"
 #include "shared/implicit_gemm.h"
 
 namespace lamina::ops {
@@ -130,6 +131,8 @@ double direct_cost(ConvPass pass, const ConvShape& s) {
     const bool alone = s.k_per_group() < 4 || s.kernel_size() < 3;  // not in tiles of sums
     return (alone ? 8 : 2) * macs + kMacsPerSum * static_cast<double>(s.n * s.weight_elems());
   }
+  if (pass == ConvPass::fprop && prefers_inputs(s, vector_lanes()))
+    return direct_inputs_cost(s, vector_lanes());
   constexpr int64_t kWeightsInL2 = int64_t{1} << 18;
   const ConvShape shape = pass == ConvPass::dgrad ? conv_phase(s, 0).shape : s;
   const int64_t lanes = shape.k_per_group(), stride = shape.stride[2];
