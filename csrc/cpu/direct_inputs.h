@@ -2,14 +2,12 @@
 // at a stride, whose rows are too short to be copied one by one.
 //
 // Method        x and the filters are laid out with the input channels last, once a call. Of a row
-// of
-//               taps, some of the positions that meet the same ones times some output channels keep
-//               their sums in registers, whose lanes are input channels and are folded together:
-//               as many sums as lanes, one vector.
+//               of taps, some of the positions that meet the same ones times some output channels
+//               keep their sums in registers, whose lanes are input channels and are folded
+//               together: as many sums as lanes, one vector.
 // Partitioning  image, group, run of positions, block of output channels.
 // Numerics      rows of taps sum their channels in lanes and these as a fixed tree, and follow in
-// order;
-//               those in the padding are left out.
+//               order; those in the padding are left out.
 // Floor         the FMA peak.
 #pragma once
 
@@ -67,7 +65,7 @@ LAMINA_INLINE void lay_lines_last(const T* from, int64_t lines, int64_t step, in
 template <class T>
 struct InputsLayout {
   int64_t width;             // input channels of a group, whole vectors
-  int64_t channels, planes;  // of a group; positions of a plane of x
+  int64_t channels, planes;  // of a group; positions of x, of all planes
   int64_t tiles;             // of the outputs of a group
 
   explicit InputsLayout(const ops::ConvShape& s)
@@ -116,10 +114,9 @@ struct TapRun {
 
 // Positions [first, first + count) of a result, and those that taps meet. Taps of a row whose
 // inputs are neighbours are one sum.
-template <class T>
 class MetPositions {
  public:
-  MetPositions(const ops::ConvShape& s, int64_t first, int64_t count)
+  LAMINA_INLINE MetPositions(const ops::ConvShape& s, int64_t first, int64_t count)
       : s_(s),
         count_(count),
         places_(3 * count),
@@ -139,11 +136,11 @@ class MetPositions {
     for (int64_t r2 = 0; s.dilation[2] > 1 && r2 < s.kernel[2]; ++r2)
       runs_[run_count_++] = {r2, r2 + 1};
   }
-  int64_t runs() const { return run_count_; }
-  TapRun run(int64_t i) const { return runs_[i]; }
+  LAMINA_INLINE int64_t runs() const { return run_count_; }
+  LAMINA_INLINE TapRun run(int64_t i) const { return runs_[i]; }
 
   // How many positions meet a run in the row r0, r1 of taps; their inputs, and which they are.
-  int64_t find(int64_t r0, int64_t r1, TapRun run) {
+  LAMINA_INLINE int64_t find(int64_t r0, int64_t r1, TapRun run) {
     const bool whole = s_.dilation[2] == 1;
     const int64_t at0 = r0 * s_.dilation[0], at1 = r1 * s_.dilation[1];
     int64_t met = 0;
@@ -157,11 +154,11 @@ class MetPositions {
     }
     return met;
   }
-  int64_t line(int64_t i) const { return lines_[i]; }
-  int64_t found(int64_t i) const { return found_[i]; }
+  LAMINA_INLINE int64_t line(int64_t i) const { return lines_[i]; }
+  LAMINA_INLINE int64_t found(int64_t i) const { return found_[i]; }
 
  private:
-  void note(TapRun run) {
+  LAMINA_INLINE void note(TapRun run) {
     for (int64_t i = 0; i < run_count_; ++i)
       if (runs_[i].begin == run.begin && runs_[i].end == run.end) return;
     runs_[run_count_++] = run;
@@ -213,7 +210,7 @@ static void inputs_convolution(const DirectPass<T>& pass) {
     // [tile][position][kOutputs]
     Scratch<T> sums((last_tile - first_tile) * count * kOutputs);
     for (int64_t i = 0; i < (last_tile - first_tile) * count * kOutputs; ++i) sums[i] = 0;
-    MetPositions<T> met(s, first, count);
+    MetPositions met(s, first, count);
     for (int64_t row = 0; row < s.kernel[0] * s.kernel[1]; ++row)
       for (int64_t e = 0; e < met.runs(); ++e) {
         const TapRun taps = met.run(e);
