@@ -11,6 +11,7 @@
 // Floor         the FMA peak.
 #pragma once
 
+#include "cpu/channels_last.h"
 #include "cpu/direct_pass.h"
 #include "shared/direct_inputs.h"
 
@@ -44,24 +45,6 @@ template <class T>
   return fold_each<T>(sum, [](Vec<T> a, Vec<T> b) { return a + b; });
 }
 
-// place(column)[width] = from[line * step + column], zero behind the lines.
-template <class T, class Place>
-LAMINA_INLINE void lay_lines_last(const T* from, int64_t lines, int64_t step, int64_t columns,
-                                  int64_t width, const Place& place) {
-  for (int64_t column = 0; column < columns; column += kLanes<T>) {
-    const int64_t count = min_of<int64_t>(columns - column, kLanes<T>);
-    for (int64_t line = 0; line < width; line += kLanes<T>) {
-      Vec<T> square[kLanes<T>];
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes<T>; ++i)
-        square[i] =
-            line + i < lines ? load_first(from + (line + i) * step + column, count) : Vec<T>{};
-      transpose<T>(square);
-      for (int64_t j = 0; j < count; ++j) store(place(column + j) + line, square[j]);
-    }
-  }
-}
-
 template <class T>
 struct InputsLayout {
   int64_t width;             // input channels of a group, whole vectors
@@ -73,21 +56,6 @@ struct InputsLayout {
         channels(s.c_per_group()),
         planes(s.in_size()),
         tiles(ceil_div(s.k_per_group(), kTileOutputs<T>)) {}
-
-  // [image][group][position][width]
-  void lay_input(const DirectPass<T>& pass, T* to) const {
-    const int64_t rows = ceil_div(planes, kLanes<T>), groups = pass.shape.n * pass.shape.groups;
-    const int64_t grain = ceil_div(kTaskTerms / 8, width * kLanes<T>);
-    parallel_ranges(groups * rows, grain, [&](int64_t task, int64_t end) {
-      for (; task < end; ++task) {
-        const int64_t group = task / rows, first = task % rows * kLanes<T>;
-        T* const lines = to + (group * planes + first) * width;
-        lay_lines_last(pass.x + group * channels * planes + first, channels, planes,
-                       min_of<int64_t>(planes - first, kLanes<T>), width,
-                       [&](int64_t i) { return lines + i * width; });
-      }
-    });
-  }
 
   // [group][tile][row of taps][kTileOutputs][tap of the row][width]
   void lay_filters(const DirectPass<T>& pass, T* to) const {
@@ -194,7 +162,7 @@ static void inputs_convolution(const DirectPass<T>& pass) {
   const int64_t of_tile = s.kernel[0] * s.kernel[1] * kOutputs * of_row;
   const Scratch<T> x(s.n * s.groups * layout.planes * width);
   const Scratch<T> filters(s.groups * layout.tiles * of_tile);
-  layout.lay_input(pass, x.get());
+  lay_channels_last(pass.x, s.n, s.groups, layout.channels, layout.planes, width, x.get());
   layout.lay_filters(pass, filters.get());
   const int64_t runs = ceil_div(s.out_size(), kRun), run = ceil_div(s.out_size(), runs);
   const int64_t others = s.n * s.groups * runs;
@@ -206,7 +174,8 @@ static void inputs_convolution(const DirectPass<T>& pass) {
     const int64_t count = min_of(run, s.out_size() - first);
     const int64_t last_tile = min_of(layout.tiles, first_tile + block);
     if (count <= 0) return;
-    const T* const lines = x.get() + image_group * layout.planes * width;
+    const int64_t place = g * s.n + image_group / s.groups;
+    const T* const lines = x.get() + place * layout.planes * width;
     // [tile][position][kOutputs]
     Scratch<T> sums((last_tile - first_tile) * count * kOutputs);
     for (int64_t i = 0; i < (last_tile - first_tile) * count * kOutputs; ++i) sums[i] = 0;

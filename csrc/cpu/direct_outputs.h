@@ -148,31 +148,6 @@ struct OutputUnits {
   }
 };
 
-// Stores tile[count][kOutputWidth] of the outputs from k on; y is that of output k.
-template <class T>
-[[gnu::noinline]] static void store_outputs(const DirectPass<T>& pass, const T* tile, int64_t count,
-                                            const T* bias, int64_t outputs, int64_t y_plane, T* y) {
-  const int64_t step = pass.y_step[2];
-  const bool rows = step == 1 && !pass.epilogue.residual;
-  for (int64_t j = 0; j < min_of(outputs, kOutputWidth<T>); j += kLanes<T>)
-    for (int64_t i = 0; i < count; i += kLanes<T>) {
-      Vec<T> square[kLanes<T>];
-#pragma GCC unroll 16
-      for (int64_t p = 0; p < kLanes<T>; ++p)
-        square[p] = i + p < count ? load(tile + (i + p) * kOutputWidth<T> + j) : Vec<T>{};
-      transpose<T>(square);
-      const int64_t some = min_of<int64_t>(outputs - j, kLanes<T>);
-      T* to = y + j * y_plane + i * step;
-      for (int64_t k = 0; k < some; ++k, to += y_plane) {
-        const Vec<T> sums = square[k] + broadcast(bias ? bias[j + k] : T(0));
-        if (rows)
-          store_first(to, count - i, activate(pass.epilogue, sums));
-        else
-          store_epilogue(pass, sums, to, step, count - i);
-      }
-    }
-}
-
 template <class T>
 static void outputs_convolution(const DirectPass<T>& pass) {
   constexpr int64_t kWidth = kOutputWidth<T>;
@@ -265,8 +240,8 @@ static void outputs_convolution(const DirectPass<T>& pass) {
                       sums.run(values, &term[i], &term[stop], weight, tile.get(), i > 0);
                       i = stop;
                     } while (i < terms);
-                    store_outputs(pass, tile.get(), sums.count, bias, min_of(kWidth, last - k),
-                                  y_plane,
+                    store_outputs(pass, tile.get(), kWidth, sums.count, bias,
+                                  min_of(kWidth, last - k), y_plane,
                                   y + k * y_plane + h * pass.y_step[1] * pass.y_size[2] +
                                       column * pass.y_step[2]);
                   }

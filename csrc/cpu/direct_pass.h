@@ -77,4 +77,30 @@ LAMINA_INLINE void store_epilogue(const DirectPass<T>& pass, Vec<T> sums, T* y, 
   for (int64_t j = 0; j < count; ++j) y[j * step] = lanes[j];
 }
 
+// Stores tile[count][width] of up to `outputs` output channels; y is that of the first.
+template <class T>
+[[gnu::noinline]] static void store_outputs(const DirectPass<T>& pass, const T* tile, int64_t width,
+                                            int64_t count, const T* bias, int64_t outputs,
+                                            int64_t y_plane, T* y) {
+  const int64_t step = pass.y_step[2];
+  const bool rows = step == 1 && !pass.epilogue.residual;
+  for (int64_t j = 0; j < min_of(outputs, width); j += kLanes<T>)
+    for (int64_t i = 0; i < count; i += kLanes<T>) {
+      Vec<T> square[kLanes<T>];
+#pragma GCC unroll 16
+      for (int64_t p = 0; p < kLanes<T>; ++p)
+        square[p] = i + p < count ? load(tile + (i + p) * width + j) : Vec<T>{};
+      transpose<T>(square);
+      const int64_t some = min_of<int64_t>(outputs - j, kLanes<T>);
+      T* to = y + j * y_plane + i * step;
+      for (int64_t k = 0; k < some; ++k, to += y_plane) {
+        const Vec<T> sums = square[k] + broadcast(bias ? bias[j + k] : T(0));
+        if (rows)
+          store_first(to, count - i, activate(pass.epilogue, sums));
+        else
+          store_epilogue(pass, sums, to, step, count - i);
+      }
+    }
+}
+
 LAMINA_CPU_NAMESPACE_END
