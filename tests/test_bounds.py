@@ -165,6 +165,18 @@ def test_convolution_of_volumes_over_vectors_of_inputs(place, dtype):
 
 
 @DTYPES
+@pytest.mark.parametrize("channels", [(5, 3), (17, 35)])
+def test_convolution_over_pairs_of_positions(place, channels, dtype):
+    from_, to = channels
+    kernel = cases.reals((to, from_, 2, 3, 3), 2, dtype)
+    for function, x in (
+        (F.conv3d, cases.reals((2, from_, 4, 5, 7), 1, dtype)),
+        (F.conv_transpose3d, cases.reals((2, to, 2, 3, 4), 1, dtype)),
+    ):
+        check(place, lambda x, w, f=function: f(x, w, None, 2, 1, algo="gather_gemm"), x, kernel)
+
+
+@DTYPES
 @pytest.mark.parametrize("width", [5, 16, 67])
 def test_convolution_along_the_depth(place, width, dtype):
     def call(x, weight):

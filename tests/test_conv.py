@@ -171,6 +171,16 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
         cases.ConvCase((1, 40, 14, 14), (260, 40, 3, 3), {"stride": 2, "padding": 1}),
     ),
     ("implicit_gemm", cases.ConvCase((1, 270, 7, 7), (20, 270, 1, 1), {})),
+    # Runs of positions that end in a row and in an image, filters that a unit lays out itself; more
+    # pairs than a sum takes at once, images in chunks, taps that meet none, results without taps.
+    ("gather_gemm", cases.ConvCase((3, 17, 9, 31), (50, 17, 3, 2), {"padding": 1})),
+    ("gather_gemm", cases.ConvCase((2, 5, 700), (20, 5, 4), {"stride": 2, "padding": 3})),
+    ("gather_gemm", cases.ConvCase((40, 18, 7, 9), (4, 18, 2, 3), {"stride": (1, 2)})),
+    ("gather_gemm", cases.ConvCase((2, 150, 5, 4), (70, 150, 3, 3), {"padding": 6, "dilation": 6})),
+    (
+        "gather_gemm",
+        cases.ConvCase((2, 34, 5, 8, 3), (140, 17, 3, 4, 2), {"stride": 3, "groups": 2}),
+    ),
     ("winograd", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
     ("winograd2x4", cases.ConvCase((2, 20, 44, 50), (140, 20, 3, 3), {"padding": 1})),
     # Few tiles of many channels, in chunks that fit in a cache.

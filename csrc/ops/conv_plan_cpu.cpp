@@ -2,6 +2,7 @@
 // Those of tiles are in conv_plan_tiles.cpp, those in bfloat16 in conv_plan_bf16.cpp.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ops/conv_costs.h"
 #include "shared/conv_parts.h"
@@ -249,7 +250,7 @@ PackedForm packed_panels(ConvPass pass, const ConvShape& s) {
 // Vectors of filters; grad_y is transposed once for every 288 rows of the unrolled input.
 double implicit_gemm_wgrad_cost(const ConvShape& s) {
   constexpr int64_t kVector = 16, kRows = 8;
-  constexpr double kMacsPerTransposed = 12, kMacsPerWeight = 75;
+  constexpr double kMacsPerTransposed = 12, kMacsPerWeight = 75, kMacsPerRun = 110;
   const auto whole = [](int64_t count, int64_t unit) {
     return static_cast<double>((count + unit - 1) / unit * unit);
   };
@@ -258,7 +259,8 @@ double implicit_gemm_wgrad_cost(const ConvShape& s) {
   const double lanes = static_cast<double>(s.groups) * whole(s.k_per_group(), kVector);
   const double spaced =
       s.stride[2] >= 8 ? 40 * std::ceil(static_cast<double>(s.k_per_group()) / 192) : 0;
-  return spaced * static_cast<double>(s.groups * rows) * positions +
+  const double runs = static_cast<double>(s.groups * rows * s.n * s.out[0] * s.out[1]);
+  return spaced * static_cast<double>(s.groups * rows) * positions + kMacsPerRun * runs +
          1.1 * inside_share(s, 1) * inside_share(s, 2) * lanes * whole(rows, kRows) * positions +
          kMacsPerTransposed * lanes * positions * std::ceil(static_cast<double>(rows) / 288) +
          kMacsPerWeight * static_cast<double>(s.weight_elems());
@@ -339,10 +341,77 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
          kMacsPerGemmResult * results(pass, s) + kMacsPerImplicitGemm;
 }
 
+// ---- gather GEMM
+
+std::string needs_pairs(ConvPass, const ConvShape& s) {
+  const int64_t positions = s.n * std::max(s.in_size(), s.out_size());
+  if (positions <= std::numeric_limits<int32_t>::max()) return {};
+  return "needs fewer than 2^31 positions, got " + std::to_string(positions);
+}
+// Where few positions share the filters.
+PackedForm filter_vectors(ConvPass pass, const ConvShape& s) {
+  constexpr int64_t kMostPositions = 1024;
+  const bool dgrad = pass == ConvPass::dgrad;
+  if (pass == ConvPass::wgrad || s.n * (dgrad ? s.in_size() : s.out_size()) > kMostPositions)
+    return {};
+  const int64_t results = dgrad ? s.c_per_group() : s.k_per_group();
+  const int64_t vectors = (results + vector_lanes() - 1) / vector_lanes();
+  return {s.weight_elems() / std::max<int64_t>(results, 1) * vectors * vector_lanes(), 0};
+}
+// Products of the pairs that taps join, in vectors of results, those of one and two a tile waiting
+// for their loads; sums that move for every tap; and both operands and the results, laid out anew.
+double gather_gemm_cost(ConvPass pass, const ConvShape& s) {
+  constexpr int64_t kRows = 8, kRowBlock = 16;
+  constexpr double kFar = 1 << 20, kMacsPerCall = 150e3;
+  const int64_t lanes = vector_lanes();
+  const auto whole = [](int64_t count, int64_t unit) {
+    return static_cast<double>((count + unit - 1) / unit * unit);
+  };
+  const auto moved = [](double elements, double near, double far) {
+    return near * elements + far * std::max(elements - kFar, 0.0);
+  };
+  double pairs = static_cast<double>(s.n * s.groups), taps = static_cast<double>(s.groups);
+  for (int axis = 0; axis < 3; ++axis) {
+    const MetInputs met = met_inputs(s, axis);
+    pairs *= static_cast<double>(met.pairs), taps *= static_cast<double>(met.taps);
+  }
+  const bool wgrad = pass == ConvPass::wgrad;
+  int64_t from = s.c_per_group(), to = s.k_per_group();
+  double from_size = static_cast<double>(s.n * s.groups * s.in_size());
+  double to_size = static_cast<double>(s.n * s.groups * s.out_size());
+  if (pass == ConvPass::dgrad ||
+      (wgrad && whole(from, kRows) * whole(to, lanes) > whole(to, kRows) * whole(from, lanes)))
+    std::swap(from, to), std::swap(from_size, to_size);
+  const int64_t vectors = (to + lanes - 1) / lanes;
+  const double waiting = vectors == 1 ? 1.3 : vectors == 2 || vectors == 4 ? 1.1 : 1;
+  const double alone = s.kernel_size() == 1 ? 1.15 : 1;  // one tap for all that is laid out
+  const double width = whole(to, lanes), weights = static_cast<double>(s.groups * s.kernel_size());
+  if (wgrad) {
+    constexpr double kMacsPerPair = 8;
+    return alone * (0.94 * waiting * pairs * whole(from, kRows) * width +
+                    kMacsPerPair * pairs / static_cast<double>(std::max<int64_t>(s.n, 1)) +
+                    9 * from_size * whole(from, kRowBlock) + moved(to_size * width, 14, 55) +
+                    moved(weights * whole(from, kRowBlock) * width, 12, 11)) +
+           kMacsPerCall;
+  }
+  // Every run of positions reads the filters of a tap from L2.
+  constexpr double kMacsPerPair = 14, kMovedSums = 6, kRowsPerTap = 6, kRun = 256, kChannels = 128;
+  const double kMacsPerWeight = pass == ConvPass::dgrad ? 25 : 8;
+  const double rows =
+      pairs + kRowsPerTap * taps * std::max(to_size / static_cast<double>(s.groups) / kRun, 1.0);
+  return alone * (width * (0.96 * waiting * rows * static_cast<double>(from) +
+                           kMovedSums * pairs * std::ceil(static_cast<double>(from) / kChannels)) +
+                  kMacsPerPair * pairs + moved(from_size * whole(from, lanes), 14, 30) +
+                  moved(to_size * width, 20, 14) +
+                  kMacsPerWeight * weights * static_cast<double>(from) * width) +
+         kMacsPerCall;
+}
+
 constexpr ConvRule kCpuRules[] = {
     {"direct", never, no_workspace, direct_cost},
     {"depthwise", needs_depthwise, no_workspace, depthwise_cost},
     {"im2col", never, im2col_elements, im2col_cost},
+    packing({"gather_gemm", needs_pairs, no_workspace, gather_gemm_cost}, filter_vectors),
     packing({"implicit_gemm", never, implicit_gemm_elements, implicit_gemm_cost}, packed_panels),
 };
 

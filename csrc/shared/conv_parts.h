@@ -126,18 +126,27 @@ template <class Body>
   return conv_phases(s) > 1 || 2 * s.out_size() <= s.in_size();
 }
 
-// The share of a filter's taps along an axis that fall inside the input, over all outputs.
-constexpr double inside_share(const ops::ConvShape& s, int axis) {
-  int64_t inside = 0;
+// What a filter meets along an axis, over all outputs: pairs of a tap and an input, and taps that
+// are in any.
+struct MetInputs {
+  int64_t pairs = 0, taps = 0;
+};
+constexpr MetInputs met_inputs(const ops::ConvShape& s, int axis) {
+  MetInputs met;
   for (int64_t r = 0; r < s.kernel[axis]; ++r) {
     const int64_t offset = r * s.dilation[axis] - s.pad[axis], stride = s.stride[axis];
     const int64_t first = offset < 0 ? (-offset + stride - 1) / stride : 0;
     int64_t end = offset < s.in[axis] ? (s.in[axis] - 1 - offset) / stride + 1 : 0;
     if (end > s.out[axis]) end = s.out[axis];
-    if (end > first) inside += end - first;
+    if (end > first) met.pairs += end - first, ++met.taps;
   }
+  return met;
+}
+
+// The share of a filter's taps along an axis that fall inside the input, over all outputs.
+constexpr double inside_share(const ops::ConvShape& s, int axis) {
   const int64_t all = s.out[axis] * s.kernel[axis];
-  return static_cast<double>(inside) / static_cast<double>(all > 1 ? all : 1);
+  return static_cast<double>(met_inputs(s, axis).pairs) / static_cast<double>(all > 1 ? all : 1);
 }
 
 }  // namespace lamina

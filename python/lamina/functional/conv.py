@@ -5,7 +5,8 @@
 Three kernels close the family: `fprop`, `dgrad` (to x) and `wgrad` (to weight). A transposed
 convolution is `dgrad` with the roles renamed, and each gradient is again one of the three. The
 algorithms are `direct`, `im2col`, `implicit_gemm`, `winograd`, `winograd4` (larger tiles, and
-larger rounding), `fft`, `depthwise` and, on CPUs only, `winograd2x4` (tiles in between),
+larger rounding), `fft`, `depthwise` and, on CPUs only, `gather_gemm` (of the
+pairs of positions that each tap joins, for short rows), `winograd2x4` (tiles in between),
 `winograd4x1` (for narrow groups), `winograd5x5` (of 5x5 filters), `winograd1d` (of filters of one
 row or column) and, with AMX, `implicit_gemm_bf16x6`, `_bf16x3` and `_bf16` (which round more and
 more; the last one also with AVX512-BF16). `algo="auto"` takes the cheapest legal one, of those that
@@ -38,6 +39,7 @@ ALGORITHMS = (
     "direct",
     "im2col",
     "implicit_gemm",
+    "gather_gemm",
     "implicit_gemm_bf16x6",
     "implicit_gemm_bf16x3",
     "implicit_gemm_bf16",
