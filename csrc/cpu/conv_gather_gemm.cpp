@@ -16,10 +16,17 @@ LAMINA_CPU_NAMESPACE_BEGIN
 using ops::ConvArgs;
 using ops::ConvShape;
 
-// sums[pair.to] += x[pair.from] times the weights of `channels`, for kTileRows pairs.
+// Steps from a tap of a run to the next, in x and in the filters.
+struct RunSteps {
+  int64_t count, x, weight;
+};
+
+// sums[pair.to] += x[pair.from] times the weights of `channels`, for kTileRows pairs and a run of
+// taps.
 template <class T, int Vectors>
 [[gnu::noinline]] static void gather_tile(const T* x, int64_t width, const PositionPair* pairs,
-                                          const T* weight, int64_t channels, T* sums) {
+                                          const T* weight, int64_t channels, RunSteps taps,
+                                          T* sums) {
   constexpr int64_t kWidth = Vectors * kLanes<T>;
   Vec<T> sum[kTileRows][Vectors];
   const T* from[kTileRows];
@@ -29,14 +36,18 @@ template <class T, int Vectors>
 #pragma GCC unroll 4
     for (int j = 0; j < Vectors; ++j) sum[i][j] = load(sums + pairs[i].to * kWidth + j * kLanes<T>);
   }
-  for (int64_t c = 0; c < channels; ++c, weight += kWidth) {
-    Vec<T> factor[Vectors];
+  for (; taps.count > 0; --taps.count, weight += taps.weight) {
+    for (int64_t c = 0; c < channels; ++c) {
+      Vec<T> factor[Vectors];
 #pragma GCC unroll 4
-    for (int j = 0; j < Vectors; ++j) factor[j] = load(weight + j * kLanes<T>);
+      for (int j = 0; j < Vectors; ++j) factor[j] = load(weight + c * kWidth + j * kLanes<T>);
 #pragma GCC unroll 8
-    for (int i = 0; i < kTileRows; ++i)
+      for (int i = 0; i < kTileRows; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < Vectors; ++j) sum[i][j] += from[i][c] * factor[j];
+        for (int j = 0; j < Vectors; ++j) sum[i][j] += from[i][c] * factor[j];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kTileRows; ++i) from[i] += taps.x;
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kTileRows; ++i)
@@ -105,7 +116,7 @@ struct GatherGemm {
     const Scratch<T> lines(s.groups * s.n * from_size * width);
     lay_channels_last(backward ? args.grad_y : args.x, s.n, s.groups, channels, from_size, width,
                       lines.get());
-    const TapPairs met(s, backward);
+    const TapPairs met(s, backward, true);
     // Few units are cut by blocks of results first: runs of positions share the filters.
     const int64_t least =
         min_of(ceil_div(kFewest, s.groups * blocks.count), all / kFewestPositions);
@@ -136,25 +147,31 @@ struct GatherGemm {
       if (own) lay_block(g, first, 0, channels, own_filters.get());
       for (int64_t i = 0; i < elements; i += kLanes<T>) store(&sums[i], Vec<T>{});
       const T* const x = lines.get() + g * s.n * from_size * width;
-      for (int64_t tap = 0; tap < taps; ++tap) {
-        const int64_t count = met.find(tap, begin, end, pairs.get());
-        if (count == 0) continue;
-        for (int64_t i = 0; i < kTileRows; ++i)  // of the last tile, to a place behind the results
-          pairs[count + i] = TapPairs::pair(pairs[count - 1].from, positions);
-        for (int64_t block = first; block < last; ++block)
-          with_vectors(blocks.size(block), [&](auto vectors) {
-            const int64_t v = blocks.first(block), of_channel = vectors * kLanes<T>;
-            const T* const weight =
-                (own ? own_filters.get()
-                     : filters + g * filters_of_group() + filters_before(block)) +
-                tap * channels * of_channel;
-            T* const to = &sums[(v - v0) * kLanes<T> * room];
-            for (int64_t c = 0; c < channels; c += kChannels)
-              for (int64_t i = 0; i < count; i += kTileRows)
-                gather_tile<T, vectors>(x + c, width, &pairs[i], weight + c * of_channel,
-                                        min_of(kChannels, channels - c), to);
-          });
-      }
+      for (int64_t row = 0; row < s.kernel[0] * s.kernel[1]; ++row)
+        for (int64_t e = 0; e < met.runs(); ++e) {
+          const JoinedTaps& run_taps = met.run(e);
+          const int64_t count =
+              met.find(row / s.kernel[1], row % s.kernel[1], run_taps, begin, end, pairs.get());
+          if (count == 0) continue;
+          for (int64_t i = 0; i < kTileRows;
+               ++i)  // of the last tile, to a place behind the results
+            pairs[count + i] = TapPairs::pair(pairs[count - 1].from, positions);
+          for (int64_t block = first; block < last; ++block)
+            with_vectors(blocks.size(block), [&](auto vectors) {
+              const int64_t v = blocks.first(block), of_tap = channels * vectors * kLanes<T>;
+              const T* const weight =
+                  (own ? own_filters.get()
+                       : filters + g * filters_of_group() + filters_before(block)) +
+                  (row * s.kernel[2] + run_taps.tap) * of_tap;
+              const RunSteps steps = {run_taps.count, met.from_step() * width,
+                                      met.tap_step() * of_tap};
+              T* const to = &sums[(v - v0) * kLanes<T> * room];
+              for (int64_t c = 0; c < channels; c += kChannels)
+                for (int64_t i = 0; i < count; i += kTileRows)
+                  gather_tile<T, vectors>(x + c, width, &pairs[i], weight + c * vectors * kLanes<T>,
+                                          min_of(kChannels, channels - c), steps, to);
+            });
+        }
       for (int64_t block = first; block < last; ++block) {
         const int64_t v = blocks.first(block), k = v * kLanes<T>,
                       of_position = blocks.size(block) * kLanes<T>;

@@ -127,12 +127,16 @@ struct GatherGradient {
   }
   void find_pairs() const {
     constexpr int64_t kTaskPairs = 1 << 13;
-    const TapPairs met(s, false);
-    parallel_ranges(taps, ceil_div(kTaskPairs, max_of<int64_t>(positions, 1)),
-                    [&](int64_t tap, int64_t end) {
-                      for (; tap < end; ++tap)
-                        pair_counts[tap] = met.find(tap, 0, positions, &pairs[tap * positions]);
-                    });
+    const TapPairs met(s, false, false);
+    const int64_t grain = ceil_div(kTaskPairs, max_of<int64_t>(positions, 1));
+    parallel_ranges(taps, grain, [&](int64_t tap, int64_t end) {
+      for (; tap < end; ++tap) {
+        const int64_t row = tap / s.kernel[2];
+        pair_counts[tap] =
+            met.find(row / s.kernel[1], row % s.kernel[1], met.run(tap % s.kernel[2]), 0, positions,
+                     &pairs[tap * positions]);
+      }
+    });
   }
 
   // What a task sums up: [block][row][tap][vectors].
