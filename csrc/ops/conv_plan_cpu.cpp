@@ -359,7 +359,8 @@ PackedForm filter_vectors(ConvPass pass, const ConvShape& s) {
   return {s.weight_elems() / std::max<int64_t>(results, 1) * vectors * vector_lanes(), 0};
 }
 // Products of the pairs that taps join, in vectors of results, those of one and two a tile waiting
-// for their loads; sums that move for every tap; and both operands and the results, laid out anew.
+// for their loads; sums that move for the taps of a row that a result meets; and both operands and
+// the results, laid out anew.
 double gather_gemm_cost(ConvPass pass, const ConvShape& s) {
   constexpr int64_t kRows = 8, kRowBlock = 16;
   constexpr double kFar = 1 << 20, kMacsPerCall = 150e3;
@@ -397,11 +398,15 @@ double gather_gemm_cost(ConvPass pass, const ConvShape& s) {
   // Every run of positions reads the filters of a tap from L2.
   constexpr double kMacsPerPair = 14, kMovedSums = 6, kRowsPerTap = 6, kRun = 256, kChannels = 128;
   const double kMacsPerWeight = pass == ConvPass::dgrad ? 25 : 8;
+  const int64_t columns = std::max<int64_t>(pass == ConvPass::dgrad ? s.in[2] : s.out[2], 1);
+  const double joined =
+      std::max(static_cast<double>(met_inputs(s, 2).pairs) / static_cast<double>(columns), 1.0);
   const double rows =
       pairs + kRowsPerTap * taps * std::max(to_size / static_cast<double>(s.groups) / kRun, 1.0);
-  return alone * (width * (0.96 * waiting * rows * static_cast<double>(from) +
-                           kMovedSums * pairs * std::ceil(static_cast<double>(from) / kChannels)) +
-                  kMacsPerPair * pairs + moved(from_size * whole(from, lanes), 14, 30) +
+  return alone * (width * (1.03 * waiting * rows * static_cast<double>(from) +
+                           kMovedSums * pairs / joined *
+                               std::ceil(static_cast<double>(from) / kChannels)) +
+                  kMacsPerPair * pairs / joined + moved(from_size * whole(from, lanes), 14, 30) +
                   moved(to_size * width, 20, 14) +
                   kMacsPerWeight * weights * static_cast<double>(from) * width) +
          kMacsPerCall;
