@@ -200,6 +200,17 @@ def test_depthwise_convolution_of_volumes(place, width, stride, dtype):
 
 
 @DTYPES
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("width", [5, 67, 389])
+def test_convolution_of_a_line(place, width, stride, dtype):
+    def call(x, weight):
+        return F.conv1d(x, weight, None, stride, 2, algo="implicit_gemm")
+
+    x, weight = cases.reals((2, 3, width), 1, dtype), cases.reals((9, 3, 4), 2, dtype)
+    check(place, call, x, weight)
+
+
+@DTYPES
 @pytest.mark.parametrize("stride", [1, 2, 5])
 def test_transposed_convolution_of_a_line(place, stride, dtype):
     def call(x, weight, bias):

@@ -158,6 +158,13 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
         "implicit_gemm",
         cases.ConvCase((1, 16, 40, 33), (24, 16, 3, 3), {"dilation": 12, "padding": 12}),
     ),
+    # Rows of every third, fourth, fifth element.
+    ("implicit_gemm", cases.ConvCase((2, 5, 9, 200), (9, 5, 3, 4), {"stride": 3, "padding": 2})),
+    ("implicit_gemm", cases.ConvCase((3, 18, 300), (20, 18, 9), {"stride": 4, "padding": 4})),
+    (
+        "implicit_gemm",
+        cases.ConvCase((2, 6, 401), (12, 3, 7), {"stride": 5, "dilation": 3, "groups": 2}),
+    ),
     # Gradients at a stride: rows that two blocks of columns meet, images that share one, volumes;
     # 49 positions, whose last one a tile takes along.
     ("implicit_gemm", cases.ConvCase((1, 40, 61, 150), (24, 40, 5, 4), {"stride": (2, 3)})),

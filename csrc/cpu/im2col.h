@@ -2,6 +2,8 @@
 // outside x, for the channels of one group of one image.
 #pragma once
 
+#include <type_traits>
+
 #include "cpu/simd.h"
 #include "ops/conv.h"
 
@@ -161,12 +163,8 @@ class Im2colRuns {
   LAMINA_INLINE void copy_run(const T* from, int64_t from_step, int64_t lines, int64_t begin,
                               int64_t end, int64_t count, T* to, int64_t to_step) const {
     const int64_t stride = s_.stride[2];
-    if (stride > 2) {
-      for (int64_t i = 0; i < lines; ++i, from += from_step, to += to_step)
-        for (int64_t j = 0; j < count; ++j)
-          to[j] = j * stride >= begin && j * stride < end ? from[j * stride] : T(0);
-      return;
-    }
+    if (stride > 2)
+      return copy_spaced(from, from_step, lines, stride, begin, end, count, to, to_step);
     for (int64_t j = 0; j < count; j += kLanes<T>) {
       const int64_t at = stride * j, first = begin - at, last = end - at, some = count - j;
       const T* source = from + at;
@@ -184,6 +182,40 @@ class Im2colRuns {
                       every_other<T, false>(
                           load_lanes(source, first, last),
                           load_lanes(source + kLanes<T>, first - kLanes<T>, last - kLanes<T>)));
+    }
+  }
+
+  // Not inline: strides of 1 and 2 keep their registers.
+  [[gnu::noinline]] static void copy_spaced(const T* from, int64_t from_step, int64_t lines,
+                                            int64_t stride, int64_t begin, int64_t end,
+                                            int64_t count, T* to, int64_t to_step) {
+    const auto copy = [&](auto step) {
+      copy_every<step>(from, from_step, lines, begin, end, count, to, to_step);
+    };
+    if (stride == 3) return copy(std::integral_constant<int, 3>{});
+    if (stride == 4) return copy(std::integral_constant<int, 4>{});
+    if (stride == 5) return copy(std::integral_constant<int, 5>{});
+    for (int64_t i = 0; i < lines; ++i, from += from_step, to += to_step)
+      for (int64_t j = 0; j < count; ++j)
+        to[j] = j * stride >= begin && j * stride < end ? from[j * stride] : T(0);
+  }
+  template <int Step>
+  LAMINA_INLINE static void copy_every(const T* from, int64_t from_step, int64_t lines,
+                                       int64_t begin, int64_t end, int64_t count, T* to,
+                                       int64_t to_step) {
+    for (int64_t j = 0; j < count; j += kLanes<T>) {
+      const int64_t at = Step * j, first = begin - at, last = end - at, some = count - j;
+      const T* source = from + at;
+      T* place = to + j;
+      if (first <= 0 && last >= Step * kLanes<T> && some >= kLanes<T>)
+        for (int64_t i = 0; i < lines; ++i, source += from_step, place += to_step)
+          store(place, every_nth<T, Step>([&](int k) { return load(source + k * kLanes<T>); }));
+      else
+        for (int64_t i = 0; i < lines; ++i, source += from_step, place += to_step)
+          store_first(place, some, every_nth<T, Step>([&](int k) {
+                        const int64_t before = k * kLanes<T>;
+                        return load_lanes(source + before, first - before, last - before);
+                      }));
     }
   }
 

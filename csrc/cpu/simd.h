@@ -352,6 +352,24 @@ LAMINA_INLINE Vec<T> every_other(Vec<T> a, Vec<T> b) {
   for (int i = 0; i < kLanes<T>; ++i) order[i] = 2 * i + Odd;
   return __builtin_shuffle(a, b, order);
 }
+// Elements 0, Step, 2 * Step, ... of Step vectors, the k-th of which is part(k).
+template <class T, int Step, class Part, int Parts = Step>
+LAMINA_INLINE Vec<T> every_nth(const Part& part) {
+  if constexpr (Parts == 1) {
+    return part(0);
+  } else {
+    constexpr int kLast = Parts - 1;
+    Mask<T> order{};
+    bool any = false;
+    for (int i = 0; i < kLanes<T>; ++i) {
+      const int at = i * Step, of = at / kLanes<T>;
+      order[i] = of == kLast ? kLanes<T> + at % kLanes<T> : of == 0 && kLast == 1 ? at : i;
+      any |= of == kLast;
+    }
+    const Vec<T> before = every_nth<T, Step, Part, kLast>(part);
+    return any || kLast == 1 ? __builtin_shuffle(before, part(kLast), order) : before;
+  }
+}
 // out[i][t] = element t * Step + i of the Step vectors in.
 template <class T, int Step>
 LAMINA_INLINE void split_columns(const Vec<T> (&in)[Step], Vec<T> (&out)[Step]) {

@@ -318,7 +318,9 @@ double implicit_gemm_cost(ConvPass pass, const ConvShape& s) {
     return implicit_gemm_columns_cost(s) + kMacsPerImplicitGemm;
   constexpr int64_t kPanel = 8;
   constexpr double kMacsPerWeight = 17, kMacsPerWeightInParts = 34, kMacsPerRow = 250;
-  const double kMacsPerSpaced = s.stride[2] >= 8 ? 50 : s.kernel[0] > 1 ? 34 : 22;
+  // Every third, fourth or fifth element of rows is shuffled out of vectors.
+  const bool shuffled = s.stride[2] >= 3 && s.stride[2] <= 5 && s.kernel[0] == 1;
+  const double kMacsPerSpaced = s.stride[2] >= 8 ? 50 : s.kernel[0] > 1 ? 34 : shuffled ? 16 : 22;
   const double kMacsPerPacked = pass == ConvPass::fprop && s.stride[2] > 1 ? kMacsPerSpaced : 14;
   const int64_t filters = pass == ConvPass::dgrad ? s.c_per_group() : s.k_per_group();
   const double whole =
