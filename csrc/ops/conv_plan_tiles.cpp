@@ -107,7 +107,16 @@ double winograd_cost_of(ConvPass pass, const winograd::PlaneShape& s, int64_t ro
   const int64_t panel = tiles.elements * tiles.all * std::min(s.c_per_group(), kWidestPanel);
   const bool far = pass == ConvPass::wgrad && s.kernel[1] == 5 && s.k_per_group() > kFewOutputs &&
                    panel > kInL2 && tiles.all <= winograd::Blocks(s, rows, columns).block;
-  return (far ? 2 : 1) * elements *
+  // Blocks of few outputs read the transformed inputs of all tiles again, from beyond L2.
+  constexpr double kMacsPerRead = 20, kNear = 1 << 17, kFewOutputPanels = 4;
+  const winograd::Groups groups(s, rows, columns);
+  const double transformed = elements * all * inputs;
+  const int64_t panels = s.groups * ((s.k_per_group() + 7) / 8);
+  const bool again = pass != ConvPass::wgrad && s.parts > 1 && groups.by_filter &&
+                     transformed > kNear && static_cast<double>(panels) <= kFewOutputPanels;
+  const double read = again ? kMacsPerRead * static_cast<double>(panels) * transformed : 0;
+  return read +
+         (far ? 2 : 1) * elements *
              (narrow * all * filters(s) + kMacsPerFilter * filters(s) +
               kMacsPerTile * all * moved) +
          (kMacsPerLine * lines + kMacsPerRun * runs) * (inputs + outputs);
