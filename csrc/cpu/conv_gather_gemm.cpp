@@ -61,10 +61,9 @@ struct GatherGemm {
   const ConvArgs<T>& args;
   const ConvShape& s;
   const bool backward;
-  const int64_t channels, results;  // of a group
-  const int64_t taps, width;        // of a position's channels: whole vectors
-  const int64_t from_size;
-  const int64_t* const to;  // extents of the results
+  const int64_t channels, results;   // of a group
+  const int64_t taps, width;         // of a position's channels: whole vectors
+  const int64_t from_size, to_size;  // positions of an image
   const VectorBlocks blocks;
 
   GatherGemm(const ConvArgs<T>& args, bool backward)
@@ -76,7 +75,7 @@ struct GatherGemm {
         taps(s.kernel_size()),
         width(ceil_div(channels, kLanes<T>) * kLanes<T>),
         from_size(backward ? s.out_size() : s.in_size()),
-        to(backward ? s.in : s.out),
+        to_size(backward ? s.in_size() : s.out_size()),
         blocks(ceil_div(results, kLanes<T>)) {}
 
   int64_t filters_of_group() const { return blocks.vectors * kLanes<T> * taps * channels; }
@@ -108,10 +107,68 @@ struct GatherGemm {
     });
   }
 
+  // Results that a unit computes: positions of all images, blocks.
+  struct Unit {
+    int64_t g, begin, end, block, block_end;
+  };
+  // Where a unit keeps a block of its results, [position][vectors]; one position more takes what a
+  // tile has beyond the last pair.
+  int64_t sums_before(const Unit& unit, int64_t block) const {
+    const int64_t vectors = blocks.first(block) - blocks.first(unit.block);
+    return vectors * kLanes<T> * (unit.end - unit.begin + 1);
+  }
+
+  // filters[block] of the unit's group.
+  template <class Filters>
+  void compute(const Unit& unit, const TapPairs& met, const T* x, const Filters& filters) const {
+    constexpr int64_t kChannels = 128;
+    const int64_t positions = unit.end - unit.begin, elements = sums_before(unit, unit.block_end);
+    Scratch<T> sums(elements);
+    Scratch<PositionPair> pairs(positions + kTileRows);
+    for (int64_t i = 0; i < elements; i += kLanes<T>) store(&sums[i], Vec<T>{});
+    for (int64_t row = 0; row < s.kernel[0] * s.kernel[1]; ++row)
+      for (int64_t e = 0; e < met.runs(); ++e) {
+        const JoinedTaps& joined = met.run(e);
+        const int64_t count = met.find(row / s.kernel[1], row % s.kernel[1], joined, unit.begin,
+                                       unit.end, pairs.get());
+        if (count == 0) continue;
+        for (int64_t i = 0; i < kTileRows; ++i)
+          pairs[count + i] = TapPairs::pair(pairs[count - 1].from, positions);
+        for (int64_t block = unit.block; block < unit.block_end; ++block)
+          with_vectors(blocks.size(block), [&](auto vectors) {
+            constexpr int64_t kWidth = vectors * kLanes<T>;
+            const int64_t of_tap = channels * kWidth;
+            const T* const weight = filters(block) + (row * s.kernel[2] + joined.tap) * of_tap;
+            const RunSteps steps = {joined.count, met.from_step() * width, met.tap_step() * of_tap};
+            T* const to = &sums[sums_before(unit, block)];
+            for (int64_t c = 0; c < channels; c += kChannels)
+              for (int64_t i = 0; i < count; i += kTileRows)
+                gather_tile<T, vectors>(x + c, width, &pairs[i], weight + c * kWidth,
+                                        min_of(kChannels, channels - c), steps, to);
+          });
+      }
+    for (int64_t block = unit.block; block < unit.block_end; ++block)
+      store_block(unit, block, &sums[sums_before(unit, block)]);
+  }
+
+  void store_block(const Unit& unit, int64_t block, const T* sums) const {
+    DirectPass<T> pass{};
+    pass.epilogue = args.epilogue, pass.y = args.result, pass.y_step[2] = 1;
+    const int64_t k = blocks.first(block) * kLanes<T>, of_position = blocks.size(block) * kLanes<T>;
+    const T* const bias = args.bias ? args.bias + unit.g * results + k : nullptr;
+    for (int64_t at = unit.begin; at < unit.end;) {  // of an image
+      const int64_t image = at / to_size, end = min_of((image + 1) * to_size, unit.end);
+      T* const y =
+          args.result + ((image * s.groups + unit.g) * results + k) * to_size + at % to_size;
+      store_outputs(pass, sums, of_position, end - at, bias, results - k, to_size, y);
+      sums += (end - at) * of_position, at = end;
+    }
+  }
+
   void run() const {
-    constexpr int64_t kRunPositions = 256, kChannels = 128;
+    constexpr int64_t kRunPositions = 256;
     constexpr int64_t kFewest = 8, kFewestPositions = 16;  // units; positions of one
-    const int64_t of_image = to[0] * to[1] * to[2], all = s.n * of_image;
+    const int64_t all = s.n * to_size;
     if (all * results * s.groups == 0) return;
     const Scratch<T> lines(s.groups * s.n * from_size * width);
     lay_channels_last(backward ? args.grad_y : args.x, s.n, s.groups, channels, from_size, width,
@@ -120,72 +177,28 @@ struct GatherGemm {
     // Few units are cut by blocks of results first: runs of positions share the filters.
     const int64_t least =
         min_of(ceil_div(kFewest, s.groups * blocks.count), all / kFewestPositions);
-    const int64_t run_count = max_of(ceil_div(all, kRunPositions), least);
-    const int64_t run = ceil_div(all, run_count);
+    const int64_t run = ceil_div(all, max_of(ceil_div(all, kRunPositions), least));
+    const int64_t runs = ceil_div(all, run);
     // The filters of a block that one unit reads are laid out by it and stay within L2.
-    const bool own = run_count == 1 && !args.packed;
+    const bool own = runs == 1 && !args.packed;
     const Scratch<T> all_filters(own || args.packed ? 0 : s.groups * filters_of_group());
     T* const filters = args.packed ? args.packed->data : all_filters.get();
     if (!own && !(args.packed && args.packed->ready)) lay_filters(filters);
     if (args.packed) args.packed->ready = true;
-    const int64_t few = own ? blocks.count : ceil_div(kFewest, s.groups * run_count);
+    const int64_t few = own ? blocks.count : ceil_div(kFewest, s.groups * runs);
     const int64_t together = ceil_div(blocks.count, min_of(few, blocks.count));  // blocks
     const int64_t parts = ceil_div(blocks.count, together);
-    DirectPass<T> pass{};
-    pass.epilogue = args.epilogue, pass.y = args.result, pass.y_step[2] = 1;
-    parallel_for(s.groups * parts * run_count, [&](int64_t unit) {
-      const int64_t begin = unit % run_count * run, part = unit / run_count % parts;
-      const int64_t g = unit / (run_count * parts), end = min_of(all, begin + run);
-      const int64_t first = part * together, last = min_of(blocks.count, first + together);
-      const int64_t positions = end - begin, room = positions + 1;
-      if (positions <= 0) return;
-      const int64_t v0 = blocks.first(first);
-      const int64_t elements = (blocks.first(last) - v0) * kLanes<T> * room;
-      Scratch<T> sums(elements);
-      Scratch<PositionPair> pairs(positions + kTileRows);
-      const Scratch<T> own_filters(own ? filters_before(first + 1) - filters_before(first) : 0);
-      if (own) lay_block(g, first, 0, channels, own_filters.get());
-      for (int64_t i = 0; i < elements; i += kLanes<T>) store(&sums[i], Vec<T>{});
+    parallel_for(s.groups * parts * runs, [&](int64_t index) {
+      const int64_t begin = index % runs * run, block = index / runs % parts * together;
+      const int64_t g = index / (runs * parts);
+      const Unit unit = {g, begin, min_of(all, begin + run), block,
+                         min_of(blocks.count, block + together)};
       const T* const x = lines.get() + g * s.n * from_size * width;
-      for (int64_t row = 0; row < s.kernel[0] * s.kernel[1]; ++row)
-        for (int64_t e = 0; e < met.runs(); ++e) {
-          const JoinedTaps& run_taps = met.run(e);
-          const int64_t count =
-              met.find(row / s.kernel[1], row % s.kernel[1], run_taps, begin, end, pairs.get());
-          if (count == 0) continue;
-          for (int64_t i = 0; i < kTileRows;
-               ++i)  // of the last tile, to a place behind the results
-            pairs[count + i] = TapPairs::pair(pairs[count - 1].from, positions);
-          for (int64_t block = first; block < last; ++block)
-            with_vectors(blocks.size(block), [&](auto vectors) {
-              const int64_t v = blocks.first(block), of_tap = channels * vectors * kLanes<T>;
-              const T* const weight =
-                  (own ? own_filters.get()
-                       : filters + g * filters_of_group() + filters_before(block)) +
-                  (row * s.kernel[2] + run_taps.tap) * of_tap;
-              const RunSteps steps = {run_taps.count, met.from_step() * width,
-                                      met.tap_step() * of_tap};
-              T* const to = &sums[(v - v0) * kLanes<T> * room];
-              for (int64_t c = 0; c < channels; c += kChannels)
-                for (int64_t i = 0; i < count; i += kTileRows)
-                  gather_tile<T, vectors>(x + c, width, &pairs[i], weight + c * vectors * kLanes<T>,
-                                          min_of(kChannels, channels - c), steps, to);
-            });
-        }
-      for (int64_t block = first; block < last; ++block) {
-        const int64_t v = blocks.first(block), k = v * kLanes<T>,
-                      of_position = blocks.size(block) * kLanes<T>;
-        const T* from = &sums[(v - v0) * kLanes<T> * room];
-        const T* bias = args.bias ? args.bias + g * results + k : nullptr;
-        for (int64_t at = begin; at < end;) {
-          const int64_t image = at / of_image;
-          const int64_t count = min_of((image + 1) * of_image, end) - at;
-          T* const y =
-              args.result + ((image * s.groups + g) * results + k) * of_image + at % of_image;
-          store_outputs(pass, from, of_position, count, bias, results - k, of_image, y);
-          at += count, from += count * of_position;
-        }
-      }
+      const Scratch<T> own_filters(own ? filters_before(block + 1) - filters_before(block) : 0);
+      if (own) lay_block(g, block, 0, channels, own_filters.get());
+      compute(unit, met, x, [&](int64_t b) {
+        return own ? own_filters.get() : filters + g * filters_of_group() + filters_before(b);
+      });
     });
   }
 };

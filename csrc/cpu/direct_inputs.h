@@ -13,6 +13,7 @@
 
 #include "cpu/channels_last.h"
 #include "cpu/direct_pass.h"
+#include "cpu/tap_pairs.h"
 #include "shared/direct_inputs.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
@@ -75,71 +76,6 @@ struct InputsLayout {
   }
 };
 
-// Taps [begin, end) of a row.
-struct TapRun {
-  int64_t begin, end;
-};
-
-// Positions [first, first + count) of a result, and those that taps meet. Taps of a row whose
-// inputs are neighbours are one sum.
-class MetPositions {
- public:
-  LAMINA_INLINE MetPositions(const ops::ConvShape& s, int64_t first, int64_t count)
-      : s_(s),
-        count_(count),
-        places_(3 * count),
-        own_(count),
-        runs_(s.out[2] + s.kernel[2]),
-        lines_(count),
-        found_(count) {
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t o = first + i;
-      const int64_t at[3] = {o / (s.out[1] * s.out[2]), o / s.out[2] % s.out[1], o % s.out[2]};
-      for (int axis = 0; axis < 3; ++axis)
-        places_[3 * i + axis] = at[axis] * s.stride[axis] - s.pad[axis];
-      const MetTaps met(s, 2, at[2]);
-      own_[i] = {met.first, met.last};
-      if (s.dilation[2] == 1 && met.count() > 0) note(own_[i]);
-    }
-    for (int64_t r2 = 0; s.dilation[2] > 1 && r2 < s.kernel[2]; ++r2)
-      runs_[run_count_++] = {r2, r2 + 1};
-  }
-  LAMINA_INLINE int64_t runs() const { return run_count_; }
-  LAMINA_INLINE TapRun run(int64_t i) const { return runs_[i]; }
-
-  // How many positions meet a run in the row r0, r1 of taps; their inputs, and which they are.
-  LAMINA_INLINE int64_t find(int64_t r0, int64_t r1, TapRun run) {
-    const bool whole = s_.dilation[2] == 1;
-    const int64_t at0 = r0 * s_.dilation[0], at1 = r1 * s_.dilation[1];
-    int64_t met = 0;
-    for (int64_t i = 0; i < count_; ++i) {
-      const int64_t *const place = &places_[3 * i], i0 = place[0] + at0, i1 = place[1] + at1;
-      const bool inside = i0 >= 0 && i0 < s_.in[0] && i1 >= 0 && i1 < s_.in[1];
-      const bool same = whole ? own_[i].begin == run.begin && own_[i].end == run.end
-                              : own_[i].begin <= run.begin && run.end <= own_[i].end;
-      lines_[met] = (i0 * s_.in[1] + i1) * s_.in[2] + place[2] + run.begin * s_.dilation[2];
-      found_[met] = i, met += inside && same;
-    }
-    return met;
-  }
-  LAMINA_INLINE int64_t line(int64_t i) const { return lines_[i]; }
-  LAMINA_INLINE int64_t found(int64_t i) const { return found_[i]; }
-
- private:
-  LAMINA_INLINE void note(TapRun run) {
-    for (int64_t i = 0; i < run_count_; ++i)
-      if (runs_[i].begin == run.begin && runs_[i].end == run.end) return;
-    runs_[run_count_++] = run;
-  }
-
-  const ops::ConvShape& s_;
-  const int64_t count_;
-  int64_t run_count_ = 0;
-  Scratch<int64_t> places_;
-  Scratch<TapRun> own_, runs_;
-  Scratch<int64_t> lines_, found_;
-};
-
 // y at `count` positions of an output channel, from sums `step` apart.
 template <class T>
 static void store_positions(const DirectPass<T>& pass, const T* sums, int64_t step, int64_t count,
@@ -166,6 +102,7 @@ static void inputs_convolution(const DirectPass<T>& pass) {
   layout.lay_filters(pass, filters.get());
   const int64_t runs = ceil_div(s.out_size(), kRun), run = ceil_div(s.out_size(), runs);
   const int64_t others = s.n * s.groups * runs;
+  const TapPairs met(s, false, s.dilation[2] == 1);  // of neighbours, one sum
   const int64_t block = ceil_div(layout.tiles, max_of<int64_t>(ceil_div(kFewUnits, others), 1));
   const int64_t blocks = ceil_div(layout.tiles, block);
   parallel_for(others * blocks, [&](int64_t unit) {
@@ -174,29 +111,30 @@ static void inputs_convolution(const DirectPass<T>& pass) {
     const int64_t count = min_of(run, s.out_size() - first);
     const int64_t last_tile = min_of(layout.tiles, first_tile + block);
     if (count <= 0) return;
-    const int64_t place = g * s.n + image_group / s.groups;
-    const T* const lines = x.get() + place * layout.planes * width;
+    const T* const lines = x.get() + g * s.n * layout.planes * width;
+    const int64_t begin = image_group / s.groups * s.out_size() + first;
     // [tile][position][kOutputs]
     Scratch<T> sums((last_tile - first_tile) * count * kOutputs);
     for (int64_t i = 0; i < (last_tile - first_tile) * count * kOutputs; ++i) sums[i] = 0;
-    MetPositions met(s, first, count);
+    Scratch<PositionPair> pairs(count);
     for (int64_t row = 0; row < s.kernel[0] * s.kernel[1]; ++row)
       for (int64_t e = 0; e < met.runs(); ++e) {
-        const TapRun taps = met.run(e);
-        const int64_t some = met.find(row / s.kernel[1], row % s.kernel[1], taps);
+        const JoinedTaps& taps = met.run(e);
+        const int64_t some =
+            met.find(row / s.kernel[1], row % s.kernel[1], taps, begin, begin + count, pairs.get());
         for (int64_t tile = first_tile; tile < last_tile; ++tile) {
           const T* const weight = &filters[(g * layout.tiles + tile) * of_tile +
-                                           row * kOutputs * of_row + taps.begin * width];
+                                           row * kOutputs * of_row + taps.tap * width];
           T* const own = &sums[(tile - first_tile) * count * kOutputs];
           for (int64_t i = 0; i < some; i += kPositions) {
             const T* of[kPositions];
             for (int64_t j = 0; j < kPositions; ++j)
-              of[j] = lines + met.line(min_of(i + j, some - 1)) * width;
+              of[j] = lines + pairs[min_of(i + j, some - 1)].from * width;
             T found[kLanes<T>];
-            store(found, inputs_tile<T>(of, weight, of_row, (taps.end - taps.begin) * width));
+            store(found, inputs_tile<T>(of, weight, of_row, taps.count * width));
             for (int64_t j = 0; j < min_of(kPositions, some - i); ++j)
               for (int64_t k = 0; k < kOutputs; ++k)
-                own[met.found(i + j) * kOutputs + k] += found[j * kOutputs + k];
+                own[pairs[i + j].to * kOutputs + k] += found[j * kOutputs + k];
           }
         }
       }

@@ -9,9 +9,10 @@ namespace lamina {
 // Strides over short rows make the copies of the other ways dear; the filters' layout wants
 // positions to share it.
 constexpr bool prefers_inputs(const ops::ConvShape& s, int64_t lanes) {
-  constexpr int64_t kShort = 8, kFewestPositions = 256;
+  constexpr int64_t kShort = 8, kFewestPositions = 256, kMostInputs = int64_t{1} << 31;
   return s.k > 0 && s.in[0] > 1 && s.stride[2] > 1 && s.kernel[2] > 1 && s.out[2] < kShort &&
-         s.c_per_group() >= 2 * lanes && s.n * s.out_size() >= kFewestPositions;
+         s.c_per_group() >= 2 * lanes && s.n * s.out_size() >= kFewestPositions &&
+         s.n * s.in_size() < kMostInputs;
 }
 
 // Multiply-adds of products that no padding takes part in, of folding lanes, and of the layout of
