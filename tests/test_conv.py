@@ -193,6 +193,7 @@ CUT = [  # into bands of rows, blocks of channels or of tiles; rows of whole vec
     # Few tiles of many channels, in chunks that fit in a cache.
     ("winograd", cases.ConvCase((1, 760, 26, 28), (9, 760, 3, 3), {"padding": 1})),
     ("winograd4", cases.ConvCase((1, 760, 37, 50), (9, 760, 3, 3), {"padding": 1})),
+    ("winograd1d", cases.ConvCase((1, 24, 512), (13, 24, 15), {"padding": 7})),  # few filters
 ]
 
 

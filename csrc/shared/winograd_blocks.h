@@ -82,7 +82,7 @@ struct Groups : Tiles {
   constexpr Groups(const PlaneShape& s, int64_t out_rows, int64_t out_columns)
       : Tiles(s, out_rows, out_columns),
         tiles(all < 24 * kWide ? kNarrow : kWide),
-        by_filter(all < 12 * kNarrow || all < s.k_per_group()),
+        by_filter((all < 12 * kNarrow && !few_filters(s)) || all < s.k_per_group()),
         chunk(count()) {
     constexpr int64_t kLarge = int64_t{1} << 21;  // elements that crowd a shared cache
     if (!by_filter && filter_elements(s) < kLarge) return;
@@ -91,6 +91,10 @@ struct Groups : Tiles {
     chunk = chunks > 0 ? (count() + chunks - 1) / chunks : 1;
   }
 
+  // Each task would read the inputs of all tiles for them.
+  constexpr bool few_filters(const PlaneShape& s) const {
+    return s.parts > 1 && 4 * s.k <= all && all >= 4 * kNarrow;
+  }
   constexpr int64_t count() const { return (all + tiles - 1) / tiles; }
   constexpr int64_t workspace_elements(const ops::ConvShape& s) const {
     return by_filter ? elements * (s.c * chunk * tiles + kSkew) : filter_elements(s);
