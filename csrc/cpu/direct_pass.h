@@ -7,10 +7,10 @@
 #include "cpu/phase_plane.h"
 #include "cpu/scratch.h"
 #include "shared/conv_phase.h"
+#include "shared/direct_blocks.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
 
-inline constexpr int64_t kBandElements = 1 << 16;  // of the padded copy: stays within L2
 inline constexpr int64_t kBlockWeights = 1 << 16;  // few weights
 inline constexpr int64_t kFewUnits = 16;           // fewer are cut further
 inline constexpr int64_t kRunTerms = 256;          // products summed in registers at a stretch

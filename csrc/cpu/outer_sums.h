@@ -3,10 +3,9 @@
 #pragma once
 
 #include "cpu/simd.h"
+#include "shared/direct_blocks.h"
 
 LAMINA_CPU_NAMESPACE_BEGIN
-
-inline constexpr int64_t kInputBlock = 16;  // input channels of a task
 
 // sums[Count * Run][kLanes] += grad_y times x: segment i's tap j meets position q of the band at
 // x[i][q + j]. Rows of `columns` positions lie `pitch` apart in x, one behind the other in grad_y.

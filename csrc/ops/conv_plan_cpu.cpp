@@ -7,6 +7,7 @@
 #include "ops/conv_costs.h"
 #include "shared/conv_parts.h"
 #include "shared/conv_phase.h"
+#include "shared/direct_blocks.h"
 #include "shared/direct_inputs.h"
 #include "shared/implicit_gemm.h"
 
@@ -71,7 +72,6 @@ double met_share(const ConvShape& s) {
 }
 // Elements of the padded copies of planes: every band of output rows copies all that its taps span.
 double direct_copies(const ConvShape& s) {
-  constexpr int64_t kBandElements = 1 << 16;
   int64_t span[3] = {}, remainders[3] = {};
   for (int axis = 1; axis < 3; ++axis) {
     span[axis] = std::max<int64_t>(s.kernel[axis] - 1, 0) * s.dilation[axis] / s.stride[axis];

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/conv_costs.h"
+#include "shared/direct_blocks.h"
 #include "shared/fft_tiles.h"
 #include "shared/winograd_blocks.h"
 #include "shared/winograd_rows.h"
@@ -209,7 +210,7 @@ double winograd_rows_cost(ConvPass pass, const ConvShape& s) {
   const double line = s.kernel[2] == 1 ? 2 : 1;  // few products for what is transformed
   const double wide = narrow ? 1 : !wgrad ? 1.3 : s.groups == 1 ? 1.6 : 1.15;
   // A task of wgrad is a block of outputs and inputs: two threads share an even number of them.
-  constexpr int64_t kInputBlock = 16, kLeastBlock = 4;
+  constexpr int64_t kLeastBlock = 4;
   int64_t tasks = s.groups * ((lanes + vector_lanes() - 1) / vector_lanes()) *
                   ((s.c_per_group() + kInputBlock - 1) / kInputBlock);
   if (tasks == 1 && s.c_per_group() > kLeastBlock) tasks = 2;  // blocks of fewer inputs
