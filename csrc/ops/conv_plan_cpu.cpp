@@ -362,7 +362,7 @@ PackedForm filter_vectors(ConvPass pass, const ConvShape& s) {
 }
 // Products of the pairs that taps join, in vectors of results, those of one and two a tile waiting
 // for their loads; sums that move for the taps of a row that a result meets; and both operands and
-// the results, laid out anew.
+// the results, laid out anew: fitted where other work has emptied the caches since the last call.
 double gather_gemm_cost(ConvPass pass, const ConvShape& s) {
   constexpr int64_t kRows = 8, kRowBlock = 16;
   constexpr double kFar = 1 << 20, kMacsPerCall = 150e3;
@@ -370,8 +370,8 @@ double gather_gemm_cost(ConvPass pass, const ConvShape& s) {
   const auto whole = [](int64_t count, int64_t unit) {
     return static_cast<double>((count + unit - 1) / unit * unit);
   };
-  const auto moved = [](double elements, double near, double far) {
-    return near * elements + far * std::max(elements - kFar, 0.0);
+  const auto moved = [](double elements, double near, double far, double caches) {
+    return near * elements + far * std::max(elements - caches, 0.0);
   };
   double pairs = static_cast<double>(s.n * s.groups), taps = static_cast<double>(s.groups);
   for (int axis = 0; axis < 3; ++axis) {
@@ -393,24 +393,26 @@ double gather_gemm_cost(ConvPass pass, const ConvShape& s) {
     constexpr double kMacsPerPair = 8;
     return alone * (0.94 * waiting * pairs * whole(from, kRows) * width +
                     kMacsPerPair * pairs / static_cast<double>(std::max<int64_t>(s.n, 1)) +
-                    9 * from_size * whole(from, kRowBlock) + moved(to_size * width, 14, 55) +
-                    moved(weights * whole(from, kRowBlock) * width, 12, 11)) +
+                    9 * from_size * whole(from, kRowBlock) + moved(to_size * width, 14, 55, kFar) +
+                    moved(weights * whole(from, kRowBlock) * width, 18, 11, kFar)) +
            kMacsPerCall;
   }
   // Every run of positions reads the filters of a tap from L2.
   constexpr double kMacsPerPair = 14, kMovedSums = 6, kRowsPerTap = 6, kRun = 256, kChannels = 128;
-  const double kMacsPerWeight = pass == ConvPass::dgrad ? 25 : 8;
+  constexpr double kMacsPerWeight = 40, kInL2 = 1 << 18;
   const int64_t columns = std::max<int64_t>(pass == ConvPass::dgrad ? s.in[2] : s.out[2], 1);
   const double joined =
       std::max(static_cast<double>(met_inputs(s, 2).pairs) / static_cast<double>(columns), 1.0);
   const double rows =
       pairs + kRowsPerTap * taps * std::max(to_size / static_cast<double>(s.groups) / kRun, 1.0);
-  return alone * (width * (1.03 * waiting * rows * static_cast<double>(from) +
-                           kMovedSums * pairs / joined *
-                               std::ceil(static_cast<double>(from) / kChannels)) +
-                  kMacsPerPair * pairs / joined + moved(from_size * whole(from, lanes), 14, 30) +
-                  moved(to_size * width, 20, 14) +
-                  kMacsPerWeight * weights * static_cast<double>(from) * width) +
+  return alone *
+             (width *
+                  (1.03 * waiting * rows * static_cast<double>(from) +
+                   kMovedSums * pairs / joined * std::ceil(static_cast<double>(from) / kChannels)) +
+              kMacsPerPair * pairs / joined + moved(from_size * whole(from, lanes), 28, 30, kFar) +
+              moved(to_size * width, 40, 14, kFar) +
+              moved(weights * static_cast<double>(from) * width, kMacsPerWeight, kMacsPerWeight,
+                    kInL2)) +
          kMacsPerCall;
 }
 
